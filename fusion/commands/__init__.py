@@ -1,0 +1,1 @@
+"""Commands of `fusion`, imported only when called."""

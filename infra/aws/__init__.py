@@ -1,0 +1,1 @@
+"""How Amazon Web Services builds each component."""

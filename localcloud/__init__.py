@@ -1,0 +1,1 @@
+"""Provider plugins and servers that stand in for a cloud on one machine."""
