@@ -1,0 +1,53 @@
+"""`fusion`: each command is a module of `fusion.commands`, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+COMMANDS = {
+    "up": "Provision a stack, run its training jobs on this machine if it is local, and sum up.",
+    "down": "Destroy a stack and check that nothing is left.",
+    "offers": "List what the clouds sell, with prices.",
+    "catalog": "Check and refresh the catalog of offers.",
+    "calibrate": "Measure this machine for the planner's predictions.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one only to run it or show its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, from its module's `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fusion.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fusion")
+def cli() -> None:
+    """Infrastructure as code for AI accelerators: planned, priced and guarded before it exists."""
+
+
+def main() -> None:
+    """Run the command line; an error is one sentence on standard error and status 1."""
+    from fusion.errors import FusionError
+
+    try:
+        cli()
+    except FusionError as error:
+        click.echo(f"fusion: {error}", err=True)
+        sys.exit(1)

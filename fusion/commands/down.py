@@ -1,0 +1,33 @@
+"""`fusion down`: destroy a stack; on the local cloud, look with boto3 that nothing is left, and stop its server."""
+
+from __future__ import annotations
+
+import click
+
+from fusion.errors import FusionError
+from fusion.stack import Stack
+
+
+@click.command(name="down")
+@click.option("--stack", "name", default="local", show_default=True, help="A stack of stacks/.")
+def command(name: str) -> None:
+    """Destroy a stack and check that nothing is left."""
+    stack = Stack.find(name)
+    stack.select()
+    stack.destroy()
+    if not stack.is_local:
+        click.echo(f"\nStack {name} is destroyed.")
+        return
+    from localcloud.aws.inventory import inventory
+
+    from localcloud import server
+
+    left = [str(each) for each in inventory(server.ensure())]
+    left += [str(path) for path in sorted(stack.manifests.rglob("*.yaml"))]
+    if left:
+        listed = "\n  ".join(left)
+        raise FusionError(f"stack {name} is destroyed, but the local cloud still holds:\n  {listed}")
+    server.stop()
+    click.echo(
+        f"\nStack {name} is destroyed; the local cloud is empty (asked through boto3) and its server is stopped."
+    )

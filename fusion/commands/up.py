@@ -1,0 +1,107 @@
+"""`fusion up`: provision a stack; on a local one, run its training jobs here as they were provisioned."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from fusion.errors import FusionError
+from fusion.stack import Stack
+
+
+@click.command(name="up")
+@click.option("--stack", "name", default="local", show_default=True, help="A stack of stacks/.")
+def command(name: str) -> None:
+    """Provision a stack, run its training jobs on this machine if it is local, and sum up."""
+    stack = Stack.find(name)
+    stack.select()
+    stack.up()
+    outputs = stack.outputs()
+    results = run_training_jobs(stack, outputs) if stack.is_local else {}
+    click.echo(summary(stack, outputs, results))
+
+
+def run_training_jobs(stack: Stack, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Run each provisioned training job's own container spec as a process here; its last line of output is its result.
+
+    Raises:
+        FusionError: a job ended with an error, or said no result.
+    """
+    from localcloud.kubernetes.run import run_job
+
+    from localcloud import server
+
+    endpoint = server.ensure()
+    results = {}
+    for job in outputs["training_jobs"]:
+        _upload_dataset(job["dataset"], job["dataset_url"], endpoint)
+        click.echo(f"\nRunning training job {job['name']}: its container's command, as a process of this machine")
+        lines: list[str] = []
+        code = run_job(stack.manifests, job["name"], endpoint=endpoint, on_line=lines.append)
+        if code != 0:
+            raise FusionError(f"training job {job['name']} ended with status {code}; its output is above")
+        results[job["name"]] = _result(job["name"], lines)
+    return results
+
+
+def _upload_dataset(dataset: str, url: str, endpoint: str) -> None:
+    """Put a data set that comes with a package into the bucket; others are the team's own and are there already."""
+    if dataset != "digits":
+        return
+    from localcloud.kubernetes.run import local_environment
+
+    click.echo(f"\nUploading the digits of scikit-learn to {url}")
+    done = subprocess.run(
+        [sys.executable, "-m", "workloads.data.digits", "--url", url], env=local_environment(endpoint), check=False
+    )
+    if done.returncode != 0:
+        raise FusionError(f"uploading the data set to {url} ended with status {done.returncode}")
+
+
+def _result(job: str, lines: list[str]) -> dict[str, Any]:
+    for line in reversed(lines):
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            if found.get("event") == "finished":
+                return found
+    raise FusionError(f"training job {job} ended without a result line; its output is above")
+
+
+def summary(stack: Stack, outputs: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
+    """What was created, where, what it costs, what the guardrails say, what was trained, and what to try next."""
+    where = f"{outputs['cloud']} {outputs['region']}{' (local cloud)' if stack.is_local else ''}"
+    kinds = Counter(kind.split(":")[0] for kind in stack.resource_types())
+    cost = outputs["monthly_cost_usd"]
+    lines = [
+        "",
+        f"Stack {stack.name} is up in {where}",
+        f"  created     {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))} resources",
+        f"  cluster     {outputs['cluster_name']}",
+        f"  bucket      {outputs['object_store_url']}",
+    ]
+    if stack.is_local:
+        lines.append(f"  manifests   {stack.manifests.relative_to(stack.root)}/")
+    lines += [
+        f"  cost        ${cost['expected']:,.2f} a month expected, ${cost['min']:,.2f} to ${cost['max']:,.2f} as it scales"
+        " (predicted)",
+        f"  guardrails  monthly-cost-limit passed: ${cost['max']:,.2f} of ${cost['limit']:,.2f}",
+    ]
+    for job, result in results.items():
+        lines.append(
+            f"  {job:<11} accuracy {result['accuracy']:.2%} on held-out data, "
+            f"{result['samples_per_second']:,.0f} samples/s (measured here); "
+            f"results in {outputs['object_store_url']}/runs/{job}"
+        )
+    file = stack.file.relative_to(stack.root)
+    lines += [
+        "",
+        f"Next: in {file}, raise nodes.max of a workload to 20, run `make up STACK={stack.name}`,",
+        "      and see the guardrail stop it. By hand: `source .fusion/env`, then",
+        f"      `pulumi preview -s {stack.name}`. `make down STACK={stack.name}` removes everything.",
+    ]
+    return "\n".join(lines)

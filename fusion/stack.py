@@ -1,0 +1,112 @@
+"""A stack of this checkout, driven through the Pulumi CLI."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fusion.errors import FusionError
+
+LOCAL_PROFILE = "fusion-local"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack by name, in the project at ``root``."""
+
+    name: str
+    root: Path
+
+    @classmethod
+    def find(cls, name: str) -> Stack:
+        """The stack of that name in the project that the current folder is in.
+
+        Raises:
+            FusionError: no project here, or it has no file for that stack.
+        """
+        here = Path.cwd()
+        root = next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), None)
+        if root is None:
+            raise FusionError(f"no Pulumi.yaml in {here} or above; run this inside a Fusion checkout")
+        stack = cls(name, root)
+        if not stack.file.is_file():
+            known = ", ".join(sorted(path.name.split(".")[1] for path in (root / "stacks").glob("Pulumi.*.yaml")))
+            raise FusionError(f"stack {name}: {stack.file} does not exist; stacks here: {known or 'none'}")
+        return stack
+
+    @property
+    def file(self) -> Path:
+        """The stack's config file."""
+        return self.root / "stacks" / f"Pulumi.{self.name}.yaml"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The stack's config as it is written in its file."""
+        try:
+            document = yaml.safe_load(self.file.read_text())
+        except yaml.YAMLError as error:
+            raise FusionError(f"{self.file}: not YAML: {error}") from None
+        config = document.get("config") if isinstance(document, dict) else None
+        if not isinstance(config, dict):
+            raise FusionError(f"{self.file}: config: not set; expected the stack's settings below it")
+        return config
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the stack runs on this machine's local cloud."""
+        return self.config.get("aws:profile") == LOCAL_PROFILE
+
+    @property
+    def manifests(self) -> Path:
+        """The folder that a local stack's Kubernetes objects are rendered to."""
+        return self.root / str(self.config["kubernetes:renderYamlToDirectory"])
+
+    def select(self) -> None:
+        """Make the stack the current one; it is created in the backend when it is not there yet."""
+        self._run("stack", "select", self.name, "--create", quiet=True)
+
+    def up(self) -> None:
+        """`pulumi up`, shown as it goes."""
+        self._run("up", "--yes", "--stack", self.name)
+
+    def destroy(self) -> None:
+        """`pulumi destroy`, shown as it goes."""
+        self._run("destroy", "--yes", "--stack", self.name)
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs."""
+        found: dict[str, Any] = json.loads(self._run("stack", "output", "--json", "--stack", self.name, quiet=True))
+        return found
+
+    def resource_types(self) -> list[str]:
+        """The type of each resource in the stack's state, without providers and the stack itself."""
+        exported = json.loads(self._run("stack", "export", "--stack", self.name, quiet=True))
+        resources = (exported.get("deployment") or {}).get("resources") or []
+        return [each["type"] for each in resources if not each["type"].startswith("pulumi:")]
+
+    def _run(self, *args: str, quiet: bool = False) -> str:
+        pulumi = shutil.which("pulumi")
+        if pulumi is None:
+            raise FusionError("the pulumi command is not on PATH; run `make setup`, then `source .fusion/env`")
+        done = subprocess.run(
+            [pulumi, *args, "--non-interactive"],
+            cwd=self.root,
+            env=os.environ,
+            text=True,
+            stdout=subprocess.PIPE if quiet else None,
+            stderr=subprocess.PIPE if quiet else None,
+            check=False,
+        )
+        if done.returncode == 0:
+            return done.stdout or ""
+        said = (done.stderr or "").strip()
+        raise FusionError(
+            f"pulumi {args[0]} ended with status {done.returncode}" + (f": {said}" if said else "; see above")
+        )

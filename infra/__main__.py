@@ -1,0 +1,37 @@
+"""The Pulumi program: read the stack's config, plan, register the plan, then build the platform that it describes."""
+
+import os
+
+import pulumi
+
+from infra import config, planning
+from infra.plan_resource import PlanResource
+from planner.catalog import CatalogError
+from planner.catalog import load as load_catalog
+from planner.errors import PlanError
+
+PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
+"""The pack then reports the same violations in preview; said twice they would only be noise."""
+
+
+def main() -> None:
+    """Plan and build the current stack; what is wrong is one error and nothing is created."""
+    stack = pulumi.get_stack()
+    try:
+        settings = config.load(pulumi.runtime.get_config_env(), stack=stack, stack_file=f"stacks/Pulumi.{stack}.yaml")
+        catalog = load_catalog()
+        plan = planning.plan_stack(settings, stack, catalog)
+    except (config.ConfigError, CatalogError, PlanError) as error:
+        raise pulumi.RunError(str(error)) from None
+
+    broken = "\n".join(f"{each.guardrail}: {each.message}" for each in planning.violations(plan, settings, catalog))
+    if broken and not pulumi.runtime.is_dry_run():
+        raise pulumi.RunError(broken)
+    registered = PlanResource(f"{stack}-plan", plan)
+    for name, value in planning.plan_outputs(plan, settings).items():
+        pulumi.export(name, value)
+    if broken and not PACK_IS_LOADED:
+        raise pulumi.RunError(broken)
+
+
+main()

@@ -1,0 +1,149 @@
+"""The typed config of a stack: `stacks/Pulumi.<stack>.yaml`, checked whole before anything is planned or created."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
+
+from planner.workloads import AnyWorkload, Declared, ExpectedUsage, Limits
+
+NAMESPACE = "fusion"
+
+
+class ConfigError(ValueError):
+    """The stack's config is wrong; one line for each wrong value, with field, value, what was expected and the file."""
+
+
+class NetworkConfig(Declared):
+    """The stack's private network."""
+
+    cidr: str = "10.0.0.0/16"
+    zones: tuple[str, ...] | None = Field(default=None, min_length=2, max_length=6)
+    nat: Literal["single", "per_zone"] = "single"
+    flow_logs: bool = True
+
+    @field_validator("cidr")
+    @classmethod
+    def _private_range(cls, value: str) -> str:
+        network = ipaddress.ip_network(value)
+        if not (network.version == 4 and network.is_private and 16 <= network.prefixlen <= 20):
+            raise ValueError("expected a private IPv4 range between /16 and /20, such as 10.0.0.0/16")
+        return value
+
+
+class ClusterConfig(Declared):
+    """The Kubernetes cluster and its small pool for system pods."""
+
+    kubernetes_version: str = Field(default="1.34", pattern=r"^1\.[0-9]{2}$")
+    public_access_cidrs: tuple[str, ...] = ()
+    system_instance_type: str = "m6i.large"
+    system_nodes: int = Field(default=2, ge=1, le=10)
+    system_disk_gib: int = Field(default=30, ge=20, le=1_000)
+
+    @field_validator("public_access_cidrs")
+    @classmethod
+    def _not_the_whole_internet(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in value:
+            if ipaddress.ip_network(cidr).prefixlen == 0:
+                raise ValueError(
+                    f"{cidr} opens the cluster's endpoint to everyone; name your own ranges, or leave it private"
+                )
+        return value
+
+
+class ObjectStoreConfig(Declared):
+    """The stack's bucket."""
+
+    delete_with_contents: bool = Field(default=False, description="destroy the bucket even when objects are in it")
+    noncurrent_days: int = Field(default=30, ge=1, le=3_650)
+
+
+class StackConfig(Declared):
+    """Everything under `fusion:` in a stack's file."""
+
+    cloud: Literal["aws"] = "aws"
+    region: str = Field(min_length=1, description="taken from `aws:region`")
+    network: NetworkConfig = NetworkConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    object_store: ObjectStoreConfig = ObjectStoreConfig()
+    workloads: tuple[AnyWorkload, ...]
+    guardrails: Limits
+    expected_usage: ExpectedUsage = ExpectedUsage()
+    tags: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("workloads")
+    @classmethod
+    def _names_are_unique(cls, value: tuple[AnyWorkload, ...]) -> tuple[AnyWorkload, ...]:
+        if not value:
+            raise ValueError("expected at least one training job or inference service")
+        names = [workload.name for workload in value]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {repeated[0]} is used twice; each workload needs a name of its own")
+        return value
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The zones of the network; the first two of the region unless they are named."""
+        return self.network.zones or (f"{self.region}a", f"{self.region}b")
+
+
+def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConfig:
+    """Read a stack's config from Pulumi's key/value pairs (structured values are JSON text).
+
+    Raises:
+        ConfigError: one line for each wrong value.
+    """
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        namespace, _, name = key.partition(":")
+        if namespace == NAMESPACE:
+            given[name] = _decoded(value)
+    if "region" in given:
+        raise ConfigError(f"{stack_file}: fusion:region: it is read from aws:region; remove this key")
+    if not values.get("aws:region"):
+        raise ConfigError(f"{stack_file}: aws:region: not set; expected a region such as us-east-1")
+    try:
+        return TypeAdapter(StackConfig).validate_python(given | {"region": values["aws:region"]})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error, stack_file))) from None
+
+
+def _decoded(value: str) -> Any:  # noqa: ANN401 - what JSON holds
+    """Pulumi hands objects and lists over as JSON text and everything else as it was typed."""
+    return json.loads(value) if value.startswith(("{", "[")) else value
+
+
+def _sentences(error: ValidationError, stack_file: str) -> list[str]:
+    return [f"{stack_file}: {_field(problem['loc'])}: {_expected(problem)}" for problem in error.errors()]
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """`('workloads', 0, 'training', 'nodes', 'max')` → `fusion:workloads[0].nodes.max`."""
+    path = ""
+    for depth, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (depth == 2 and location[0] == "workloads"):  # the kind, which pydantic adds to the path
+            path += f".{part}" if path else part
+    return f"{NAMESPACE}:{path}" if path else NAMESPACE
+
+
+def _expected(problem: Mapping[str, Any]) -> str:
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    match problem["type"]:
+        case "missing":
+            return "not set, and it has no default"
+        case "extra_forbidden":
+            return f"unknown field (got {_shown(problem['input'])}); remove it or check its spelling"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return f"kind: expected training or inference, got {_shown(problem['input'].get('kind'))}"
+    return f"got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

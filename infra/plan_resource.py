@@ -1,0 +1,26 @@
+"""The plan as the engine sees it: registered first, so that guardrails judge it before anything else exists."""
+
+from __future__ import annotations
+
+import pulumi
+
+from planner.plan import Plan
+
+
+class PlanResource(pulumi.ComponentResource):
+    """The registered plan of a stack, `fusion:platform:Plan`; every other resource depends on it.
+
+    It has no children. Its inputs are the plan's plain values (`Plan.as_props`), so that no policy that reads them meets an unknown one.
+
+    Example:
+        >>> registered = PlanResource("local-plan", planned)  # doctest: +SKIP
+    """
+
+    def __init__(self, name: str, plan: Plan, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fusion:platform:Plan", name, plan.as_props(), opts)
+        self.register_outputs(
+            {
+                "pools": [pool.name for pool in plan.pools],
+                "monthly_cost_max_usd": plan.as_props()["monthly_cost_max_usd"],
+            }
+        )

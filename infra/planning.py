@@ -1,0 +1,70 @@
+"""From a stack's config to its plan, and the guardrails that the program itself keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra.config import StackConfig
+from planner.catalog import Catalog, UnknownOffer
+from planner.errors import PlanError
+from planner.guardrails import Violation, check_plan
+from planner.plan import Plan, PlanRequest, PlatformShape, plan
+
+INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
+"""What private nodes need without the NAT gateway: pulling images and taking their identity."""
+ENCRYPTION_KEYS = 3
+"""One each for the cluster's secrets and logs, the nodes' disks and the bucket with the registry."""
+
+
+def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
+    """The plan of a stack.
+
+    Raises:
+        PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
+    """
+    request = PlanRequest(
+        stack=stack,
+        cloud=config.cloud,
+        region=config.region,
+        platform=platform_shape(config),
+        workloads=config.workloads,
+        usage=config.expected_usage,
+    )
+    try:
+        return plan(request, catalog)
+    except UnknownOffer as error:
+        raise PlanError(str(error)) from None
+
+
+def platform_shape(config: StackConfig) -> PlatformShape:
+    """What the platform has besides its pools, as the components will build it."""
+    zones = config.zones
+    return PlatformShape(
+        zones=zones,
+        nat_gateways=1 if config.network.nat == "single" else len(zones),
+        interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES) * len(zones),
+        encryption_keys=ENCRYPTION_KEYS,
+        system_instance_type=config.cluster.system_instance_type,
+        system_nodes=config.cluster.system_nodes,
+        system_disk_gib=config.cluster.system_disk_gib,
+    )
+
+
+def violations(planned: Plan, config: StackConfig, catalog: Catalog) -> list[Violation]:
+    """What the plan breaks of the stack's guardrails; the same rules that the policy pack applies."""
+    return check_plan(planned, catalog, monthly_cost_limit_usd=config.guardrails.monthly_cost_limit_usd)
+
+
+def plan_outputs(planned: Plan, config: StackConfig) -> dict[str, Any]:
+    """What a stack says of its plan in its outputs."""
+    monthly = planned.monthly_usd
+    return {
+        "cloud": planned.cloud,
+        "region": planned.region,
+        "monthly_cost_usd": {
+            "min": round(monthly.min, 2),
+            "expected": round(monthly.expected, 2),
+            "max": round(monthly.max, 2),
+            "limit": config.guardrails.monthly_cost_limit_usd,
+        },
+    }

@@ -1,0 +1,103 @@
+"""What a plan costs: tariffs from the catalog, items of a bill, and their sums by month.
+
+An item is a quantity of one tariff at the autoscaler's minimum, at the expected load and at its maximum. Plans and
+provisioned resources are priced in the same items, so that the two can be compared tariff by tariff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from planner.catalog import Catalog
+from planner.errors import PlanError
+from planner.workloads import PriceModel
+
+HOURS_PER_MONTH = 730
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """One line of a cloud's price list, in one region.
+
+    ``item`` is an instance type (``price_model`` says how it is bought) or a service of ``services.csv``
+    (``price_model`` is None). A quantity counts nodes, hourly services, or the service's own unit for a month.
+    """
+
+    cloud: str
+    region: str
+    item: str
+    price_model: PriceModel | None = None
+
+    def __str__(self) -> str:
+        return self.item if self.price_model is None else f"{self.item} ({self.price_model.replace('_', ' ')})"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """How much of a tariff, at the autoscaler's minimum, the expected load and its maximum."""
+
+    min: float
+    expected: float
+    max: float
+
+    @classmethod
+    def fixed(cls, amount: float) -> Quantity:
+        """The same amount whatever the autoscaler does."""
+        return cls(amount, amount, amount)
+
+    def __add__(self, other: Quantity) -> Quantity:
+        return Quantity(self.min + other.min, self.expected + other.expected, self.max + other.max)
+
+    def __mul__(self, factor: float) -> Quantity:
+        return Quantity(self.min * factor, self.expected * factor, self.max * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class CostItem:
+    """A line of the predicted bill: ``quantity`` units of ``tariff`` for ``component``."""
+
+    component: str
+    tariff: Tariff
+    quantity: Quantity
+    price_usd_per_month: float
+    """Of one unit."""
+
+    @property
+    def monthly_usd(self) -> Quantity:
+        """The line's sum by month."""
+        return self.quantity * self.price_usd_per_month
+
+
+def price_usd_per_month(catalog: Catalog, tariff: Tariff) -> float:
+    """Price of one unit of a tariff for a month of 730 h.
+
+    Raises:
+        PlanError: the catalog has no such price.
+        planner.catalog.UnknownOffer: no such instance type in that region.
+    """
+    if tariff.price_model is None:
+        service = catalog.service_price(tariff.cloud, tariff.region, tariff.item)
+        per_hour = service.unit.startswith("hour") or service.unit.endswith("hour")
+        return service.price_usd * HOURS_PER_MONTH if per_hour else service.price_usd
+    offer = catalog.offer(tariff.cloud, tariff.region, tariff.item)
+    hourly = offer.price_usd_per_hour if tariff.price_model == "on_demand" else offer.spot_price_usd_per_hour
+    if hourly is None:
+        raise PlanError(
+            f"{tariff.item} has no {tariff.price_model.replace('_', '-')} price in {tariff.cloud} {tariff.region}; "
+            "choose another instance type or price model, or run `fusion catalog refresh`"
+        )
+    return hourly * HOURS_PER_MONTH
+
+
+def item(catalog: Catalog, component: str, tariff: Tariff, quantity: Quantity) -> CostItem:
+    """A cost item at the catalog's price; raises as `price_usd_per_month`."""
+    return CostItem(component, tariff, quantity, price_usd_per_month(catalog, tariff))
+
+
+def total(items: Iterable[CostItem]) -> Quantity:
+    """The sum of items in USD by month, at minimum, expected and maximum."""
+    result = Quantity.fixed(0.0)
+    for each in items:
+        result = result + each.monthly_usd
+    return result

@@ -1,0 +1,167 @@
+"""The rules that a plan must keep. The program and the policy pack call the same functions.
+
+A violation says by how much and what the nearest change is that would pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from planner.catalog import Catalog
+from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, total
+from planner.plan import Plan, PoolPlan
+
+LARGEST_ITEMS_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A guardrail that was broken: its name, and one paragraph for the user."""
+
+    guardrail: str
+    message: str
+
+
+def check_plan(plan: Plan, catalog: Catalog, *, monthly_cost_limit_usd: float) -> list[Violation]:
+    """Every guardrail that the plan breaks, judged on the catalog's prices and not on those that the plan states."""
+    over_usd = monthly_cost_max_usd(plan, catalog) - monthly_cost_limit_usd
+    if over_usd <= 0:
+        return []
+    return [Violation("monthly-cost-limit", _over_the_limit(plan, catalog, monthly_cost_limit_usd, over_usd))]
+
+
+def monthly_cost_max_usd(plan: Plan, catalog: Catalog) -> float:
+    """USD by month at the autoscaler's maximum, priced anew from the catalog, to the cent."""
+    return round(sum(each.quantity.max * price_usd_per_month(catalog, each.tariff) for each in plan.items), 2)
+
+
+def _over_the_limit(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: float) -> str:
+    return (
+        f"the plan costs {usd(limit_usd + over_usd)} a month at the autoscaler's maximum, {usd(over_usd)} over the "
+        f"limit of {usd(limit_usd)} (fusion:guardrails monthly_cost_limit_usd). Largest: {largest(plan.items)}. "
+        f"Nearest change that fits: {_nearest_change(plan, catalog, limit_usd, over_usd)}."
+    )
+
+
+def largest(items: Iterable[CostItem]) -> str:
+    """The dearest components of a bill at the maximum, in words."""
+    by_component: dict[str, float] = {}
+    for each in items:
+        by_component[each.component] = by_component.get(each.component, 0.0) + each.monthly_usd.max
+    ranked = sorted(by_component.items(), key=lambda pair: -pair[1])[:LARGEST_ITEMS_SHOWN]
+    return ", ".join(f"{component} {usd(amount)}" for component, amount in ranked)
+
+
+def usd(amount: float) -> str:
+    """An amount as people write it: $1,234.50."""
+    return f"${amount:,.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change of one pool, how much of the pool it takes away, and what it saves by month."""
+
+    sentence: str
+    share_lost: float
+    saved_usd: float
+
+
+def _nearest_change(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: float) -> str:
+    """The change that gives up least: a pool on spot, else the fewest nodes of one pool, else a higher limit."""
+    changes = [change for pool in plan.pools for change in _changes(plan, pool, catalog, over_usd)]
+    if changes:
+        best = min(changes, key=lambda change: (change.share_lost, change.saved_usd))
+        return f"{best.sentence} (then {usd(limit_usd + over_usd - best.saved_usd)})"
+    return f"set monthly_cost_limit_usd to at least {math.ceil(limit_usd + over_usd)}, or remove a workload"
+
+
+def _changes(plan: Plan, pool: PoolPlan, catalog: Catalog, over_usd: float) -> Iterator[_Change]:
+    own = [each for each in plan.items if each.component == f"pool {pool.name}"]
+    per_node_usd = total(own).max / pool.nodes_max if pool.nodes_max else 0.0
+    fewest = math.ceil(over_usd / per_node_usd - 1e-9) if per_node_usd else 0
+    if 0 < fewest <= pool.nodes_max - max(pool.nodes_min, 1):
+        left = pool.nodes_max - fewest
+        yield _Change(
+            f"lower the maximum of pool {pool.name} ({', '.join(pool.workloads)}) from {pool.nodes_max} to {left} "
+            f"node{'s' if left > 1 else ''}",
+            fewest / pool.nodes_max,
+            fewest * per_node_usd,
+        )
+    spot_saving_usd = _spot_saving_usd(plan, pool, catalog)
+    if spot_saving_usd >= over_usd:
+        yield _Change(f"price_model spot for {', '.join(pool.workloads)}", 0.5, spot_saving_usd)
+
+
+def _spot_saving_usd(plan: Plan, pool: PoolPlan, catalog: Catalog) -> float:
+    """USD saved by month at the maximum when the pool is bought on spot; 0 where it can't be."""
+    if pool.price_model == "spot":
+        return 0.0
+    spot = catalog.offer(plan.cloud, plan.region, pool.instance_type).spot_price_usd_per_hour
+    if spot is None:
+        return 0.0
+    return (pool.price_usd_per_hour - spot) * HOURS_PER_MONTH * pool.nodes_max
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A resource that would take the stack over its monthly limit."""
+
+    resource_usd: float
+    total_usd: float
+
+
+@dataclass(slots=True)
+class CostLedger:
+    """The running total of a stack: what the plan allows, and what resources have taken of each tariff so far.
+
+    A resource that the plan foresaw takes from the plan's allowance and adds nothing; what goes beyond it adds its own
+    price, whatever the resource is called and whoever made it. So the total never falls below the plan's, nor below
+    the sum of what was registered.
+    """
+
+    catalog: Catalog
+    allowed: dict[Tariff, float] = field(default_factory=dict)
+    taken: dict[Tariff, float] = field(default_factory=dict)
+    counted: dict[str, Mapping[Tariff, float]] = field(default_factory=dict)
+
+    def allow(self, plan: Plan) -> None:
+        """Take a registered plan's allowance, at the autoscaler's maximum, in place of any earlier one."""
+        self.allowed.clear()
+        for each in plan.items:
+            self.allowed[each.tariff] = self.allowed.get(each.tariff, 0.0) + each.quantity.max
+
+    @property
+    def total_usd(self) -> float:
+        """USD by month at the maximum, plan and resources joined."""
+        tariffs = self.allowed.keys() | self.taken.keys()
+        return sum(
+            max(self.allowed.get(tariff, 0.0), self.taken.get(tariff, 0.0)) * price_usd_per_month(self.catalog, tariff)
+            for tariff in tariffs
+        )
+
+    def add(self, urn: str, quantities: Mapping[Tariff, float], limit_usd: float) -> Excess | None:
+        """Take a resource in; if it passes the limit it is left out again and its excess is returned.
+
+        A resource registered again (same URN: an update, a replacement) counts once.
+
+        Raises:
+            PlanError, planner.catalog.UnknownOffer: a tariff is not in the catalog.
+        """
+        before_usd = self.total_usd
+        previous = self.counted.get(urn, {})
+        self._take(previous, -1)
+        self._take(quantities, 1)
+        after_usd = self.total_usd
+        if round(after_usd, 2) > limit_usd and after_usd > before_usd:
+            self._take(quantities, -1)
+            self._take(previous, 1)
+            resource_usd = sum(amount * price_usd_per_month(self.catalog, each) for each, amount in quantities.items())
+            return Excess(resource_usd, after_usd)
+        self.counted[urn] = quantities
+        return None
+
+    def _take(self, quantities: Mapping[Tariff, float], sign: int) -> None:
+        for tariff, amount in quantities.items():
+            self.taken[tariff] = self.taken.get(tariff, 0.0) + sign * amount

@@ -1,0 +1,9 @@
+"""The policy pack as the engine runs it. `PolicyPack` does not return, so the policies live in their own modules."""
+
+from pulumi_policy import EnforcementLevel, PolicyPack
+
+from policies import stack_config
+from policies.cost import monthly_cost_limit
+
+stack_config.receive()
+PolicyPack(name="fusion", enforcement_level=EnforcementLevel.MANDATORY, policies=[monthly_cost_limit()])

@@ -1,0 +1,90 @@
+"""A stack's config: what is right is read, and each wrong value gives one line that names field, value and file."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.config import ConfigError, StackConfig, load
+
+FILE = "stacks/Pulumi.test.yaml"
+TRAINING = {"kind": "training", "name": "digits", "image": "registry.example.com/training:1"}
+INFERENCE = {"kind": "inference", "name": "classify", "image": "registry.example.com/serving:1"}
+
+
+def config_of(*, region: str | None = "us-east-1", **fusion: object) -> StackConfig:
+    values = {"workloads": [TRAINING], "guardrails": {"monthly_cost_limit_usd": 1000}} | fusion
+    pairs = {f"fusion:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    if region is not None:
+        pairs["aws:region"] = region
+    return load(pairs, stack="test", stack_file=FILE)
+
+
+def refused(**fusion: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config_of(**fusion)
+    return str(caught.value)
+
+
+def test_the_smallest_stack_gets_safe_defaults() -> None:
+    config = config_of()
+    assert config.cluster.public_access_cidrs == ()
+    assert config.zones == ("us-east-1a", "us-east-1b")
+    assert not config.object_store.delete_with_contents
+
+
+@pytest.mark.parametrize(
+    ("fusion", "expected"),
+    [
+        (
+            {"workloads": [TRAINING | {"nodes": {"min": 3, "max": 1}}]},
+            'fusion:workloads[0].nodes: got {"min": 3, "max": 1}; min (3) is above max (1); lower min or raise max',
+        ),
+        (
+            {"workloads": [TRAINING | {"nodes": {"max": -1}}]},
+            "fusion:workloads[0].nodes.max: got -1; input should be greater than or equal to 1",
+        ),
+        ({"workloads": [TRAINING | {"kind": "batch"}]}, 'kind: expected training or inference, got "batch"'),
+        ({"workloads": [TRAINING | {"gpus": 3}]}, "fusion:workloads[0].gpus: unknown field (got 3)"),
+        ({"workloads": [TRAINING, TRAINING]}, "the name digits is used twice"),
+        ({"workloads": [INFERENCE | {"replicas": {"min": 0, "max": 2}}]}, "replicas.min is 0"),
+        ({"guardrails": {"monthly_cost_limit_usd": 0}}, "fusion:guardrails.monthly_cost_limit_usd: got 0;"),
+        ({"guardrails": {}}, "fusion:guardrails.monthly_cost_limit_usd: not set"),
+        ({"network": {"cidr": "8.8.0.0/16"}}, "expected a private IPv4 range"),
+        ({"cluster": {"public_access_cidrs": ["0.0.0.0/0"]}}, "opens the cluster's endpoint to everyone"),
+        ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws'"),
+        ({"workload": []}, "fusion:workload: unknown field"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_field_and_file(fusion: dict[str, object], expected: str) -> None:
+    message = refused(**fusion)
+    assert message.startswith(f"{FILE}: fusion:")
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_every_wrong_value_gets_a_line_of_its_own() -> None:
+    message = refused(workloads=[TRAINING | {"nodes": {"max": 0}, "disk_gib": 1}], cloud="azure")
+    assert len(message.splitlines()) == 3
+
+
+def test_the_region_is_asked_for_where_it_is_missing() -> None:
+    with pytest.raises(ConfigError, match="aws:region: not set; expected a region such as us-east-1"):
+        config_of(region=None)
+
+
+TEXT = st.text(alphabet='abc"[{:é0', max_size=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(StackConfig.model_fields)), JSON, max_size=4))
+def test_whatever_is_typed_gives_a_config_or_one_error(fusion: dict[str, object]) -> None:
+    try:
+        config_of(**{key: value for key, value in fusion.items() if key != "region"})
+    except ConfigError as error:
+        assert all(line.startswith(f"{FILE}: ") for line in str(error).splitlines())

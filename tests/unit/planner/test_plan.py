@@ -1,0 +1,107 @@
+"""A plan: the cheapest offer that fits, pools shared by what runs on the same offer, and a bill that adds up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.catalog import UnknownOffer, load
+from planner.cost import HOURS_PER_MONTH
+from planner.errors import PlanError
+from planner.plan import Plan, PlanRequest, PlatformShape, choose_offer, plan
+from planner.workloads import Bounds, ExpectedUsage, InferenceService, Needs, TrainingJob
+
+IMAGE = "registry.example.com/image:1"
+SHAPE = PlatformShape(
+    zones=("us-east-1a", "us-east-1b"),
+    nat_gateways=1,
+    interface_endpoints=6,
+    encryption_keys=3,
+    system_instance_type="m6i.large",
+    system_nodes=2,
+    system_disk_gib=30,
+)
+
+
+def job(name: str = "digits", **fields: object) -> TrainingJob:
+    return TrainingJob.model_validate({"kind": "training", "name": name, "image": IMAGE} | fields)
+
+
+def service(name: str = "classify", **fields: object) -> InferenceService:
+    return InferenceService.model_validate({"kind": "inference", "name": name, "image": IMAGE} | fields)
+
+
+def planned(*workloads: TrainingJob | InferenceService, usage: ExpectedUsage | None = None) -> Plan:
+    request = PlanRequest("test", "aws", "us-east-1", SHAPE, workloads, usage or ExpectedUsage())
+    return plan(request, load())
+
+
+def test_the_cheapest_offer_that_has_what_is_needed_is_chosen() -> None:
+    needs = Needs(accelerators=1, accelerator_memory_gib=20, vcpus=3, memory_gib=12)
+    offer = choose_offer(job(needs=needs), "aws", "us-east-1", load())
+    for other in load().find(cloud="aws", region="us-east-1"):
+        fits = (
+            other.accelerator_count >= 1
+            and (other.accelerator_memory_gib or 0) >= 20
+            and other.vcpus >= 3.5
+            and other.memory_gib >= 12 / 0.85
+        )
+        if fits and other.price_usd_per_hour is not None:
+            assert offer.price_usd_per_hour is not None
+            assert offer.price_usd_per_hour <= other.price_usd_per_hour
+
+
+def test_workloads_with_the_same_offer_share_a_pool() -> None:
+    needs = {"instance_type": "g5.xlarge", "accelerators": 1}
+    result = planned(job(needs=needs, nodes={"max": 3}), job("other", needs=needs, nodes={"min": 1, "max": 2}))
+    (pool,) = result.pools
+    assert (pool.nodes_min, pool.nodes_expected, pool.nodes_max) == (1, 1, 5)
+    assert pool.workloads == ("digits", "other")
+
+
+def test_replicas_are_packed_on_nodes_by_their_accelerators() -> None:
+    needs = {"instance_type": "g5.12xlarge", "accelerators": 1, "vcpus": 2, "memory_gib": 8}
+    (pool,) = planned(service(needs=needs, replicas={"min": 1, "max": 9})).pools
+    assert (pool.nodes_min, pool.nodes_max) == (1, 3)
+
+
+def test_the_pool_costs_its_nodes_and_their_disks() -> None:
+    result = planned(job(needs={"instance_type": "g5.xlarge"}, nodes={"max": 2}, disk_gib=100))
+    offer = load().offer("aws", "us-east-1", "g5.xlarge")
+    assert offer.price_usd_per_hour is not None
+    disk = load().service_price("aws", "us-east-1", "block_storage_gib").price_usd
+    own = sum(each.monthly_usd.max for each in result.items if each.component.startswith("pool"))
+    assert own == pytest.approx(2 * (offer.price_usd_per_hour * HOURS_PER_MONTH + 100 * disk))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"needs": {"instance_type": "g5.2xlrge"}}, "g5.2xlarge"),
+        ({"needs": {"instance_type": "g5.xlarge", "accelerators": 2}}, "has 1 accelerators, 2 are asked for"),
+        ({"needs": {"accelerators": 16, "accelerator_memory_gib": 1000}}, "GiB an accelerator, 1000 are asked for"),
+        ({"needs": {"accelerator": "B900", "accelerators": 1}}, "B900 is asked for"),
+    ],
+)
+def test_what_fits_nothing_says_what_is_nearest(fields: dict[str, object], expected: str) -> None:
+    with pytest.raises((PlanError, UnknownOffer), match=expected):
+        planned(job(**fields))
+
+
+def test_spot_without_a_price_names_the_way_out() -> None:
+    with pytest.raises(PlanError, match=r"p5\.4xlarge has no spot price .* choose another price_model"):
+        planned(job(price_model="spot", needs={"instance_type": "p5.4xlarge"}))
+
+
+@given(
+    low=st.integers(0, 50),
+    extra=st.integers(0, 50),
+    more=st.integers(0, 50),
+    spot=st.booleans(),
+)
+def test_the_bill_never_falls_when_the_autoscaler_may_buy_more(low: int, extra: int, more: int, spot: bool) -> None:
+    bounds = Bounds(min=low, desired=low + extra, max=max(1, low + extra + more))
+    workload = job(
+        needs={"instance_type": "g5.xlarge"}, price_model="spot" if spot else "on_demand", nodes=bounds.model_dump()
+    )
+    monthly = planned(workload).monthly_usd
+    assert monthly.min <= monthly.expected <= monthly.max
