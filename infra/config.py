@@ -114,7 +114,10 @@ def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConf
 
 def _decoded(value: str) -> Any:  # noqa: ANN401 - what JSON holds
     """Pulumi hands objects and lists over as JSON text and everything else as it was typed."""
-    return json.loads(value) if value.startswith(("{", "[")) else value
+    try:
+        return json.loads(value) if value.startswith(("{", "[")) else value
+    except ValueError:
+        return value
 
 
 def _sentences(error: ValidationError, stack_file: str) -> list[str]:

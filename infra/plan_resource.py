@@ -10,7 +10,8 @@ from planner.plan import Plan
 class PlanResource(pulumi.ComponentResource):
     """The registered plan of a stack, `fusion:platform:Plan`; every other resource depends on it.
 
-    It has no children. Its inputs are the plan's plain values (`Plan.as_props`), so that no policy that reads them meets an unknown one.
+    It has no children. Its inputs are the plan's plain values (`Plan.as_props`), so that no policy that reads them
+    meets an unknown one.
 
     Example:
         >>> registered = PlanResource("local-plan", planned)  # doctest: +SKIP

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pulumi_policy import (
     PolicyConfigSchema,
+    ReportViolation,
     ResourceValidationArgs,
     ResourceValidationPolicy,
 )
@@ -20,8 +20,6 @@ from planner.guardrails import CostLedger, check_plan, usd
 from planner.plan import Plan
 from policies import stack_config
 from policies.priced_resources import UnpricedResource, quantities
-
-Report = Callable[[str], None]
 
 PLAN_TYPE = "fusion:platform:Plan"
 LIMIT = "monthly_cost_limit_usd"
@@ -48,7 +46,7 @@ class _MonthlyCost:
     ledger: CostLedger = field(default_factory=lambda: CostLedger(load()))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, args: ResourceValidationArgs, report: Report) -> None:
+    def __call__(self, args: ResourceValidationArgs, report: ReportViolation) -> None:
         limit_usd = _limit_usd(args)
         if limit_usd is None:
             return
@@ -58,31 +56,32 @@ class _MonthlyCost:
             else:
                 self._judge_resource(args, report, limit_usd)
 
-    def _judge_plan(self, args: ResourceValidationArgs, report: Report, limit_usd: float) -> None:
+    def _judge_plan(self, args: ResourceValidationArgs, report: ReportViolation, limit_usd: float) -> None:
         catalog = self.ledger.catalog
         try:
             plan = _plan(args.props)
             violations = check_plan(plan, catalog, monthly_cost_limit_usd=limit_usd)
         except (ValidationError, PlanError, UnknownOffer) as error:
-            report(f"the registered plan can't be priced: {error}")
+            report(f"the registered plan can't be priced: {error}", None)
             return
         for violation in violations:
-            report(violation.message)
+            report(violation.message, None)
         self.ledger.allow(plan)
 
-    def _judge_resource(self, args: ResourceValidationArgs, report: Report, limit_usd: float) -> None:
+    def _judge_resource(self, args: ResourceValidationArgs, report: ReportViolation, limit_usd: float) -> None:
         try:
             billed = quantities(args.resource_type, args.props, region=_region(args), catalog=self.ledger.catalog)
             excess = self.ledger.add(args.urn, billed, limit_usd) if billed else None
         except (UnpricedResource, PlanError, UnknownOffer) as error:
-            report(f"{args.name} ({args.resource_type}): its cost can't be known: {error}")
+            report(f"{args.name} ({args.resource_type}): its cost can't be known: {error}", None)
             return
         if excess:
             report(
                 f"{args.name} ({args.resource_type}) costs up to {usd(excess.resource_usd)} a month and would take the "
-                f"stack to {usd(excess.total_usd)}, {usd(excess.total_usd - limit_usd)} over the limit of {usd(limit_usd)} "
-                f"(fusion:guardrails {LIMIT}). Remove it, make it smaller, or declare it as a workload so that it is "
-                "planned."
+                f"stack to {usd(excess.total_usd)}, {usd(excess.total_usd - limit_usd)} over the limit of "
+                f"{usd(limit_usd)} (fusion:guardrails {LIMIT}). Remove it, make it smaller, or declare it as a workload "
+                "so that it is planned.",
+                None,
             )
 
 
