@@ -1,0 +1,464 @@
+"""What the components need of AWS and moto lacks, added to moto itself, so that boto3 sees it on the same server.
+
+EKS add-ons, access entries, access policy associations, pod identity associations and the cluster's access config; EC2
+placement groups and capacity reservations. Each keeps what was asked for and answers as the API reference describes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def install() -> None:
+    """Add the operations to moto's response classes; a second call changes nothing."""
+    from moto.ec2.responses import EC2Response
+    from moto.eks import urls as eks_urls
+    from moto.eks.responses import EKSResponse
+
+    for operation in (*_EKS_OPERATIONS, *_EKS_WRAPPERS):
+        setattr(EKSResponse, operation.__name__, operation)
+    for operation in _EC2_OPERATIONS:
+        setattr(EC2Response, operation.__name__, operation)
+    for path in EKS_PATHS:
+        eks_urls.url_paths[f"{{0}}{path}$"] = eks_urls.response.dispatch
+
+
+EKS_PATHS = (
+    "/clusters/(?P<name>[^/]+)/addons",
+    "/clusters/(?P<name>[^/]+)/addons/(?P<addonName>[^/]+)",
+    "/clusters/(?P<name>[^/]+)/addons/(?P<addonName>[^/]+)/update",
+    "/clusters/(?P<name>[^/]+)/access-entries",
+    *(
+        f"/clusters/(?P<name>[^/]+)/access-entries/(?P<principalArn>arn:[^/]+{'/[^/]+' * depth}){rest}"
+        for depth in (1, 2, 3, 4)  # a role's name, and up to three folders of its path
+        for rest in ("", "/access-policies", "/access-policies/(?P<policyArn>arn:.+)")
+    ),
+    "/clusters/(?P<name>[^/]+)/pod-identity-associations",
+    "/clusters/(?P<name>[^/]+)/pod-identity-associations/(?P<associationId>[^/]+)",
+)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _records(backend: Any, kind: str) -> dict[str, Record]:  # noqa: ANN401 - a moto backend
+    """The records of one kind, kept on moto's own backend so that they live and are reset with it."""
+    kept: dict[str, dict[str, Record]] = backend.__dict__.setdefault("fusion_records", {})
+    return kept.setdefault(kind, {})
+
+
+def _eks(response: Any, kind: str) -> dict[str, Record]:  # noqa: ANN401 - moto's response
+    """The records of one kind of the cluster in the request; a missing cluster is moto's own error."""
+    response.eks_backend.describe_cluster(name=response._get_param("name"))
+    return _records(response.eks_backend, f"{kind}/{response._get_param('name')}")
+
+
+def _result(value: Record) -> Any:  # noqa: ANN401 - moto's ActionResult
+    from moto.core.responses import ActionResult
+
+    return ActionResult(value)
+
+
+def _body(response: Any) -> Record:  # noqa: ANN401 - moto's response
+    parsed: Record = json.loads(response.body or "{}")
+    return parsed
+
+
+def _path_value(response: Any, name: str) -> str:  # noqa: ANN401 - moto's response
+    from urllib.parse import unquote
+
+    return unquote(str(response._get_param(name)))
+
+
+def _found(records: dict[str, Record], key: str, kind: str) -> Record:
+    if key not in records:
+        _refuse("ResourceNotFoundException", f"No {kind} found for: {key}.", 404)
+    return records[key]
+
+
+def _new(records: dict[str, Record], key: str, kind: str, record: Record) -> Record:
+    if key in records:
+        _refuse("ResourceInUseException", f"{kind} already exists: {key}", 409)
+    records[key] = record
+    return record
+
+
+def _refuse(code: str, message: str, status: int) -> None:
+    from moto.core.exceptions import JsonRESTError
+
+    error = JsonRESTError(code, message)
+    error.code = status
+    raise error
+
+
+def _arn(response: Any, resource: str) -> str:  # noqa: ANN401 - moto's response
+    return f"arn:aws:eks:{response.region}:{response.current_account}:{resource}"
+
+
+def create_cluster(self: Any) -> Any:
+    """moto's, keeping the access config that it drops."""
+    answer = _moto_create_cluster(self)
+    asked = _body(self).get("accessConfig") or {}
+    cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
+    cluster.access_config = {"authenticationMode": asked.get("authenticationMode", "CONFIG_MAP")}
+    return answer
+
+
+def update_cluster_version(self: Any) -> Any:
+    """Set the version at once."""
+    cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
+    cluster.version = _body(self)["version"]
+    return _result({"update": {"id": f"update-{cluster.version}", "status": "Successful", "type": "VersionUpdate"}})
+
+
+def create_addon(self: Any) -> Any:
+    """CreateAddon."""
+    asked = _body(self)
+    name = asked["addonName"]
+    record = {
+        "addonName": name,
+        "clusterName": self._get_param("name"),
+        "status": "ACTIVE",
+        "addonVersion": asked.get("addonVersion", "v1.0.0-eksbuild.1"),
+        "addonArn": _arn(self, f"addon/{self._get_param('name')}/{name}"),
+        "createdAt": _now(),
+        "modifiedAt": _now(),
+        "tags": asked.get("tags", {}),
+    } | {key: asked[key] for key in ("serviceAccountRoleArn", "configurationValues") if key in asked}
+    return _result({"addon": _new(_eks(self, "addons"), name, "Addon", record)})
+
+
+def describe_addon(self: Any) -> Any:
+    """DescribeAddon."""
+    return _result({"addon": _found(_eks(self, "addons"), _path_value(self, "addonName"), "addon")})
+
+
+def list_addons(self: Any) -> Any:
+    """ListAddons."""
+    return _result({"addons": sorted(_eks(self, "addons"))})
+
+
+def update_addon(self: Any) -> Any:
+    """UpdateAddon."""
+    record = _found(_eks(self, "addons"), _path_value(self, "addonName"), "addon")
+    asked = _body(self)
+    fields = ("addonVersion", "serviceAccountRoleArn", "configurationValues")
+    record |= {key: asked[key] for key in fields if key in asked}
+    return _result({"update": {"id": "update", "status": "Successful", "type": "AddonUpdate"}})
+
+
+def delete_addon(self: Any) -> Any:
+    """DeleteAddon."""
+    records = _eks(self, "addons")
+    record = _found(records, _path_value(self, "addonName"), "addon")
+    return _result({"addon": records.pop(record["addonName"])})
+
+
+def create_access_entry(self: Any) -> Any:
+    """CreateAccessEntry."""
+    asked = _body(self)
+    principal = asked["principalArn"]
+    record = {
+        "clusterName": self._get_param("name"),
+        "principalArn": principal,
+        "kubernetesGroups": asked.get("kubernetesGroups", []),
+        "accessEntryArn": _arn(self, f"access-entry/{self._get_param('name')}/{principal.rpartition('/')[2]}"),
+        "createdAt": _now(),
+        "modifiedAt": _now(),
+        "tags": asked.get("tags", {}),
+        "username": asked.get("username", principal),
+        "type": asked.get("type", "STANDARD"),
+    }
+    return _result({"accessEntry": _new(_eks(self, "access-entries"), principal, "Access entry", record)})
+
+
+def describe_access_entry(self: Any) -> Any:
+    """DescribeAccessEntry."""
+    record = _found(_eks(self, "access-entries"), _path_value(self, "principalArn"), "access entry")
+    return _result({"accessEntry": record})
+
+
+def list_access_entries(self: Any) -> Any:
+    """ListAccessEntries."""
+    return _result({"accessEntries": sorted(_eks(self, "access-entries"))})
+
+
+def update_access_entry(self: Any) -> Any:
+    """UpdateAccessEntry."""
+    record = _found(_eks(self, "access-entries"), _path_value(self, "principalArn"), "access entry")
+    asked = _body(self)
+    record |= {key: asked[key] for key in ("kubernetesGroups", "username") if key in asked}
+    return _result({"accessEntry": record})
+
+
+def delete_access_entry(self: Any) -> Any:
+    """DeleteAccessEntry, with the policies associated to it."""
+    records = _eks(self, "access-entries")
+    principal = _found(records, _path_value(self, "principalArn"), "access entry")["principalArn"]
+    del records[principal]
+    associated = _eks(self, "access-policies")
+    for key in [each for each in associated if each.startswith(f"{principal}|")]:
+        del associated[key]
+    return _result({})
+
+
+def associate_access_policy(self: Any) -> Any:
+    """AssociateAccessPolicy."""
+    principal = _path_value(self, "principalArn")
+    _found(_eks(self, "access-entries"), principal, "access entry")
+    asked = _body(self)
+    record = {
+        "policyArn": asked["policyArn"],
+        "accessScope": asked["accessScope"],
+        "associatedAt": _now(),
+        "modifiedAt": _now(),
+    }
+    _eks(self, "access-policies")[f"{principal}|{asked['policyArn']}"] = record
+    name = self._get_param("name")
+    return _result({"clusterName": name, "principalArn": principal, "associatedAccessPolicy": record})
+
+
+def list_associated_access_policies(self: Any) -> Any:
+    """ListAssociatedAccessPolicies."""
+    principal = _path_value(self, "principalArn")
+    _found(_eks(self, "access-entries"), principal, "access entry")
+    associated = _eks(self, "access-policies").items()
+    policies = [record for key, record in associated if key.startswith(f"{principal}|")]
+    return _result(
+        {"clusterName": self._get_param("name"), "principalArn": principal, "associatedAccessPolicies": policies}
+    )
+
+
+def disassociate_access_policy(self: Any) -> Any:
+    """DisassociateAccessPolicy."""
+    records = _eks(self, "access-policies")
+    key = f"{_path_value(self, 'principalArn')}|{_path_value(self, 'policyArn')}"
+    _found(records, key, "access policy association")
+    del records[key]
+    return _result({})
+
+
+def create_pod_identity_association(self: Any) -> Any:
+    """CreatePodIdentityAssociation."""
+    from moto.moto_api._internal import mock_random
+
+    asked = _body(self)
+    records = _eks(self, "pod-identities")
+    same = [
+        record
+        for record in records.values()
+        if (record["namespace"], record["serviceAccount"]) == (asked["namespace"], asked["serviceAccount"])
+    ]
+    if same:
+        account = f"{asked['namespace']}/{asked['serviceAccount']}"
+        _refuse("ResourceInUseException", f"Association already exists: {same[0]['associationId']} for {account}", 409)
+    name = self._get_param("name")
+    id = f"a-{mock_random.get_random_hex(17)}"
+    records[id] = {
+        "clusterName": name,
+        "namespace": asked["namespace"],
+        "serviceAccount": asked["serviceAccount"],
+        "roleArn": asked["roleArn"],
+        "associationArn": _arn(self, f"podidentityassociation/{name}/{id}"),
+        "associationId": id,
+        "createdAt": _now(),
+        "modifiedAt": _now(),
+        "tags": asked.get("tags", {}),
+    }
+    return _result({"association": records[id]})
+
+
+def describe_pod_identity_association(self: Any) -> Any:
+    """DescribePodIdentityAssociation."""
+    record = _found(_eks(self, "pod-identities"), _path_value(self, "associationId"), "association")
+    return _result({"association": record})
+
+
+def list_pod_identity_associations(self: Any) -> Any:
+    """ListPodIdentityAssociations."""
+    return _result({"associations": list(_eks(self, "pod-identities").values())})
+
+
+def update_pod_identity_association(self: Any) -> Any:
+    """UpdatePodIdentityAssociation."""
+    record = _found(_eks(self, "pod-identities"), _path_value(self, "associationId"), "association")
+    record["roleArn"] = _body(self).get("roleArn", record["roleArn"])
+    return _result({"association": record})
+
+
+def delete_pod_identity_association(self: Any) -> Any:
+    """DeletePodIdentityAssociation."""
+    records = _eks(self, "pod-identities")
+    record = _found(records, _path_value(self, "associationId"), "association")
+    return _result({"association": records.pop(record["associationId"])})
+
+
+def _ec2_id(prefix: str) -> str:
+    from moto.moto_api._internal import mock_random
+
+    return f"{prefix}-{mock_random.get_random_hex(17)}"
+
+
+def _ec2_tags(asked: Record) -> list[Record]:
+    return [tag for specification in asked.get("TagSpecifications", []) for tag in specification.get("Tags", [])]
+
+
+def _ec2_missing(code: str, key: str) -> None:
+    from moto.ec2.exceptions import EC2ClientError
+
+    raise EC2ClientError(code, f"{key} does not exist")
+
+
+def create_placement_group(self: Any) -> Any:
+    """CreatePlacementGroup."""
+    from moto.ec2.exceptions import EC2ClientError
+
+    asked = dict(self.params)
+    groups = _records(self.ec2_backend, "placement-groups")
+    if asked["GroupName"] in groups:
+        raise EC2ClientError("InvalidPlacementGroup.Duplicate", f"{asked['GroupName']} already exists")
+    id = _ec2_id("pg")
+    groups[asked["GroupName"]] = {
+        "GroupName": asked["GroupName"],
+        "State": "available",
+        "Strategy": asked.get("Strategy", "cluster"),
+        "PartitionCount": asked.get("PartitionCount"),
+        "SpreadLevel": asked.get("SpreadLevel"),
+        "GroupId": id,
+        "Tags": _ec2_tags(asked),
+        "GroupArn": f"arn:aws:ec2:{self.region}:{self.current_account}:placement-group/{asked['GroupName']}",
+    }
+    return _result({"PlacementGroup": groups[asked["GroupName"]]})
+
+
+def describe_placement_groups(self: Any) -> Any:
+    """DescribePlacementGroups, by name, id or all."""
+    asked = dict(self.params)
+    groups = _records(self.ec2_backend, "placement-groups")
+    chosen = list(groups.values())
+    for key, field in (("GroupNames", "GroupName"), ("GroupIds", "GroupId")):
+        for wanted in asked.get(key, []):
+            if wanted not in {group[field] for group in groups.values()}:
+                _ec2_missing("InvalidPlacementGroup.Unknown", wanted)
+        if asked.get(key):
+            chosen = [group for group in chosen if group[field] in asked[key]]
+    return _result({"PlacementGroups": chosen})
+
+
+def delete_placement_group(self: Any) -> Any:
+    """DeletePlacementGroup."""
+    groups = _records(self.ec2_backend, "placement-groups")
+    name = self.params["GroupName"]
+    if name not in groups:
+        _ec2_missing("InvalidPlacementGroup.Unknown", name)
+    del groups[name]
+    return _result({})
+
+
+def create_capacity_reservation(self: Any) -> Any:
+    """CreateCapacityReservation."""
+    asked = dict(self.params)
+    id = _ec2_id("cr")
+    count = int(asked["InstanceCount"])
+    record = {
+        "CapacityReservationId": id,
+        "OwnerId": self.current_account,
+        "CapacityReservationArn": f"arn:aws:ec2:{self.region}:{self.current_account}:capacity-reservation/{id}",
+        "InstanceType": asked["InstanceType"],
+        "InstancePlatform": asked["InstancePlatform"],
+        "AvailabilityZone": asked.get("AvailabilityZone"),
+        "Tenancy": asked.get("Tenancy", "default"),
+        "TotalInstanceCount": count,
+        "AvailableInstanceCount": count,
+        "EbsOptimized": bool(asked.get("EbsOptimized", False)),
+        "State": "active",
+        "EndDate": asked.get("EndDate"),
+        "EndDateType": asked.get("EndDateType", "unlimited"),
+        "InstanceMatchCriteria": asked.get("InstanceMatchCriteria", "open"),
+        "Tags": _ec2_tags(asked),
+    }
+    _records(self.ec2_backend, "capacity-reservations")[id] = record
+    return _result({"CapacityReservation": record})
+
+
+def describe_capacity_reservations(self: Any) -> Any:
+    """DescribeCapacityReservations, by id or all."""
+    records = _records(self.ec2_backend, "capacity-reservations")
+    wanted: Iterable[str] = self.params.get("CapacityReservationIds") or list(records)
+    for id in wanted:
+        if id not in records:
+            _ec2_missing("InvalidCapacityReservationId.NotFound", id)
+    return _result({"CapacityReservations": [records[id] for id in wanted]})
+
+
+def modify_capacity_reservation(self: Any) -> Any:
+    """ModifyCapacityReservation."""
+    records = _records(self.ec2_backend, "capacity-reservations")
+    id = self.params["CapacityReservationId"]
+    if id not in records:
+        _ec2_missing("InvalidCapacityReservationId.NotFound", id)
+    if "InstanceCount" in self.params:
+        records[id]["TotalInstanceCount"] = records[id]["AvailableInstanceCount"] = int(self.params["InstanceCount"])
+    records[id] |= {key: self.params[key] for key in ("EndDate", "EndDateType") if key in self.params}
+    return _result({"Return": True})
+
+
+def cancel_capacity_reservation(self: Any) -> Any:
+    """CancelCapacityReservation; a cancelled one is gone from the list at once."""
+    records = _records(self.ec2_backend, "capacity-reservations")
+    id = self.params["CapacityReservationId"]
+    if id not in records:
+        _ec2_missing("InvalidCapacityReservationId.NotFound", id)
+    del records[id]
+    return _result({"Return": True})
+
+
+def _moto_create_cluster(response: Any) -> Any:  # noqa: ANN401 - moto's response
+    return _MOTO["create_cluster"](response)
+
+
+def _original(name: str) -> Callable[[Any], Any]:
+    from moto.eks.responses import EKSResponse
+
+    method: Callable[[Any], Any] = getattr(EKSResponse, name)
+    return method
+
+
+_MOTO: dict[str, Callable[[Any], Any]] = {"create_cluster": _original("create_cluster")}
+
+_EKS_WRAPPERS = (create_cluster, update_cluster_version)
+_EKS_OPERATIONS = (
+    create_addon,
+    describe_addon,
+    list_addons,
+    update_addon,
+    delete_addon,
+    create_access_entry,
+    describe_access_entry,
+    list_access_entries,
+    update_access_entry,
+    delete_access_entry,
+    associate_access_policy,
+    list_associated_access_policies,
+    disassociate_access_policy,
+    create_pod_identity_association,
+    describe_pod_identity_association,
+    list_pod_identity_associations,
+    update_pod_identity_association,
+    delete_pod_identity_association,
+)
+_EC2_OPERATIONS = (
+    create_placement_group,
+    describe_placement_groups,
+    delete_placement_group,
+    create_capacity_reservation,
+    describe_capacity_reservations,
+    modify_capacity_reservation,
+    cancel_capacity_reservation,
+)

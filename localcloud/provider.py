@@ -1,0 +1,285 @@
+"""A Pulumi provider plugin over the SDK's gRPC stubs, for the packages of the local cloud.
+
+A package implements `Backend`; this module speaks the protocol: values in and out, errors as one sentence, a clean end.
+The engine is told that secrets are not accepted, so it unwraps them and marks the outputs of the same name secret itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+from localcloud.values import from_struct, to_struct
+
+Properties = dict[str, Any]
+
+
+class ProviderError(Exception):
+    """What went wrong with a resource, in one sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that is wrong: its name, and why."""
+
+    property: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a difference of inputs leads to."""
+
+    changed: Sequence[str] = ()
+    replaced_by: Sequence[str] = ()
+    delete_before_replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A resource as it is now: the inputs that would declare it, and its outputs."""
+
+    id: str
+    inputs: Properties
+    outputs: Properties
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """The resource that a request is about."""
+
+    urn: str
+    type: str
+    name: str
+
+
+class Backend(ABC):
+    """What a package does with its resources. Every method may raise `ProviderError`."""
+
+    package: str
+    version: str
+
+    @abstractmethod
+    def configure(self, variables: Properties) -> None:
+        """Take the provider's own config."""
+
+    @abstractmethod
+    def check(self, resource: Resource, old: Properties, new: Properties, seed: bytes) -> tuple[Properties, list[Failure]]:
+        """Inputs with defaults filled in, and what is wrong with them."""
+
+    @abstractmethod
+    def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
+        """What changed between two sets of checked inputs."""
+
+    @abstractmethod
+    def create(self, resource: Resource, inputs: Properties, preview: bool) -> tuple[str, Properties]:
+        """Create it; its id and outputs."""
+
+    @abstractmethod
+    def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
+        """The resource as it is now, None when it is gone; ``inputs`` is empty on import."""
+
+    @abstractmethod
+    def update(self, resource: Resource, id: str, old: Properties, new: Properties, preview: bool) -> Properties:
+        """Change it in place; its outputs."""
+
+    @abstractmethod
+    def delete(self, resource: Resource, id: str, inputs: Properties) -> None:
+        """Delete it; one that is gone already is no error."""
+
+    @abstractmethod
+    def invoke(self, token: str, args: Properties) -> Properties:
+        """Call a function of the package."""
+
+    def known(self, resource: Resource, id: str) -> None:  # noqa: B027 - most backends have nothing to remember
+        """The engine has named this id: its state has it."""
+
+
+
+@dataclass
+class Servicer(provider_pb2_grpc.ResourceProviderServicer):
+    """The provider protocol on a backend."""
+
+    backend: Backend
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def Handshake(self, request: Any, context: Any) -> provider_pb2.ProviderHandshakeResponse:
+        """Agree on the protocol."""
+        return provider_pb2.ProviderHandshakeResponse(accept_secrets=False, accept_resources=False, accept_outputs=False)
+
+    def GetSchema(self, request: Any, context: Any) -> provider_pb2.GetSchemaResponse:
+        """The least that the engine takes as a schema."""
+        return provider_pb2.GetSchemaResponse(
+            schema=f'{{"name": "{self.backend.package}", "version": "{self.backend.version}"}}'
+        )
+
+    def GetPluginInfo(self, request: Any, context: Any) -> plugin_pb2.PluginInfo:
+        """The version that the plugin stands in for."""
+        return plugin_pb2.PluginInfo(version=self.backend.version)
+
+    def CheckConfig(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:
+        """The provider's config is checked when it is used."""
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, context: Any) -> provider_pb2.DiffResponse:
+        """A change of the provider's config replaces nothing."""
+        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+
+    def Configure(self, request: provider_pb2.ConfigureRequest, context: Any) -> provider_pb2.ConfigureResponse:
+        """Take the config."""
+        with _one_sentence(context):
+            self.backend.configure(from_struct(request.args))
+        return provider_pb2.ConfigureResponse(acceptSecrets=False, supportsPreview=True, acceptResources=False)
+
+    def Check(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:
+        """Check inputs."""
+        inputs: Properties = {}
+        failures: list[Failure] = []
+        with _one_sentence(context):
+            resource = _resource(request.urn)
+            old, new = from_struct(request.olds), from_struct(request.news)
+            inputs, failures = self.backend.check(resource, old, new, request.randomSeed)
+        return provider_pb2.CheckResponse(
+            inputs=to_struct(inputs),
+            failures=[provider_pb2.CheckFailure(property=each.property, reason=each.reason) for each in failures],
+        )
+
+    def Diff(self, request: provider_pb2.DiffRequest, context: Any) -> provider_pb2.DiffResponse:
+        """Compare the inputs of the state with the new ones."""
+        change = Change()
+        with _one_sentence(context):
+            resource = _resource(request.urn)
+            self.backend.known(resource, request.id)
+            old = from_struct(request.old_inputs)
+            new = from_struct(request.news)
+            ignored = {path.split(".")[0].split("[")[0] for path in request.ignoreChanges}
+            change = self.backend.diff(resource, request.id, old, new | {k: old[k] for k in ignored if k in old})
+        return _diff_response(change)
+
+    def Create(self, request: provider_pb2.CreateRequest, context: Any) -> provider_pb2.CreateResponse:
+        """Create a resource."""
+        id, outputs = "", Properties()
+        with _one_sentence(context):
+            inputs = from_struct(request.properties)
+            id, outputs = self.backend.create(_resource(request.urn), inputs, request.preview)
+        return provider_pb2.CreateResponse(id=id, properties=to_struct(outputs))
+
+    def Read(self, request: provider_pb2.ReadRequest, context: Any) -> provider_pb2.ReadResponse:
+        """Refresh or import a resource."""
+        found = None
+        with _one_sentence(context):
+            resource = _resource(request.urn)
+            self.backend.known(resource, request.id)
+            inputs = from_struct(request.inputs)
+            found = self.backend.read(resource, request.id, inputs)
+        if found is None:
+            return provider_pb2.ReadResponse()
+        return provider_pb2.ReadResponse(
+            id=found.id,
+            properties=to_struct(found.outputs),
+            inputs=to_struct(found.inputs),
+        )
+
+    def Update(self, request: provider_pb2.UpdateRequest, context: Any) -> provider_pb2.UpdateResponse:
+        """Change a resource in place."""
+        outputs = Properties()
+        with _one_sentence(context):
+            resource = _resource(request.urn)
+            self.backend.known(resource, request.id)
+            old = from_struct(request.old_inputs)
+            new = from_struct(request.news)
+            outputs = self.backend.update(resource, request.id, old, new, request.preview)
+        return provider_pb2.UpdateResponse(properties=to_struct(outputs))
+
+    def Delete(self, request: provider_pb2.DeleteRequest, context: Any) -> empty_pb2.Empty:
+        """Delete a resource."""
+        with _one_sentence(context):
+            resource = _resource(request.urn)
+            self.backend.known(resource, request.id)
+            inputs = from_struct(request.old_inputs)
+            self.backend.delete(resource, request.id, inputs)
+        return empty_pb2.Empty()
+
+    def Invoke(self, request: provider_pb2.InvokeRequest, context: Any) -> provider_pb2.InvokeResponse:
+        """Call a function."""
+        result: Properties = {}
+        with _one_sentence(context):
+            result = self.backend.invoke(request.tok, from_struct(request.args))
+        return getattr(provider_pb2, "InvokeResponse")(**{"return": to_struct(result)})  # noqa: B009 - a keyword
+
+    def Cancel(self, request: Any, context: Any) -> empty_pb2.Empty:
+        """Nothing runs longer than one request."""
+        return empty_pb2.Empty()
+
+
+class _one_sentence:  # noqa: N801 - reads as a word where it is used
+    """Turns an error of the backend into a gRPC error with its sentence, and any other into one that names it."""
+
+    def __init__(self, context: Any) -> None:  # noqa: ANN401 - grpc's
+        self.context = context
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, ProviderError):
+            self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        elif isinstance(error, Exception):
+            self.context.abort(grpc.StatusCode.INTERNAL, f"local cloud: {type(error).__name__}: {error}")
+
+
+def _resource(urn: str) -> Resource:
+    """`urn:pulumi:stack::project::parent$type::name` → its own type and its name."""
+    _, _, kinds, name = urn.split("::", 3)
+    return Resource(urn=urn, type=kinds.split("$")[-1], name=name)
+
+
+def _diff_response(change: Change) -> provider_pb2.DiffResponse:
+    kinds = provider_pb2.PropertyDiff.Kind
+    replaced = set(change.replaced_by)
+    return provider_pb2.DiffResponse(
+        changes=provider_pb2.DiffResponse.DIFF_SOME if change.changed else provider_pb2.DiffResponse.DIFF_NONE,
+        diffs=list(change.changed),
+        replaces=list(change.replaced_by),
+        deleteBeforeReplace=change.delete_before_replace,
+        hasDetailedDiff=True,
+        detailedDiff={
+            name: provider_pb2.PropertyDiff(
+                kind=kinds.Value("UPDATE_REPLACE" if name in replaced else "UPDATE"), inputDiff=True
+            )
+            for name in change.changed
+        },
+    )
+
+
+def serve(make_backend: Callable[[], Backend]) -> None:
+    """Serve until the engine ends the plugin; the port is the first line of standard output, as the protocol asks."""
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=32), options=[("grpc.max_receive_message_length", 400 * 1024 * 1024)]
+    )
+    servicer = Servicer(make_backend())
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: servicer.stop.set())
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    servicer.stop.wait()
+    server.stop(grace=1).wait()
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], replace_on: frozenset[str]) -> Change:
+    """The top-level properties that differ, and those among them that force a replacement."""
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return Change(changed=changed, replaced_by=[name for name in changed if name in replace_on])

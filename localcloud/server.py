@@ -1,0 +1,247 @@
+"""The local cloud's AWS: one `moto_server` for a checkout, started when it is needed and found again by its address file.
+
+Its state survives a restart: every request that changes something is written to a log before it is served, and a new server
+serves the log again. Random ids come out the same, because the generator is seeded with the request's number.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 60
+
+
+def home() -> Path:
+    """Where the local cloud keeps its state: `$FUSION_HOME`, else `.fusion` beside the project's Pulumi.yaml."""
+    if named := os.environ.get("FUSION_HOME"):
+        return Path(named) / "localcloud"
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), here)
+    return root / ".fusion" / "localcloud"
+
+
+def endpoint() -> str | None:
+    """The address of the running server; None when none answers."""
+    try:
+        address = json.loads((home() / "aws.json").read_text())["endpoint"]
+        with urllib.request.urlopen(f"{address}{HEALTH_PATH}", timeout=5):
+            return str(address)
+    except (OSError, ValueError, KeyError, urllib.error.URLError):
+        return None
+
+
+def ensure() -> str:
+    """The address of the server, which is started if none answers; several processes at once start one.
+
+    Raises:
+        RuntimeError: it did not come up; says where its log is.
+    """
+    folder = home()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        if running := endpoint():
+            return running
+        log = folder / "server.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "localcloud.server", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=os.environ | {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true", "PYTHONHASHSEED": "0"},
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and process.poll() is None:
+            if running := endpoint():
+                return running
+            time.sleep(0.05)
+    raise RuntimeError(f"the local cloud's server did not start within {START_TIMEOUT_S} s; its log is {log}")
+
+
+def stop() -> None:
+    """Stop the server and forget its state: the local cloud is empty afterwards."""
+    kill()
+    for name in ("aws.json", "requests.jsonl"):
+        (home() / name).unlink(missing_ok=True)
+
+
+def kill() -> None:
+    """Stop the server and keep its state, as a restart of the machine would."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        process_id = int(json.loads((home() / "aws.json").read_text())["pid"])
+        if endpoint() is None:
+            return
+        os.kill(process_id, signal.SIGKILL)
+        while endpoint() is not None:
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+HEALTH_PATH = "/fusion/health"
+LEDGER_PATH = "/fusion/ledger"
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+READ_ONLY_ACTIONS = ("Describe", "List", "Get", "Head", "BatchGet", "Lookup")
+
+
+class DurableApp:
+    """A WSGI app around moto's: one request at a time, those that change something written down before they are served."""
+
+    def __init__(self, app: WsgiApp, log: Path) -> None:
+        self.app = app
+        self.log = log
+        self.lock = threading.Lock()
+        self.served = 0
+        self.ledger: dict[str, list[str]] = {}
+
+    def replay(self) -> None:
+        """Serve the log again; a last line that was not written whole was never served and is dropped."""
+        from werkzeug.test import Client
+
+        if not self.log.exists():
+            return
+        client = Client(self)
+        lines = self.log.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            self.log.write_bytes(b"".join(lines[:-1]))
+            lines.pop()
+        replaying, self.log = self.log, Path(os.devnull)
+        for line in lines:
+            entry = json.loads(line)
+            client.open(
+                entry["path"],
+                method=entry["method"],
+                headers=entry["headers"],
+                data=base64.b64decode(entry["body"]),
+                base_url=f"http://{entry['headers'].get('Host', 'localhost')}",
+            ).close()
+        self.log = replaying
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        from werkzeug.wrappers import Request, Response
+
+        if environ["PATH_INFO"] == HEALTH_PATH:
+            return Response("ok")(environ, start_response)
+        with self.lock:
+            request = Request(environ)
+            body = request.get_data(cache=False)
+            if _changes_something(request, body):
+                self._write_down(request, body)
+            environ["wsgi.input"] = _readable(body)
+            environ["CONTENT_LENGTH"] = str(len(body))
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            if environ["PATH_INFO"] == LEDGER_PATH:
+                return self._ledger(request.method, body)(environ, start_response)
+            return list(self.app(environ, start_response))
+
+    def _write_down(self, request: Any, body: bytes) -> None:
+        from moto.moto_api._internal import mock_random
+
+        self.served += 1
+        mock_random.seed(self.served)
+        target = request.environ.get("RAW_URI") or request.full_path.rstrip("?")
+        entry = {
+            "method": request.method,
+            "path": target,
+            "headers": {name: value for name, value in request.headers if name.lower() not in UNRECORDED_HEADERS},
+            "body": base64.b64encode(body).decode(),
+        }
+        with self.log.open("a") as handle:
+            handle.write(json.dumps(entry) + "\n")
+
+    def _ledger(self, method: str, body: bytes) -> Any:
+        """Which ids were created for a URN and not deleted: `{urn, id}` is added by PUT and removed by DELETE."""
+        from werkzeug.wrappers import Response
+
+        if method == "GET":
+            return Response(json.dumps(self.ledger), content_type="application/json")
+        entry = json.loads(body)
+        ids = self.ledger.setdefault(entry["urn"], [])
+        if method == "PUT" and entry["id"] not in ids:
+            ids.append(entry["id"])
+        if method == "DELETE" and entry["id"] in ids:
+            ids.remove(entry["id"])
+        if not ids:
+            del self.ledger[entry["urn"]]
+        return Response("{}", content_type="application/json")
+
+
+UNRECORDED_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "expect"})
+
+
+def _changes_something(request: Any, body: bytes) -> bool:
+    """Whether a request may change state: by its method, and by the action's name where the protocol is POST only."""
+    if request.method in ("GET", "HEAD"):
+        return False
+    if request.method != "POST":
+        return True
+    target = request.headers.get("X-Amz-Target", "")
+    action = target.rpartition(".")[2] if target else _form_action(body)
+    return not action.startswith(READ_ONLY_ACTIONS)
+
+
+def _form_action(body: bytes) -> str:
+    for pair in body[:4096].split(b"&"):
+        if pair.startswith(b"Action="):
+            return pair.removeprefix(b"Action=").decode()
+    return ""
+
+
+def _readable(body: bytes) -> Any:
+    import io
+
+    return io.BytesIO(body)
+
+
+def application(log: Path) -> DurableApp:
+    """The whole local AWS: moto with the backends that Fusion adds, and its state from the log."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    from localcloud.aws import backends
+
+    backends.install()
+    app = DurableApp(DomainDispatcherApplication(create_backend_app), log)
+    app.replay()
+    return app
+
+
+def main(folder: Path) -> None:
+    """Serve on a free port of the loopback until killed."""
+    import logging
+
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", 0, application(folder / "requests.jsonl"), threaded=True)
+    address = {"endpoint": f"http://127.0.0.1:{server.server_port}", "pid": os.getpid()}
+    temporary = folder / "aws.json.new"
+    temporary.write_text(json.dumps(address))
+    temporary.replace(folder / "aws.json")
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
