@@ -1,0 +1,173 @@
+"""A pool of accelerator nodes of one offer: what every cloud builds from the same args."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pulumi
+
+from infra.errors import require
+from infra.network import check_zones
+
+PriceModel = Literal["on_demand", "spot", "capacity_block"]
+TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+SYSTEM_GIB = 20
+"""Kept on every root disk for the operating system, the drivers and the logs."""
+UNPACKED_IMAGE_COPIES = 2
+"""While an image is pulled, its layers and their unpacked files lie side by side."""
+POOL_LABEL = "fusion.dev/pool"
+"""On every node of a pool, with the pool's name; what workloads select their nodes by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taint:
+    """Keeps pods off a pool's nodes unless they tolerate it."""
+
+    key: str
+    value: str
+    effect: TaintEffect = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceleratorPoolArgs:
+    """Nodes of one offer, bought one way, between two bounds.
+
+    Attributes:
+        pool: the pool's name within the stack; workloads select it by the label `fusion.dev/pool`.
+        region: the cloud's name of the region.
+        zones: where nodes may be made; one zone where they must be close to each other.
+        instance_type: the offer's instance (machine) type.
+        accelerator: the catalog's name of the chip, or None for a pool of CPUs.
+        accelerator_count: chips a node; a fraction for a shared chip.
+        price_model: `on_demand`, `spot` (may be taken back by the cloud), or `capacity_block` (reserved for a time).
+        nodes_min: the autoscaler's lower bound.
+        nodes_desired: the size at creation; the autoscaler's from then on. Defaults to `nodes_min`.
+        nodes_max: the autoscaler's upper bound; what cost limits are judged on.
+        image_gib: the largest container image that will run here, unpacked.
+        disk_gib: root disk of each node.
+        reservation_id: a capacity reservation of yours to launch into.
+        fast_interconnect: network adapters for collectives (EFA on AWS), which reach within one zone. None: where the
+            offer has them, nodes_max > 1 and there is one zone.
+        compact_placement: nodes close together. None: with the fast interconnect, in one zone, without a reservation.
+        labels: more labels for the nodes.
+        taints: more taints for the nodes, besides the one that keeps other pods off accelerators.
+        tags: put on every resource that can carry tags.
+
+    Raises:
+        ArgumentError: no cloud could build the combination.
+    """
+
+    pool: str
+    region: str
+    zones: tuple[str, ...]
+    instance_type: str
+    nodes_max: int
+    nodes_min: int = 0
+    nodes_desired: int | None = None
+    accelerator: str | None = None
+    accelerator_count: float = 0
+    price_model: PriceModel = "on_demand"
+    image_gib: int = 20
+    disk_gib: int = 100
+    reservation_id: str | None = None
+    fast_interconnect: bool | None = None
+    compact_placement: bool | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_zones(self.region, self.zones, at_least=1)
+        self._check_bounds()
+        self._check_accelerator()
+        self._check_purchase()
+        self._check_placement()
+        needed = SYSTEM_GIB + UNPACKED_IMAGE_COPIES * self.image_gib
+        require(
+            self.disk_gib >= needed,
+            f"pool {self.pool}: disk_gib {self.disk_gib} is too small for an image of {self.image_gib} GiB, which "
+            f"takes {needed} with the system; use {needed} or more.",
+        )
+
+    @property
+    def nodes_at_creation(self) -> int:
+        """Nodes that are made first."""
+        return self.nodes_min if self.nodes_desired is None else self.nodes_desired
+
+    def _check_bounds(self) -> None:
+        require(
+            0 <= self.nodes_min <= self.nodes_max and self.nodes_max >= 1,
+            f"pool {self.pool}: nodes_min {self.nodes_min} and nodes_max {self.nodes_max} are not bounds; "
+            "use 0 or more for nodes_min, and at least 1 and nodes_min for nodes_max.",
+        )
+        require(
+            self.nodes_min <= self.nodes_at_creation <= self.nodes_max,
+            f"pool {self.pool}: nodes_desired {self.nodes_desired} is outside of nodes_min {self.nodes_min} to "
+            f"nodes_max {self.nodes_max}; move it inside, or move the bound.",
+        )
+
+    def _check_accelerator(self) -> None:
+        require(
+            (self.accelerator is None) == (self.accelerator_count == 0) and self.accelerator_count >= 0,
+            f"pool {self.pool}: accelerator {self.accelerator} does not go with accelerator_count "
+            f"{self.accelerator_count:g}; name both from the offer, or neither for a pool of CPUs.",
+        )
+
+    def _check_purchase(self) -> None:
+        require(
+            not (self.price_model == "spot" and self.reservation_id),
+            f"pool {self.pool}: spot nodes can't come from the reservation {self.reservation_id}; "
+            "use price_model on_demand, or remove reservation_id.",
+        )
+        require(
+            not (self.price_model == "capacity_block" and not self.reservation_id),
+            f"pool {self.pool}: price_model capacity_block needs the block that you bought; "
+            "set reservation_id to its id, or use price_model on_demand.",
+        )
+        require(
+            not (self.reservation_id and len(self.zones) > 1),
+            f"pool {self.pool}: reservation {self.reservation_id} lies in one zone, but zones names {len(self.zones)}; "
+            "name only the reservation's zone.",
+        )
+
+    def _check_placement(self) -> None:
+        require(
+            not (self.fast_interconnect and len(self.zones) > 1),
+            f"pool {self.pool}: fast_interconnect does not reach from zone to zone, but zones names {len(self.zones)}; "
+            "name one zone, or leave fast_interconnect out.",
+        )
+        require(
+            not (self.compact_placement and len(self.zones) > 1),
+            f"pool {self.pool}: compact_placement is only possible within one zone, but zones names {len(self.zones)}; "
+            "name one zone, or leave compact_placement out.",
+        )
+        require(
+            not (self.compact_placement and self.reservation_id),
+            f"pool {self.pool}: reservation {self.reservation_id} already fixes where its nodes are; "
+            "leave compact_placement out, or remove reservation_id.",
+        )
+
+
+class AcceleratorPool(pulumi.ComponentResource):
+    """A pool of nodes, whichever cloud it is on.
+
+    Attributes:
+        args: what it was made from.
+        pool_name: the node pool's name in the cloud.
+        device_resource: what a container asks for to get a chip, such as `nvidia.com/gpu`; None for a pool of CPUs.
+        interconnect_resource: likewise for a network adapter for collectives; None where the pool has none.
+        interconnects_per_node: how many of those a node has.
+        node_selector: labels that select this pool's nodes.
+        taints: what a pod must tolerate to run here.
+    """
+
+    args: AcceleratorPoolArgs
+    pool_name: pulumi.Output[str]
+    device_resource: str | None
+    interconnect_resource: str | None
+    interconnects_per_node: int
+    node_selector: Mapping[str, str]
+    taints: tuple[Taint, ...]

@@ -1,0 +1,38 @@
+"""What a cloud must be able to build; one of these for each cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import pulumi
+
+from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
+from infra.cluster import Cluster, ClusterArgs
+from infra.network import Network, NetworkArgs
+from infra.object_store import ObjectStore, ObjectStoreArgs
+from infra.registry import Registry, RegistryArgs
+from infra.workload_identity import WorkloadIdentity, WorkloadIdentityArgs
+
+OwnCluster = TypeVar("OwnCluster", bound=Cluster)
+Options = pulumi.ResourceOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builder(Generic[OwnCluster]):
+    """A cloud's components, each made from a name, args and options, and its checks of args.
+
+    Attributes:
+        check_network, check_cluster, check_accelerator_pool: raise ArgumentError for what the cloud can't build.
+    """
+
+    network: Callable[[str, NetworkArgs, Options], Network]
+    cluster: Callable[[str, ClusterArgs, Network, Options], OwnCluster]
+    accelerator_pool: Callable[[str, AcceleratorPoolArgs, OwnCluster, Options], AcceleratorPool]
+    object_store: Callable[[str, ObjectStoreArgs, Options], ObjectStore]
+    registry: Callable[[str, RegistryArgs, Options], Registry]
+    workload_identity: Callable[[str, WorkloadIdentityArgs, OwnCluster, Options], WorkloadIdentity]
+    check_network: Callable[[NetworkArgs], None]
+    check_cluster: Callable[[ClusterArgs], None]
+    check_accelerator_pool: Callable[[AcceleratorPoolArgs], None]

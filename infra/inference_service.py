@@ -1,0 +1,77 @@
+"""An inference service: what it takes, whichever cluster it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pulumi
+
+from infra.errors import require
+from infra.kubernetes.pods import PodArgs, check_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePaths:
+    """HTTP paths that the server answers with 200.
+
+    Attributes:
+        ready: when it can take requests.
+        live: while it should not be restarted.
+    """
+
+    ready: str = "/ready"
+    live: str = "/live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceServiceArgs:
+    """Replicas of a server behind one address, between two bounds.
+
+    Attributes:
+        name: the service's name in its namespace, and `FUSION_WORKLOAD` in its environment.
+        namespace: where it runs.
+        service_account: whose rights in the cloud it has; None for none at all.
+        pod: container, resources and nodes of one replica.
+        port: where the server listens.
+        probes: the paths by which Kubernetes sees how it is.
+        startup_seconds: how long a replica may take until it is ready: image, weights, warm-up.
+        replicas_min: the autoscaler's lower bound.
+        replicas_max: its upper bound.
+        target_cpu_percent: of what is asked for; above it replicas are added.
+        drain_seconds: how long a replica that leaves may finish the requests it has.
+
+    Raises:
+        ArgumentError: bounds that make no service.
+    """
+
+    name: str
+    namespace: str
+    pod: PodArgs
+    service_account: pulumi.Input[str] | None = None
+    port: int = 8080
+    probes: ProbePaths = field(default_factory=ProbePaths)
+    startup_seconds: int = 600
+    replicas_min: int = 2
+    replicas_max: int = 4
+    target_cpu_percent: int = 70
+    drain_seconds: int = 60
+
+    def __post_init__(self) -> None:
+        service = f"inference service {self.name}"
+        check_name("inference service", self.name)
+        check_name("namespace", self.namespace, 63)
+        require(
+            1 <= self.replicas_min <= self.replicas_max,
+            f"{service}: replicas_min {self.replicas_min} and replicas_max {self.replicas_max} are not bounds; "
+            "use 1 or more for replicas_min, and at least that for replicas_max.",
+        )
+        require(
+            1024 <= self.port <= 65_535,
+            f"{service}: port {self.port} is not open to a process that is not root; use 1024 to 65535, such as 8080.",
+        )
+        require(
+            1 <= self.target_cpu_percent <= 100,
+            f"{service}: target_cpu_percent {self.target_cpu_percent}; use 1 to 100, such as 70.",
+        )
+        require(self.startup_seconds >= 10, f"{service}: startup_seconds {self.startup_seconds}; use 10 or more.")
+        require(self.drain_seconds > 0, f"{service}: drain_seconds {self.drain_seconds}; use more than 0.")

@@ -1,0 +1,174 @@
+"""An inference service as a Deployment behind a Service, scaled between its bounds and never drained at once."""
+
+from __future__ import annotations
+
+import math
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra.inference_service import InferenceServiceArgs
+from infra.kubernetes import pods
+
+PROBE_SECONDS = 10
+DEREGISTRATION_SECONDS = 10
+"""How long a replica that leaves still gets requests, until every node knows that it is gone."""
+ROLLOUT_MINUTES = 30
+"""A node with accelerators takes minutes to start, and its image minutes more."""
+
+apps = kubernetes.apps.v1
+autoscaling = kubernetes.autoscaling.v2
+core = kubernetes.core.v1
+meta = kubernetes.meta.v1
+
+
+class InferenceService(pulumi.ComponentResource):
+    """Replicas of a server, and what keeps enough of them.
+
+    Makes: Deployment, Service, HorizontalPodAutoscaler and PodDisruptionBudget.
+
+    Attributes:
+        url: where the cluster's pods reach it.
+
+    Example:
+        >>> pod = PodArgs(image=image, cpus=4, memory_gib=12, device_resource="nvidia.com/gpu", devices=1)
+        >>> args = InferenceServiceArgs(name="classify", namespace="workloads", pod=pod, replicas_max=8)
+        >>> InferenceService("prod-classify", args, pulumi.ResourceOptions(provider=on_cluster))
+    """
+
+    def __init__(self, name: str, args: InferenceServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fusion:kubernetes:InferenceService", name, facts(args), opts)
+        self.args = args
+        self._name = name
+        self._labels = pods.labels(args.name, "inference")
+        self._selector = meta.LabelSelectorArgs(match_labels=self._labels)
+        self._child = pulumi.ResourceOptions(parent=self)
+        self._make_deployment()
+        service = core.Service(
+            name,
+            metadata=self._metadata(),
+            spec=core.ServiceSpecArgs(
+                type="ClusterIP",
+                selector=self._labels,
+                ports=[core.ServicePortArgs(name="http", port=80, target_port="http")],
+            ),
+            opts=self._child,
+        )
+        self._bound()
+        self.url = pulumi.Output.concat("http://", service.metadata.name, f".{args.namespace}.svc")
+        self.register_outputs({"url": self.url})
+
+    def _metadata(self) -> kubernetes.meta.v1.ObjectMetaArgs:
+        return meta.ObjectMetaArgs(name=self.args.name, namespace=self.args.namespace, labels=self._labels)
+
+    def _make_deployment(self) -> None:
+        apps.Deployment(
+            self._name,
+            metadata=self._metadata(),
+            # No `replicas`: the autoscaler's alone, or each update would reset what it decided.
+            spec=apps.DeploymentSpecArgs(
+                selector=self._selector,
+                strategy=apps.DeploymentStrategyArgs(
+                    type="RollingUpdate",
+                    rolling_update=apps.RollingUpdateDeploymentArgs(max_unavailable=0, max_surge=1),
+                ),
+                progress_deadline_seconds=self.args.startup_seconds + ROLLOUT_MINUTES * 60,
+                template=core.PodTemplateSpecArgs(
+                    metadata=meta.ObjectMetaArgs(labels=self._labels), spec=self._pod_spec()
+                ),
+            ),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{ROLLOUT_MINUTES}m", update=f"{ROLLOUT_MINUTES}m"),
+            ),
+        )
+
+    def _pod_spec(self) -> kubernetes.core.v1.PodSpecArgs:
+        args, pod = self.args, self.args.pod
+        return core.PodSpecArgs(
+            service_account_name=args.service_account,
+            automount_service_account_token=False,
+            enable_service_links=False,
+            termination_grace_period_seconds=args.drain_seconds + DEREGISTRATION_SECONDS,
+            security_context=pods.pod_security(),
+            node_selector=pod.node_selector or None,
+            tolerations=pods.tolerations(pod),
+            topology_spread_constraints=[
+                core.TopologySpreadConstraintArgs(
+                    topology_key=key, max_skew=1, when_unsatisfiable="ScheduleAnyway", label_selector=self._selector
+                )
+                for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+            ],
+            volumes=pods.volumes(pod),
+            containers=[self._container()],
+        )
+
+    def _container(self) -> kubernetes.core.v1.ContainerArgs:
+        args, pod = self.args, self.args.pod
+        linger = core.LifecycleHandlerArgs(sleep=core.SleepActionArgs(seconds=DEREGISTRATION_SECONDS))
+        return core.ContainerArgs(
+            name="inference",
+            image=pod.image,
+            command=list(pod.command) or None,
+            args=list(pod.args) or None,
+            env=pods.environment({"FUSION_WORKLOAD": args.name, **pod.env}),
+            ports=[core.ContainerPortArgs(name="http", container_port=args.port)],
+            resources=pods.resources(pod),
+            security_context=pods.container_security(),
+            volume_mounts=pods.volume_mounts(),
+            lifecycle=core.LifecycleArgs(pre_stop=linger),
+            startup_probe=self._probe(args.probes.ready, math.ceil(args.startup_seconds / PROBE_SECONDS)),
+            readiness_probe=self._probe(args.probes.ready, 2),
+            liveness_probe=self._probe(args.probes.live, 6),
+        )
+
+    def _probe(self, path: str, failures: int) -> kubernetes.core.v1.ProbeArgs:
+        return core.ProbeArgs(
+            http_get=core.HTTPGetActionArgs(path=path, port="http"),
+            period_seconds=PROBE_SECONDS,
+            timeout_seconds=5,
+            failure_threshold=failures,
+        )
+
+    def _bound(self) -> None:
+        """Never fewer or more replicas than the bounds, and never more than one gone for maintenance."""
+        args = self.args
+        cpu = autoscaling.MetricTargetArgs(type="Utilization", average_utilization=args.target_cpu_percent)
+        autoscaling.HorizontalPodAutoscaler(
+            self._name,
+            metadata=self._metadata(),
+            spec=autoscaling.HorizontalPodAutoscalerSpecArgs(
+                scale_target_ref=autoscaling.CrossVersionObjectReferenceArgs(
+                    api_version="apps/v1", kind="Deployment", name=args.name
+                ),
+                min_replicas=args.replicas_min,
+                max_replicas=args.replicas_max,
+                metrics=[
+                    autoscaling.MetricSpecArgs(
+                        type="Resource", resource=autoscaling.ResourceMetricSourceArgs(name="cpu", target=cpu)
+                    )
+                ],
+            ),
+            opts=self._child,
+        )
+        kubernetes.policy.v1.PodDisruptionBudget(
+            self._name,
+            metadata=self._metadata(),
+            spec=kubernetes.policy.v1.PodDisruptionBudgetSpecArgs(max_unavailable=1, selector=self._selector),
+            opts=self._child,
+        )
+
+
+def facts(args: InferenceServiceArgs) -> dict[str, object]:
+    """What guardrails judge a service by; plain values, known in every preview."""
+    return {
+        "workload": args.name,
+        "namespace": args.namespace,
+        "image": args.pod.image,
+        "replicas_min": args.replicas_min,
+        "replicas_max": args.replicas_max,
+        "cpus": args.pod.cpus,
+        "memory_gib": args.pod.memory_gib,
+        "device_resource": args.pod.device_resource,
+        "devices": args.pod.devices,
+    }

@@ -1,0 +1,31 @@
+"""Names that stay the same from one update to the next, and that the clouds accept."""
+
+from __future__ import annotations
+
+import hashlib
+
+DIGEST_LENGTH = 6
+
+
+def short_name(name: str, limit: int) -> str:
+    """The name itself where it fits, else its beginning and a digest of the whole, at most `limit` characters long.
+
+    The digest keeps two long names apart that begin alike.
+    """
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - DIGEST_LENGTH - 1].rstrip('-')}-{digest(name)}"
+
+
+def versioned_name(name: str, limit: int, *facts: object) -> str:
+    """A name that changes with the facts that force a replacement.
+
+    The replacement can then be made before the old one goes: both names exist for a while.
+    """
+    suffix = digest("|".join(str(fact) for fact in facts))
+    return f"{short_name(name, limit - DIGEST_LENGTH - 1)}-{suffix}"
+
+
+def digest(text: str) -> str:
+    """A short, stable fingerprint; names need no more than to differ."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -1,0 +1,52 @@
+"""The bucket of a stack: what every cloud builds from the same args."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+
+from infra.errors import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStoreArgs:
+    """An encrypted, versioned, private bucket that is reached through TLS only.
+
+    Attributes:
+        region: the cloud's name of the region.
+        noncurrent_days: how long an overwritten or deleted object can still be brought back.
+        unfinished_upload_days: after how long the parts of an upload that never finished are removed.
+        delete_with_contents: let `destroy` delete the bucket with the objects in it; else it fails while there are any.
+        tags: put on every resource that can carry tags.
+
+    Raises:
+        ArgumentError: days below one.
+    """
+
+    region: str
+    noncurrent_days: int = 30
+    unfinished_upload_days: int = 7
+    delete_with_contents: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.noncurrent_days >= 1, f"noncurrent_days {self.noncurrent_days}: use 1 day or more.")
+        require(
+            self.unfinished_upload_days >= 1, f"unfinished_upload_days {self.unfinished_upload_days}: use 1 or more."
+        )
+
+
+class ObjectStore(pulumi.ComponentResource):
+    """A stack's bucket, whichever cloud it is on.
+
+    Attributes:
+        args: what it was made from.
+        bucket_name: its name.
+        bucket_url: `s3://…` or `gs://…`, as fsspec and the clouds' tools take it.
+    """
+
+    args: ObjectStoreArgs
+    bucket_name: pulumi.Output[str]
+    bucket_url: pulumi.Output[str]

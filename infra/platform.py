@@ -1,0 +1,343 @@
+"""The whole platform of a stack, from its args to its outputs, on whichever cloud it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra import aws
+from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
+from infra.builder import Builder
+from infra.cluster import Cluster, ClusterArgs
+from infra.errors import require
+from infra.inference_service import InferenceServiceArgs, ProbePaths
+from infra.kubernetes.inference_service import InferenceService
+from infra.kubernetes.namespace import make_namespace
+from infra.kubernetes.pods import PodArgs, check_name
+from infra.kubernetes.training_job import TrainingJob
+from infra.network import Network, NetworkArgs
+from infra.object_store import ObjectStore, ObjectStoreArgs
+from infra.registry import Registry, RegistryArgs
+from infra.training_job import TrainingJobArgs
+from infra.workload_identity import StoreAccess, WorkloadIdentity, WorkloadIdentityArgs
+
+Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs)
+
+BUILDERS: Mapping[str, Builder[Any]] = {"aws": aws.BUILDER}
+"""By cloud, who builds the components there. A further cloud is one more line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
+    """What training jobs and inference services have in common.
+
+    Attributes:
+        name: unique in the stack.
+        pool: name of the pool that it runs on.
+        pod: container and resources; the pool adds devices, node selector and tolerations.
+        devices: accelerators that each pod takes.
+        read: prefixes of the stack's bucket that it may read, such as `data/`.
+        write: prefixes that it may read and write, such as `runs/digits/`.
+    """
+
+    name: str
+    pool: str
+    pod: PodArgs
+    devices: int = 0
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJobSpec(WorkloadSpec):
+    """A training job of the platform; the fields are those of TrainingJobArgs."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int = 1
+    retries: int = 3
+    deadline_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceServiceSpec(WorkloadSpec):
+    """An inference service of the platform; the fields are those of InferenceServiceArgs."""
+
+    replicas_min: int = 2
+    replicas_max: int = 4
+    port: int = 8080
+    probes: ProbePaths = field(default_factory=ProbePaths)
+    startup_seconds: int = 600
+    target_cpu_percent: int = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformArgs:
+    """Everything that a stack has.
+
+    Attributes:
+        stack: the stack's name; all names begin with it.
+        network, cluster, object_store: args of the components that every stack has.
+        registry: args of the container registry; None where images come from elsewhere.
+        pools: pools of nodes for the workloads.
+        training_jobs, inference_services: what runs on the pools.
+        depends_on: the registered plan; nothing exists before the guardrails have judged it.
+        cloud: where the components are built.
+        namespace: the workloads' Kubernetes namespace.
+        tags: put on every resource that can carry tags, besides those of the components' own args.
+
+    Raises:
+        ArgumentError: args that don't go together, or that the cloud can't build; before anything is registered.
+    """
+
+    stack: str
+    network: NetworkArgs
+    cluster: ClusterArgs
+    object_store: ObjectStoreArgs
+    registry: RegistryArgs | None
+    pools: tuple[AcceleratorPoolArgs, ...]
+    training_jobs: tuple[TrainingJobSpec, ...]
+    inference_services: tuple[InferenceServiceSpec, ...]
+    depends_on: pulumi.Resource
+    cloud: Literal["aws"] = "aws"
+    namespace: str = "workloads"
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?", self.stack) is not None,
+            f"stack {self.stack!r} can't begin the names of cloud resources; use up to 30 lower-case letters, digits "
+            "and dashes, a letter first.",
+        )
+        check_name("namespace", self.namespace, 63)
+        builder = BUILDERS[self.cloud]
+        builder.check_network(self.network)
+        builder.check_cluster(self.cluster)
+        for pool in self.pools:
+            builder.check_accelerator_pool(pool)
+        self._check_pools()
+        self._check_workloads()
+
+    @property
+    def workloads(self) -> tuple[WorkloadSpec, ...]:
+        """Training jobs and inference services, in that order."""
+        return (*self.training_jobs, *self.inference_services)
+
+    def _check_pools(self) -> None:
+        _unique("pools", [pool.pool for pool in self.pools])
+        for pool in self.pools:
+            check_name("pool", pool.pool)
+            strange = sorted(set(pool.zones) - set(self.network.zones))
+            require(
+                not strange,
+                f"pool {pool.pool}: zones {', '.join(strange)} are not of the network, which has "
+                f"{', '.join(self.network.zones)}; name some of those, or add them to the network.",
+            )
+
+    def _check_workloads(self) -> None:
+        _unique("workloads", [workload.name for workload in self.workloads])
+        pools = {pool.pool: pool for pool in self.pools}
+        for workload in self.workloads:
+            check_name("workload", workload.name)
+            require(
+                workload.pool in pools,
+                f"workload {workload.name}: there is no pool {workload.pool}; the stack has {', '.join(pools) or 'none'}.",
+            )
+            pool = pools[workload.pool]
+            require(
+                workload.devices <= pool.accelerator_count,
+                f"workload {workload.name}: devices {workload.devices} are more than the {pool.accelerator_count:g} "
+                f"of a node of pool {pool.pool}; lower devices, or choose a pool of larger nodes.",
+            )
+        for job in self.training_jobs:
+            nodes_max = pools[job.pool].nodes_max
+            require(
+                job.nodes <= nodes_max,
+                f"workload {job.name}: nodes {job.nodes} are more than pool {job.pool} may grow to ({nodes_max}); "
+                "raise the pool's nodes_max, or lower nodes.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What was built, for the program's outputs and for further resources.
+
+    Attributes:
+        provider: talks to the cluster.
+        pools, identities, training_jobs, inference_services: by pool or workload name.
+    """
+
+    network: Network
+    cluster: Cluster
+    provider: kubernetes.Provider
+    object_store: ObjectStore
+    registry: Registry | None
+    pools: Mapping[str, AcceleratorPool]
+    identities: Mapping[str, WorkloadIdentity]
+    training_jobs: Mapping[str, TrainingJob]
+    inference_services: Mapping[str, InferenceService]
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What a stack exports of its platform."""
+        return {
+            "network_id": self.network.network_id,
+            "cluster_name": self.cluster.cluster_name,
+            "kubeconfig": self.cluster.kubeconfig,
+            "bucket_url": self.object_store.bucket_url,
+            "repositories": dict(self.registry.repository_urls) if self.registry else {},
+            "pools": {name: pool.pool_name for name, pool in self.pools.items()},
+            "training_jobs": {name: job.job_name for name, job in self.training_jobs.items()},
+            "inference_services": {name: service.url for name, service in self.inference_services.items()},
+        }
+
+
+def build_platform(args: PlatformArgs) -> Platform:
+    """Build network, cluster, pools, bucket, registry, identities and workloads, in that order.
+
+    Everything waits for `args.depends_on`: a component's children wait for their parent.
+
+    Example:
+        >>> platform = build_platform(PlatformArgs(stack="prod", ..., depends_on=registered_plan))
+        >>> for name, value in platform.outputs.items():
+        ...     pulumi.export(name, value)
+    """
+    builder, stack = BUILDERS[args.cloud], args.stack
+    after_plan = pulumi.ResourceOptions(depends_on=[args.depends_on])
+    network = builder.network(f"{stack}-network", _tagged(args, args.network, "network"), after_plan)
+    cluster = builder.cluster(f"{stack}-cluster", _tagged(args, args.cluster, "cluster"), network, after_plan)
+    pools = {
+        pool.pool: builder.accelerator_pool(
+            f"{stack}-pool-{pool.pool}", _tagged(args, pool, f"pool-{pool.pool}"), cluster, after_plan
+        )
+        for pool in args.pools
+    }
+    store = builder.object_store(f"{stack}-store", _tagged(args, args.object_store, "store"), after_plan)
+    registry = (
+        builder.registry(f"{stack}-registry", _tagged(args, args.registry, "registry"), after_plan)
+        if args.registry
+        else None
+    )
+    provider = kubernetes.Provider(f"{stack}-kubernetes", kubeconfig=cluster.kubeconfig, opts=after_plan)
+    workloads = _Workloads(args, cluster, pools, store, provider)
+    return Platform(
+        network=network,
+        cluster=cluster,
+        provider=provider,
+        object_store=store,
+        registry=registry,
+        pools=pools,
+        identities=workloads.identities,
+        training_jobs={job.name: workloads.training_job(job) for job in args.training_jobs},
+        inference_services={each.name: workloads.inference_service(each) for each in args.inference_services},
+    )
+
+
+class _Workloads:
+    """Builds what runs on the cluster, in a namespace of its own."""
+
+    def __init__(
+        self,
+        args: PlatformArgs,
+        cluster: Cluster,
+        pools: Mapping[str, AcceleratorPool],
+        store: ObjectStore,
+        provider: kubernetes.Provider,
+    ) -> None:
+        self._args = args
+        self._pools = pools
+        self._store = store
+        after_plan = pulumi.ResourceOptions(depends_on=[args.depends_on], provider=provider)
+        namespace = make_namespace(f"{args.stack}-namespace", args.namespace, after_plan)
+        self._options = pulumi.ResourceOptions(depends_on=[args.depends_on, namespace], providers=[provider])
+        self.identities = {
+            workload.name: self._identity(workload, cluster)
+            for workload in args.workloads
+            if workload.read or workload.write
+        }
+
+    def training_job(self, spec: TrainingJobSpec) -> TrainingJob:
+        args = TrainingJobArgs(
+            name=spec.name,
+            namespace=self._args.namespace,
+            pod=self._placed(spec),
+            config=spec.config,
+            service_account=self._service_account(spec),
+            nodes=spec.nodes,
+            retries=spec.retries,
+            deadline_seconds=spec.deadline_seconds,
+        )
+        return TrainingJob(f"{self._args.stack}-{spec.name}", args, self._on_pool(spec))
+
+    def inference_service(self, spec: InferenceServiceSpec) -> InferenceService:
+        args = InferenceServiceArgs(
+            name=spec.name,
+            namespace=self._args.namespace,
+            pod=self._placed(spec),
+            service_account=self._service_account(spec),
+            port=spec.port,
+            probes=spec.probes,
+            startup_seconds=spec.startup_seconds,
+            replicas_min=spec.replicas_min,
+            replicas_max=spec.replicas_max,
+            target_cpu_percent=spec.target_cpu_percent,
+        )
+        return InferenceService(f"{self._args.stack}-{spec.name}", args, self._on_pool(spec))
+
+    def _identity(self, workload: WorkloadSpec, cluster: Cluster) -> WorkloadIdentity:
+        args = WorkloadIdentityArgs(
+            region=self._args.network.region,
+            namespace=self._args.namespace,
+            service_account=workload.name,
+            access=(StoreAccess(store=self._store, read=workload.read, write=workload.write),),
+            tags=_tags(self._args, workload.name),
+        )
+        build = BUILDERS[self._args.cloud].workload_identity
+        return build(f"{self._args.stack}-{workload.name}", args, cluster, self._options)
+
+    def _service_account(self, workload: WorkloadSpec) -> pulumi.Output[str] | None:
+        identity = self.identities.get(workload.name)
+        return identity.service_account if identity else None
+
+    def _on_pool(self, workload: WorkloadSpec) -> pulumi.ResourceOptions:
+        pool = pulumi.ResourceOptions(depends_on=[self._pools[workload.pool]])
+        return pulumi.ResourceOptions.merge(self._options, pool)
+
+    def _placed(self, workload: WorkloadSpec) -> PodArgs:
+        """The workload's pod on its pool's nodes, with what every workload finds in its environment."""
+        pool = self._pools[workload.pool]
+        interconnect: dict[str, int] = {}
+        if pool.interconnect_resource and workload.devices == pool.args.accelerator_count:
+            interconnect = {pool.interconnect_resource: pool.interconnects_per_node}
+        stack: dict[str, pulumi.Input[str]] = {
+            "FUSION_STACK": self._args.stack,
+            "FUSION_BUCKET_URL": self._store.bucket_url,
+            "AWS_REGION": self._args.network.region,
+        }
+        return dataclasses.replace(
+            workload.pod,
+            env={**stack, **workload.pod.env},
+            device_resource=pool.device_resource if workload.devices else None,
+            devices=workload.devices,
+            more_devices={**interconnect, **workload.pod.more_devices},
+            node_selector={**pool.node_selector, **workload.pod.node_selector},
+            tolerations=(*pool.taints, *workload.pod.tolerations),
+        )
+
+
+def _tags(args: PlatformArgs, component: str) -> dict[str, str]:
+    return {**args.tags, "fusion:stack": args.stack, "fusion:component": component}
+
+
+def _tagged(args: PlatformArgs, component: Tagged, role: str) -> Tagged:
+    return dataclasses.replace(component, tags={**component.tags, **_tags(args, role)})
+
+
+def _unique(what: str, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    require(not repeated, f"{what}: the name {', '.join(repeated)} is used twice; give each a name of its own.")
