@@ -1,0 +1,1 @@
+"""Data sets in a bucket: how they are written, ordered and read."""

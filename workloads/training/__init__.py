@@ -1,0 +1,1 @@
+"""The training core: `python -m workloads.training --config training.yaml`."""

@@ -1,0 +1,125 @@
+"""The typed config of a training run, read from one YAML file and checked whole before anything else happens."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from workloads.storage import SCHEMES
+
+
+class ConfigError(ValueError):
+    """The config is wrong; one line for each wrong value, with file, field, value and what was expected."""
+
+
+def _url(value: str) -> str:
+    try:
+        expanded = Template(value).substitute(os.environ)
+    except KeyError as unset:
+        raise ValueError(f"the environment variable {unset.args[0]} is not set") from None
+    except ValueError:
+        raise ValueError("expected a $ only as in ${FUSION_BUCKET_URL}") from None
+    if expanded.split("://", 1)[0] not in SCHEMES or expanded.endswith("://"):
+        raise ValueError("expected a URL that starts with s3://, gs:// or file://")
+    return expanded.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_url)]
+"""An s3://, gs:// or file:// URL; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown fields are errors, values don't change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """What is trained; its input shape and classes come from the data set's index."""
+
+    name: str = Field(default="fusionnet", min_length=1, description="a registered name, or module:factory")
+    arguments: dict[str, Any] = Field(default={}, description="passed to the model's factory")
+    classes: int | None = Field(default=None, ge=2, description="if given, must be the data set's")
+    channels: int | None = Field(default=None, ge=1, description="if given, must be the data set's")
+    image_size: int | None = Field(default=None, ge=1, description="pixels of one side; if given, must be the data set's")
+
+
+class DataConfig(Section):
+    """What it is trained on."""
+
+    url: Url
+    batch_size: int = Field(default=32, ge=1, le=1_048_576, description="samples of one step over all ranks together")
+
+
+class CheckpointConfig(Section):
+    """Where and how often the run is saved."""
+
+    url: Url
+    every_steps: int = Field(default=100, ge=1)
+    keep: int = Field(default=2, ge=1, description="whole checkpoints that are kept; older ones are deleted")
+
+
+class OutputConfig(Section):
+    """Where the results go: report.json, classification_report.txt, model.pt and tensorboard/."""
+
+    url: Url
+
+
+class TrainingConfig(Section):
+    """Everything in training.yaml."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    epochs: int = Field(default=20, ge=1, le=100_000)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
+    deterministic: bool = Field(default=False, description="same bits from the same config; slower on CUDA")
+    threads: int | None = Field(default=None, ge=1, le=1_024, description="CPU threads of a rank; by default its share")
+    checkpoint: CheckpointConfig
+    outputs: OutputConfig
+
+
+def load(path: Path) -> TrainingConfig:
+    """Read and check a training.yaml.
+
+    Raises:
+        ConfigError: one line for each wrong value.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); expected a training.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected fields such as run, model and data, got {_shown(document)}")
+    try:
+        return TrainingConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(problem, path) for problem in error.errors())) from None
+
+
+def _sentence(problem: Mapping[str, Any], path: Path) -> str:
+    field = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "missing":
+            return f"{path}: {field}: not set, and it has no default"
+        case "extra_forbidden":
+            return f"{path}: {field}: unknown field; remove it or check its spelling"
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{path}: {field}: got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

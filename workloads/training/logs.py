@@ -1,0 +1,37 @@
+"""What a run says while it works: one JSON object a line, or plain text on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of one rank; only the first rank's infos are shown, every rank's warnings are."""
+
+    rank: int = 0
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what happened."""
+        if self.rank == 0:
+            self._say("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say what went wrong without ending the run."""
+        self._say("warning", event, {"rank": self.rank, **fields})
+
+    def _say(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        if sys.stdout.isatty():
+            details = "  ".join(f"{name} {_plain(value)}" for name, value in fields.items())
+            print(f"{'! ' if level == 'warning' else ''}{event.replace('_', ' ')}  {details}", flush=True)
+        else:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            print(json.dumps({"time": now, "level": level, "event": event, **fields}), flush=True)
+
+
+def _plain(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,118 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from workloads.data.loader import Batch, Loader
+from workloads.training.checkpoint import Checkpoints, Position
+from workloads.training.config import TrainingConfig
+from workloads.training.logs import Log
+from workloads.training.measure import Meter
+from workloads.training.stopping import Interrupted, StopRequest
+from workloads.training.tensorboard import TensorBoardLog
+from workloads.training.world import World
+
+_SEED_STRIDE = 1_000_003  # a prime, so that (seed, step, rank) don't meet in everyday ranges
+
+
+@dataclass
+class Trainer:
+    """Everything that the loop works with."""
+
+    config: TrainingConfig
+    world: World
+    log: Log
+    model: nn.Module
+    optimizer: optim.Optimizer
+    loader: Loader
+    checkpoints: Checkpoints
+    tensorboard: TensorBoardLog | None
+    stop: StopRequest
+    to_input: Callable[[Tensor], Tensor]
+    meter: Meter = field(default_factory=Meter)
+    saved_step: int = -1
+
+    def train(self, position: Position) -> Position:
+        """Train from ``position`` to the last epoch's end.
+
+        Raises:
+            Interrupted: a signal asked to stop; the run is saved.
+        """
+        self.saved_step = position.step
+        for epoch in range(position.epoch, self.config.epochs):
+            losses = []
+            for batch in self.meter.waiting(self.loader.epoch(epoch, start=position.samples)):
+                losses.append(self.step(batch, position.step))
+                position = position.after(batch.global_samples)
+                self.meter.step_done(batch.global_samples)
+                self.save_if_due(position)
+            position = position.next_epoch()
+            self.report(epoch, position.step, losses)
+        self.save(position)
+        return position
+
+    def step(self, batch: Batch, step: int) -> Tensor:
+        """One optimizer step; returns this rank's part of the loss."""
+        seed_step(self.config.seed, step, self.world.rank)
+        with precision(self.config, self.world.device):
+            logits = self.model(self.to_input(batch.images))
+            total = F.cross_entropy(logits, batch.labels.to(self.world.device), reduction="sum")
+        # The ranks' parts may differ by one sample, and DDP averages over ranks: this makes it the mean over samples.
+        loss = total * self.world.size / batch.global_samples
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def save_if_due(self, position: Position) -> None:
+        """Save every so many steps, and leave where a signal asked for it on any rank."""
+        stopping = self.world.any(self.stop.requested)
+        if stopping or position.step % self.config.checkpoint.every_steps == 0:
+            self.save(position)
+        if stopping:
+            raise Interrupted
+
+    def save(self, position: Position) -> None:
+        """Save the run and what it has logged, unless this step is saved already."""
+        if position.step == self.saved_step:
+            return
+        self.checkpoints.save(self.model, self.optimizer, position)
+        self.saved_step = position.step
+        if self.tensorboard:
+            self.tensorboard.upload()
+
+    def report(self, epoch: int, step: int, losses: list[Tensor]) -> None:
+        """Say how an epoch went; reads the losses from the device once."""
+        if not losses:  # resumed at this epoch's very end
+            return
+        loss = torch.stack(losses).mean().item()
+        self.log.info("epoch", epoch=epoch + 1, of=self.config.epochs, step=step, loss=round(loss, 5))
+        if self.tensorboard:
+            measured = self.meter.summary()
+            self.tensorboard.scalars(
+                step,
+                {
+                    "train/loss": loss,
+                    "train/samples_per_second": float(str(measured["samples_per_second"])),
+                    "train/data_wait_share": float(str(measured["data_wait_share"])),
+                },
+            )
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Random numbers as a function of the place in the run: a resumed run draws what an uninterrupted one would."""
+    torch.manual_seed((seed * _SEED_STRIDE + step) * _SEED_STRIDE + rank)
+
+
+def precision(config: TrainingConfig, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Autocast for bf16; nothing for fp32 and tf32, which is a setting of the matrix units."""
+    if config.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,159 @@
+"""A whole training run: set up, resume, train, judge, leave the results in the bucket."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from workloads import models, storage
+from workloads.data.format import Index
+from workloads.data.loader import Dataset, Loader
+from workloads.training.checkpoint import Checkpoints
+from workloads.training.config import ConfigError, TrainingConfig
+from workloads.training.evaluate import Evaluation, evaluate
+from workloads.training.logs import Log
+from workloads.training.loop import Trainer
+from workloads.training.stopping import StopRequest
+from workloads.training.tensorboard import TensorBoardLog
+from workloads.training.world import World, join
+
+
+@dataclass(frozen=True)
+class ToInput:
+    """Stored pixels (uint8) → what the model takes: floats from 0 to 1 on the rank's device."""
+
+    device: torch.device
+    scale: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) uint8 → the same as float."""
+        return images.to(self.device, non_blocking=True).float() / self.scale
+
+
+def run(config: TrainingConfig, stop: StopRequest) -> None:
+    """Train as the config says; the last line of standard output is the result, as JSON.
+
+    Raises:
+        Interrupted: a signal asked to stop; the run is saved and the same command resumes it.
+    """
+    with join(config) as world:
+        log = Log(world.rank)
+        set_numerics(config)
+        train_set, test_set = Dataset(config.data.url, "train"), Dataset(config.data.url, "test")
+        check_model_fits(config, train_set.index)
+        log.info("started", run=config.run, device=world.device_name, ranks=world.size, threads=torch.get_num_threads())
+        warn_of_idle_devices(world, log)
+
+        torch.manual_seed(config.seed)
+        model = build_model(config, train_set.index, world)
+        optimizer = optim.Adam(model.parameters(), lr=config.learning_rate)
+        checkpoints = Checkpoints(
+            config.checkpoint.url, config.checkpoint.keep, identity(config, train_set), world, log
+        )
+        position = checkpoints.resume(model, optimizer)
+        tensorboard = (
+            TensorBoardLog(storage.join(config.outputs.url, "tensorboard"), from_step=position.step)
+            if world.is_first
+            else None
+        )
+        ranks: dict[str, int] = {"rank": world.rank, "world_size": world.size}
+        trainer = Trainer(
+            config=config,
+            world=world,
+            log=log,
+            model=model,
+            optimizer=optimizer,
+            loader=Loader(train_set, config.data.batch_size, config.seed, **ranks),
+            checkpoints=checkpoints,
+            tensorboard=tensorboard,
+            stop=stop,
+            to_input=ToInput(world.device, train_set.index.scale),
+        )
+        end = trainer.train(position)
+        evaluation = evaluate(model, Loader(test_set, 1024, **ranks), world, trainer.to_input)
+        if evaluation and tensorboard:
+            tensorboard.scalars(end.step, {"test/accuracy": evaluation.accuracy})
+            tensorboard.close()
+            result = {"accuracy": round(evaluation.accuracy, 4), **trainer.meter.summary(), "steps": end.step}
+            leave_results(config, world, model, evaluation, result)
+            print(json.dumps({"event": "finished", "run": config.run, **result, "report": report_url(config)}), flush=True)
+        world.barrier()
+
+
+def set_numerics(config: TrainingConfig) -> None:
+    """How exact and how repeatable the arithmetic is."""
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    torch.backends.cudnn.benchmark = not config.deterministic
+
+
+def check_model_fits(config: TrainingConfig, index: Index) -> None:
+    """Refuse a model whose declared input is not what the data set holds."""
+    channels, *sides = index.shape
+    for name, declared, held in (
+        ("classes", config.model.classes, len(index.classes)),
+        ("channels", config.model.channels, channels),
+        ("image_size", config.model.image_size, sides[0] if sides else None),
+    ):
+        if declared is not None and declared != held:
+            raise ConfigError(f"model.{name}: got {declared}; the data set {config.data.url} has {held}")
+
+
+def build_model(config: TrainingConfig, index: Index, world: World) -> nn.Module:
+    """The model that the config names, on this rank's device."""
+    return world.wrap(
+        models.build(
+            config.model.name, shape=index.shape, classes=len(index.classes), arguments=config.model.arguments
+        )
+    )
+
+
+def identity(config: TrainingConfig, data: Dataset) -> dict[str, Any]:
+    """What a checkpoint must share with the run that resumes from it; the rest of the config may change."""
+    return {
+        "model": config.model.name,
+        "arguments": config.model.arguments,
+        "seed": config.seed,
+        "data": data.digest,
+    }
+
+
+def warn_of_idle_devices(world: World, log: Log) -> None:
+    """One process drives one device; say so where more are paid for."""
+    if world.device.type == "cuda" and world.size == 1 and (devices := torch.cuda.device_count()) > 1:
+        log.warning("idle_devices", devices=devices, used=1, start_with=f"torchrun --nproc-per-node {devices}")
+
+
+def leave_results(
+    config: TrainingConfig, world: World, model: nn.Module, evaluation: Evaluation, result: dict[str, object]
+) -> None:
+    """Weights, then the reports that speak of them."""
+    url = config.outputs.url
+    weights = io.BytesIO()
+    torch.save(getattr(model, "module", model).state_dict(), weights)
+    storage.write(storage.join(url, "model.pt"), weights.getvalue())
+    storage.write(storage.join(url, "classification_report.txt"), evaluation.text.encode())
+    report = {
+        "run": config.run,
+        **result,
+        "held_out_samples": evaluation.samples,
+        "classification_report": evaluation.by_class,
+        "device": world.device_name,
+        "ranks": world.size,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "config": config.model_dump(mode="json"),
+    }
+    storage.write(report_url(config), json.dumps(report, indent=2).encode())
+
+
+def report_url(config: TrainingConfig) -> str:
+    """Where the report of a run lies."""
+    return storage.join(config.outputs.url, "report.json")

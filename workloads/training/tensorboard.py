@@ -1,0 +1,42 @@
+"""The TensorBoard log of a run, in the bucket.
+
+The event file is written locally and uploaded whole at each `upload`: an object can't be appended to, and TensorBoard's own
+writer flushes on a timer, which on a bucket means a request each time. A resumed run adds a file of its own to the folder, with
+a purge step, so that TensorBoard drops what was logged after the checkpoint it came from.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from workloads import storage
+
+
+class TensorBoardLog:
+    """Scalars of one run; only the first rank has one."""
+
+    def __init__(self, url: str, *, from_step: int) -> None:
+        self.url = url
+        self._folder = tempfile.TemporaryDirectory(prefix="tensorboard-")
+        self._writer = SummaryWriter(self._folder.name, purge_step=from_step or None)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add points to the curves."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def upload(self) -> None:
+        """Bring the log in the bucket up to date."""
+        self._writer.flush()
+        for file in sorted(Path(self._folder.name).iterdir()):
+            storage.upload(file, storage.join(self.url, file.name))
+
+    def close(self) -> None:
+        """Upload what is left and remove the local copy."""
+        self.upload()
+        self._writer.close()
+        self._folder.cleanup()

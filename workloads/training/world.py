@@ -1,0 +1,129 @@
+"""The ranks of a run: who am I, on which device, and the few things that ranks tell each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from workloads.training.config import TrainingConfig
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+class WorldError(RuntimeError):
+    """The ranks or the device that the run was promised are not there; one sentence with the way out."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This rank among all of them."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    control: dist.ProcessGroup | None = field(default=None, repr=False)
+    """A gloo group apart from the one that carries gradients, so that control messages never wait for a GPU."""
+
+    @property
+    def is_first(self) -> bool:
+        """True on the one rank that writes reports and logs."""
+        return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """`NVIDIA H100 80GB HBM3`, or `cpu`."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on this rank's device, its gradients averaged over the ranks."""
+        model = model.to(self.device)
+        return model if self.size == 1 else DistributedDataParallel(model)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier(self.control)
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank if it is on one."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
+        return bool(value)
+
+    def gather(self, value: Any) -> list[Any] | None:  # noqa: ANN401 - anything that pickles
+        """Every rank's value, on the first rank; None on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_first else None
+        dist.gather_object(value, values, group=self.control)
+        return values
+
+    def broadcast(self, value: Any) -> Any:  # noqa: ANN401 - anything that pickles
+        """The first rank's value, on every rank."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, group=self.control)
+        return values[0]
+
+
+@contextmanager
+def join(config: TrainingConfig) -> Iterator[World]:
+    """Take this process's place among the ranks, as torchrun or an indexed Kubernetes Job says it.
+
+    Raises:
+        WorldError: the config asks for CUDA and there is none, or the environment says only half of what is needed.
+    """
+    size, rank = _size_and_rank()
+    device = _device(config)
+    _set_threads(config)
+    if size == 1:
+        yield World(device)
+        return
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+    )
+    try:
+        yield World(device, rank, size, dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
+    finally:
+        dist.destroy_process_group()
+
+
+def _size_and_rank() -> tuple[int, int]:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return 1, 0
+    rank = os.environ.get("RANK", os.environ.get("JOB_COMPLETION_INDEX"))
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if rank is None:
+        missing.append("RANK (or JOB_COMPLETION_INDEX)")
+    if rank is None or missing:
+        raise WorldError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set; start the ranks with torchrun")
+    return size, int(rank)
+
+
+def _device(config: TrainingConfig) -> torch.device:
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise WorldError("device: got cuda, but PyTorch finds no CUDA device here; expected cpu or auto")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _set_threads(config: TrainingConfig) -> None:
+    """This rank's share of the CPUs that the process may use: more threads than CPUs make every rank slower."""
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
