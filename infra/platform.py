@@ -146,7 +146,7 @@ class PlatformArgs:
             check_name("workload", workload.name)
             require(
                 workload.pool in pools,
-                f"workload {workload.name}: there is no pool {workload.pool}; the stack has {', '.join(pools) or 'none'}.",
+                f"workload {workload.name}: no pool {workload.pool}; the stack has {', '.join(pools) or 'none'}.",
             )
             pool = pools[workload.pool]
             require(
