@@ -1,7 +1,7 @@
 """Objects by URL: `s3://`, `gs://` and `file://`, all through fsspec.
 
-Transient errors are retried below this module: botocore retries 5xx answers and throttling, s3fs retries cut connections
-and each part of a multipart upload. What still fails is a :class:`StorageError` in one sentence.
+Transient errors are retried below this module: botocore retries 5xx answers and throttling, s3fs retries cut
+connections and each part of a multipart upload. What still fails is a :class:`StorageError` in one sentence.
 
 `AWS_ENDPOINT_URL` (any S3-compatible server) and `AWS_REGION` are honoured by botocore itself.
 """
@@ -105,7 +105,9 @@ def locate(url: str) -> tuple[Any, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(url, **_OPTIONS[scheme])
     except ImportError:
-        raise StorageError(f"{url}: gs:// needs the package gcsfs; install it beside Fusion, as the containers do") from None
+        raise StorageError(
+            f"{url}: gs:// needs the package gcsfs, which the containers have; install it here too"
+        ) from None
     return filesystem, str(path)
 
 

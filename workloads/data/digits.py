@@ -1,4 +1,4 @@
-"""Writes scikit-learn's handwritten digits (1,797 real images) as a data set: `python -m workloads.data.digits --url URL`.
+"""Writes scikit-learn's 1,797 handwritten digits as a data set: `python -m workloads.data.digits --url URL`.
 
 The grey 8 × 8 images are stored as 3 × 8 × 8, the same value in each channel: FusionNet takes three channels, as colour
 images have, and zstd makes the two copies nearly free. They are not blown up to 32 × 32: that is 16 times the work with

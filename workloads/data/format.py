@@ -1,12 +1,12 @@
 """The format of a data set: zstd-compressed Parquet shards and an `index.json` with the SHA-256 of each.
 
 Parquet was chosen over WebDataset and MDS. It is the one of the three that others read in place (Hugging Face datasets,
-DuckDB, Athena, BigQuery), its footer gives random access to any row group, which exact resume in the middle of an epoch
-needs and a tar stream hasn't, and it is kept by many, while MDS has one reader. What Parquet lacks, a list of shards with
-their checksums, is the index. The index is written last: a data set without one does not exist yet.
+DuckDB, Athena, BigQuery); its footer gives random access to any row group, which exact resume in the middle of an epoch
+needs and a tar stream hasn't; and it is kept by many, while MDS has one reader. What Parquet lacks, a list of shards
+with their checksums, is the index. The index is written last: a data set without one does not exist yet.
 
-Each row has `image` (a fixed-size list: channels × height × width, row-major) and `label` (a class number). The split is
-made when the data set is written and each split has shards of its own, so a training run can't reach the held-out ones.
+Each row has `image` (a fixed-size list: channels × height × width, row-major) and `label` (a class number). The split
+is made when the data set is written and each split has shards of its own: training can't reach the held-out ones.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """In which order samples are seen: a pure function of (shard sizes, seed, epoch).
 
-It does not know how many ranks there are. The ranks cut each global batch of that one order between them, so each sample is
-seen exactly once an epoch whatever the world size, and a run that resumes with another one goes on with the same samples.
+It does not know how many ranks there are. The ranks cut each global batch of that one order between them, so each
+sample is seen exactly once an epoch whatever the world size, and a run that resumes with another world size goes on
+with the same samples.
 
-Shards are shuffled, then samples within blocks of `BLOCK_SHARDS` shards: at any moment only the shards of two blocks are
-needed, and only the bit generator's raw stream is used, which NumPy keeps stable between versions.
+Shards are shuffled, then samples within blocks of `BLOCK_SHARDS` shards, so that at any moment only the shards of two
+blocks are needed. Only the bit generator's raw stream is used, which NumPy keeps stable between versions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def epoch_order(shard_samples: Sequence[int], *, seed: int, epoch: int) -> Order
 
 
 def of_rank(global_batch: Order, *, rank: int, world_size: int) -> Order:
-    """The part of a global batch that one rank takes; the parts of all ranks are the whole, and differ by at most one."""
+    """The part of a global batch that one rank takes; the ranks' parts differ by at most one sample."""
     return np.array_split(global_batch, world_size)[rank]
 
 

@@ -42,7 +42,7 @@ def factory(name: str) -> Factory:
     module, colon, attribute = reference.partition(":")
     if not colon:
         known = ", ".join(FACTORIES)
-        raise ModelError(f"model.name: got {name!r}; expected one of {known}, or module:factory for a model of your own")
+        raise ModelError(f"model.name: got {name!r}; expected one of {known}, or module:factory for one of your own")
     try:
         found: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

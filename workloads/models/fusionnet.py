@@ -11,7 +11,7 @@ class FusionNet(nn.Module):
     def __init__(self, *, shape: tuple[int, ...], classes: int, hidden: int = 256, dropout: float = 0.25) -> None:
         super().__init__()
         if len(shape) != 3 or min(shape[1:]) < 2:
-            raise ValueError(f"FusionNet needs images of channels × height × width, at least 2 × 2; the data's are {shape}")
+            raise ValueError(f"it needs images of channels × height × width, at least 2 × 2; the data's are {shape}")
         channels, height, width = shape
         self.features = nn.Sequential(
             nn.Conv2d(channels, 64, kernel_size=3, padding=1),

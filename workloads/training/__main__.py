@@ -10,6 +10,14 @@ import click
 
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
 
+TORCHRUN = ("-m", "torch.distributed.run", "-m")
+
+
+def torchrun_is_needed() -> bool:
+    """True where the environment names several ranks, in torchrun's own words, and torchrun has not started us."""
+    several = any(os.environ.get(name, "1") != "1" for name in ("PET_NNODES", "PET_NPROC_PER_NODE"))
+    return several and "TORCHELASTIC_RUN_ID" not in os.environ
+
 
 @click.command()
 @click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The run's training.yaml.")
@@ -18,6 +26,8 @@ def main(path: Path) -> None:
 
     Exit status: 0 finished; 1 an error, said in one sentence; 75 interrupted and saved.
     """
+    if torchrun_is_needed():
+        os.execv(sys.executable, [sys.executable, *TORCHRUN, "workloads.training", "--config", str(path)])
     stop = StopRequest()
     stop.listen()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it

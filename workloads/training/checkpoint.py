@@ -1,12 +1,12 @@
 """Checkpoints: `torch.distributed.checkpoint`, written straight to the bucket and committed atomically.
 
-A checkpoint is a folder `step-<number>`. The ranks write their files first, hashing what they write. When all are durable
-the first rank writes `COMMITTED`, which lists each file with its size and SHA-256, and carries its own. A folder without
-a valid `COMMITTED`, or with a file that is not what it says, is not a checkpoint: a run that starts skips it with a
-warning and takes the next older one.
+A checkpoint is a folder `step-<number>`. The ranks write their files first, hashing what they write. When all are
+durable the first rank writes `COMMITTED`, which lists each file with its size and SHA-256, and carries its own. A
+folder without a valid `COMMITTED`, or with a file that is not what it says, is not a checkpoint: a run that starts skips
+it with a warning and takes the next older one.
 
-The random state is not stored: it is a pure function of seed, step and rank (`loop.seed_step`), so that a resumed run draws
-the same numbers whatever the world size was.
+The random state is not stored: it is a pure function of seed, step and rank (`loop.seed_step`), so that a resumed run
+draws what an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn, optim
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemBase
+from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from workloads import storage
 from workloads.storage import StorageError
@@ -108,7 +109,7 @@ class Checkpoints:
         self.world.barrier()
         files = _HashedFiles()
         try:
-            dcp.save(_state(model, optimizer), storage_writer=_writer(folder, files), **self._ranks())
+            save(_state(model, optimizer), storage_writer=_writer(folder, files), **self._ranks())
         except CheckpointException as error:
             raise StorageError(f"could not save {folder}: {_first_cause(error)}") from error
         written = self.world.gather(files.digests)
@@ -150,8 +151,8 @@ class Checkpoints:
                 raise Corrupt(problem or "another rank could not read it")
             self._check_identity(folder, manifest)
             state = _state(model, optimizer)
-            reader = dcp.FileSystemReader(local)
-            dcp.load(state, storage_reader=reader, **self._ranks())
+            reader = FileSystemReader(local)
+            load(state, storage_reader=reader, **self._ranks())
             set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
             return manifest.position
 
@@ -163,8 +164,8 @@ class Checkpoints:
         for field, value in self.identity.items():
             if (saved := manifest.identity.get(field)) != value:
                 raise ResumeError(
-                    f"checkpoint.url: {folder} was saved with {field} {json.dumps(saved)}, this run has {json.dumps(value)}; "
-                    "give this run a checkpoint.url of its own"
+                    f"checkpoint.url: {folder} was saved with {field} {json.dumps(saved)}, this run has "
+                    f"{json.dumps(value)}; give this run a checkpoint.url of its own"
                 )
 
     def _commit(self, folder: str, manifest: Manifest) -> None:
@@ -232,16 +233,16 @@ def _first_cause(error: CheckpointException) -> BaseException:
     return next(iter(error.failures.values()))[0] if error.failures else error
 
 
-def _writer(folder: str, files: _HashedFiles) -> dcp.FileSystemWriter:
+def _writer(folder: str, files: _HashedFiles) -> FileSystemWriter:
     """PyTorch's own writer, on the bucket instead of a disk."""
     with tempfile.TemporaryDirectory() as unused:
-        writer = dcp.FileSystemWriter(unused, sync_files=False)
-    writer.fs = files
+        writer = FileSystemWriter(unused, sync_files=False)
+    writer.fs = files  # type: ignore[assignment] # PyTorch declares the local one; its own FsspecWriter does the same
     writer.path = folder
     return writer
 
 
-class _HashedFiles(FileSystemBase):  # type: ignore[misc] # PyTorch's class has no types
+class _HashedFiles(FileSystemBase):
     """The bucket as `torch.distributed.checkpoint` sees it while it saves; remembers the digest of each file."""
 
     def __init__(self) -> None:

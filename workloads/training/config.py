@@ -48,7 +48,7 @@ class ModelConfig(Section):
     arguments: dict[str, Any] = Field(default={}, description="passed to the model's factory")
     classes: int | None = Field(default=None, ge=2, description="if given, must be the data set's")
     channels: int | None = Field(default=None, ge=1, description="if given, must be the data set's")
-    image_size: int | None = Field(default=None, ge=1, description="pixels of one side; if given, must be the data set's")
+    image_size: int | None = Field(default=None, ge=1, description="pixels a side; if given, must be the data set's")
 
 
 class DataConfig(Section):

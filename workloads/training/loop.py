@@ -67,7 +67,7 @@ class Trainer:
         # The ranks' parts may differ by one sample, and DDP averages over ranks: this makes it the mean over samples.
         loss = total * self.world.size / batch.global_samples
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
         self.optimizer.step()
         return loss.detach()
 

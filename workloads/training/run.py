@@ -19,6 +19,7 @@ from workloads.training.config import ConfigError, TrainingConfig
 from workloads.training.evaluate import Evaluation, evaluate
 from workloads.training.logs import Log
 from workloads.training.loop import Trainer
+from workloads.training.measure import Meter
 from workloads.training.stopping import StopRequest
 from workloads.training.tensorboard import TensorBoardLog
 from workloads.training.world import World, join
@@ -80,9 +81,10 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
         if evaluation and tensorboard:
             tensorboard.scalars(end.step, {"test/accuracy": evaluation.accuracy})
             tensorboard.close()
-            result = {"accuracy": round(evaluation.accuracy, 4), **trainer.meter.summary(), "steps": end.step}
+            result = {"accuracy": round(evaluation.accuracy, 4), **measured(config, trainer.meter), "steps": end.step}
             leave_results(config, world, model, evaluation, result)
-            print(json.dumps({"event": "finished", "run": config.run, **result, "report": report_url(config)}), flush=True)
+            finished = {"event": "finished", "run": config.run, **result, "report": report_url(config)}
+            print(json.dumps(finished), flush=True)
         world.barrier()
 
 
@@ -109,9 +111,7 @@ def check_model_fits(config: TrainingConfig, index: Index) -> None:
 def build_model(config: TrainingConfig, index: Index, world: World) -> nn.Module:
     """The model that the config names, on this rank's device."""
     return world.wrap(
-        models.build(
-            config.model.name, shape=index.shape, classes=len(index.classes), arguments=config.model.arguments
-        )
+        models.build(config.model.name, shape=index.shape, classes=len(index.classes), arguments=config.model.arguments)
     )
 
 
@@ -129,6 +129,15 @@ def warn_of_idle_devices(world: World, log: Log) -> None:
     """One process drives one device; say so where more are paid for."""
     if world.device.type == "cuda" and world.size == 1 and (devices := torch.cuda.device_count()) > 1:
         log.warning("idle_devices", devices=devices, used=1, start_with=f"torchrun --nproc-per-node {devices}")
+
+
+def measured(config: TrainingConfig, meter: Meter) -> dict[str, Any]:
+    """What this process measured; where the run was complete before it, what the last report says."""
+    summary = meter.summary()
+    if meter.samples == 0 and (report := storage.read_or_none(report_url(config))) is not None:
+        before = json.loads(report)
+        return {name: before.get(name) for name in summary}
+    return summary
 
 
 def leave_results(

@@ -1,8 +1,8 @@
 """The TensorBoard log of a run, in the bucket.
 
-The event file is written locally and uploaded whole at each `upload`: an object can't be appended to, and TensorBoard's own
-writer flushes on a timer, which on a bucket means a request each time. A resumed run adds a file of its own to the folder, with
-a purge step, so that TensorBoard drops what was logged after the checkpoint it came from.
+The event file is written locally and uploaded whole at each `upload`: an object can't be appended to, and TensorBoard's
+own writer flushes on a timer, which on a bucket means a request each time. A resumed run adds a file of its own to the
+folder, with a purge step, so that TensorBoard drops what was logged after the checkpoint it came from.
 """
 
 from __future__ import annotations

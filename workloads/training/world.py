@@ -94,8 +94,10 @@ def join(config: TrainingConfig) -> Iterator[World]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
     )
+    control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    assert isinstance(control, dist.ProcessGroup), "every rank is a member of this group"
     try:
-        yield World(device, rank, size, dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
+        yield World(device, rank, size, control)
     finally:
         dist.destroy_process_group()
 
