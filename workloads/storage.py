@@ -23,7 +23,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "use_listings_cache": False,  # another process of the run may have written since
         "config_kwargs": {
-            "retries": {"mode": "standard", "max_attempts": 8},
+            "retries": {"mode": "standard", "max_attempts": 5},
             "connect_timeout": 10,
             "read_timeout": 60,
         },

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
+from workloads.storage import StorageError
+from workloads.training.config import ConfigError, TrainingConfig, load
+from workloads.training.logs import Log
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
 
 TORCHRUN = ("-m", "torch.distributed.run", "-m")
@@ -30,28 +34,35 @@ def main(path: Path) -> None:
         os.execv(sys.executable, [sys.executable, *TORCHRUN, "workloads.training", "--config", str(path)])
     stop = StopRequest()
     stop.listen()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
-
-    from workloads.models import ModelError  # PyTorch takes seconds to import
-    from workloads.storage import StorageError
-    from workloads.training.checkpoint import ResumeError
-    from workloads.training.config import ConfigError, load
-    from workloads.training.logs import Log
-    from workloads.training.run import run
-    from workloads.training.world import WorldError
-
     try:
-        run(load(path), stop)
+        config = load(path)
+        train(config, stop)
     except Interrupted:
         Log().info("interrupted", exit_code=RESUMABLE_EXIT_CODE, resume="run the same command again")
         sys.exit(RESUMABLE_EXIT_CODE)
     except ConfigError as error:
         sentence = str(error)
-        click.echo(sentence if sentence.startswith(str(path)) else f"{path}: {sentence}", err=True)
-        sys.exit(1)
+        fail(sentence if sentence.startswith(str(path)) else f"{path}: {sentence}")
+
+
+def train(config: TrainingConfig, stop: StopRequest) -> None:
+    """Import PyTorch, which takes seconds, only for a config that is right, and run."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    from workloads.models import ModelError
+    from workloads.training.checkpoint import ResumeError
+    from workloads.training.run import run
+    from workloads.training.world import WorldError
+
+    try:
+        run(config, stop)
     except (ModelError, StorageError, ResumeError, WorldError) as error:
-        click.echo(f"{path}: {error}", err=True)
-        sys.exit(1)
+        fail(str(error))
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say what is wrong and leave."""
+    click.echo(sentence, err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `step-<number>`. The ranks write their files first, hashing what they write. When all are
 durable the first rank writes `COMMITTED`, which lists each file with its size and SHA-256, and carries its own. A
-folder without a valid `COMMITTED`, or with a file that is not what it says, is not a checkpoint: a run that starts skips
-it with a warning and takes the next older one.
+folder without a valid `COMMITTED`, or with a file that is not what it says, is not a checkpoint: a run that starts
+skips it with a warning and takes the next older one.
 
 The random state is not stored: it is a pure function of seed, step and rank (`loop.seed_step`), so that a resumed run
 draws what an uninterrupted one would.

@@ -1,0 +1,131 @@
+"""A real S3 server for the tests of this folder, with the digits in a bucket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import s3fs
+import yaml
+
+from workloads.data.digits import write_digits
+from workloads.training.config import TrainingConfig
+
+HERE = Path(__file__).parent
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    server = subprocess.Popen(
+        [Path(sys.executable).with_name("moto_server"), "-H", "127.0.0.1", "-p", endpoint.rsplit(":", 1)[1]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(f"{endpoint}/moto-api/data.json", server)
+        yield endpoint
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert server.poll() is None, "moto_server ended"
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("moto_server does not answer")
+
+
+@pytest.fixture
+def s3(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A boto3 client; everything in the test, and the processes that it starts, reach the same server."""
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": moto_endpoint}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield boto3.client("s3")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def digits(bucket: str) -> str:
+    url = f"s3://{bucket}/data/digits"
+    write_digits(url)
+    return url
+
+
+@pytest.fixture
+def configured(bucket: str, digits: str) -> Callable[..., TrainingConfig]:
+    """A short deterministic run on the digits; arguments replace fields."""
+
+    def build(**changes: Any) -> TrainingConfig:
+        document = {
+            "run": "test",
+            "data": {"url": digits, "batch_size": 64},
+            "epochs": 2,
+            "deterministic": True,
+            "threads": 1,
+            "checkpoint": {"url": f"s3://{bucket}/checkpoints", "every_steps": 7},
+            "outputs": {"url": f"s3://{bucket}/runs/test"},
+        }
+        return TrainingConfig.model_validate(document | changes)
+
+    return build
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[TrainingConfig], Path]:
+    def write(config: TrainingConfig) -> Path:
+        path = tmp_path / "training.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `recording:RecordingNet` writes what it saw; processes that the test starts can import it too."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    monkeypatch.setenv("RECORD_FOLDER", str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(HERE), str(HERE.parents[1]))))
+    monkeypatch.syspath_prepend(str(HERE))
+    return folder

@@ -1,0 +1,64 @@
+"""Two processes train one model over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import free_port
+from recording import recorded
+from test_resume import MODEL
+from test_training import final_weights
+
+from workloads.training.config import TrainingConfig
+from workloads.training.run import run
+from workloads.training.stopping import StopRequest
+
+
+def test_two_ranks_see_each_sample_once_an_epoch_and_learn_what_one_would(
+    configured: Callable[..., TrainingConfig],
+    write_config: Callable[[TrainingConfig], Path],
+    recording: Path,
+    s3: Any,
+    bucket: str,
+    capsys: Any,
+) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-port", str(free_port()), "-m", "workloads.training"),
+            *("--config", write_config(configured(model=MODEL))),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["started", "epoch", "epoch", "finished"], "one rank speaks"
+
+    first, second = recorded(recording)
+    assert abs(len(first) - len(second)) <= 2
+    two_ranks = first + second
+    assert len(two_ranks) == 2 * 1437
+
+    again = run_alone(configured, capsys)
+    alone = recorded(recording)[-1]
+    assert sorted(two_ranks) == sorted(alone), "every sample exactly once an epoch, as with one rank"
+    assert sorted(first[:32] + second[:32]) == sorted(alone[:64]), "the same global batches"
+    assert abs(again["accuracy"] - events[-1]["accuracy"]) < 0.05
+    assert final_weights(s3, bucket).keys() == {key.removeprefix("module.") for key in final_weights(s3, bucket)}
+
+
+def run_alone(configured: Callable[..., TrainingConfig], capsys: Any) -> dict[str, Any]:
+    config = configured(model=MODEL)
+    elsewhere = config.checkpoint.model_copy(update={"url": f"{config.checkpoint.url}-alone"})
+    run(config.model_copy(update={"checkpoint": elsewhere}), StopRequest())
+    result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return result

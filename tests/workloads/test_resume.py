@@ -1,0 +1,183 @@
+"""A machine goes away in the middle of a run: nothing is lost, nothing is seen twice, and not one bit is different."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recording import MachineGone, recorded
+from test_training import assert_same, final_weights, forget_checkpoints
+
+from workloads.training.checkpoint import COMMITTED, ResumeError
+from workloads.training.config import TrainingConfig
+from workloads.training.run import run
+from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
+
+Configured = Callable[..., TrainingConfig]
+
+STEPS = 46  # two epochs of 23
+EVERY = 7
+MODEL = {"name": "recording:RecordingNet"}
+
+
+@pytest.fixture
+def uninterrupted(s3: Any, bucket: str, configured: Configured, recording: Path) -> tuple[Any, list[str]]:
+    """The weights and the samples, in order, of the same run without any fault."""
+    run(configured(model=MODEL), StopRequest())
+    weights, (samples,) = final_weights(s3, bucket), recorded(recording)
+    forget_checkpoints(s3, configured)
+    for file in recording.iterdir():
+        file.unlink()
+    return weights, samples
+
+
+def assert_one_run(parts: list[list[str]], whole: list[str], saved_at: list[int]) -> None:
+    """Each process went on from the last save before it, in the one order."""
+    starts = [0, *(min(step * 64, 1437) if step <= 23 else 1437 + (step - 23) * 64 for step in saved_at)]
+    for part, start in zip(parts, starts, strict=True):
+        assert part == whole[start : start + len(part)]
+    assert starts[-1] + len(parts[-1]) == len(whole)
+
+
+def test_kill_9_and_sigterm_at_random_steps_change_no_sample_and_no_bit(
+    configured: Configured,
+    write_config: Callable[[TrainingConfig], Path],
+    recording: Path,
+    uninterrupted: tuple[Any, list[str]],
+    s3: Any,
+    bucket: str,
+) -> None:
+    whole_weights, whole_samples = uninterrupted
+    path = write_config(configured(model=MODEL))
+    chance = random.Random()
+    killed = chance.randrange(EVERY + 1, STEPS // 2)
+    terminated = chance.randrange(1, STEPS - killed)
+    print(f"killed at step {killed}, then SIGTERM {terminated} steps after the resume")
+
+    assert start(path, KILL_AT_STEP=killed).returncode == -9
+    saved = (killed - 1) // EVERY * EVERY
+    ended = start(path, TERM_AT_STEP=terminated)
+    assert ended.returncode == RESUMABLE_EXIT_CODE
+    assert json.loads(ended.stdout.splitlines()[-1])["event"] == "interrupted"
+    finished = start(path)
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+    assert_one_run(recorded(recording), whole_samples, [saved, saved + terminated])
+    assert_same(final_weights(s3, bucket), whole_weights)
+
+
+@pytest.mark.parametrize("step", [1, EVERY, 22, 23, 24, STEPS])
+def test_a_crash_at_this_step_changes_no_sample_and_no_bit(
+    step: int,
+    configured: Configured,
+    recording: Path,
+    uninterrupted: tuple[Any, list[str]],
+    s3: Any,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole_weights, whole_samples = uninterrupted
+    monkeypatch.setenv("FAIL_AT_STEP", str(step))
+    with pytest.raises(MachineGone):
+        run(configured(model=MODEL), StopRequest())
+    monkeypatch.delenv("FAIL_AT_STEP")
+    run(configured(model=MODEL), StopRequest())
+    assert_one_run(recorded(recording), whole_samples, [(step - 1) // EVERY * EVERY])
+    assert_same(final_weights(s3, bucket), whole_weights)
+
+
+def test_a_stop_request_saves_at_the_very_step(configured: Configured, s3: Any, bucket: str) -> None:
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        run(configured(), stop)
+    assert checkpoints(s3, bucket) == ["step-000000001"]
+
+
+class TestCheckpointsThatAreNotWhole:
+    """The newest of two checkpoints is spoiled: the run warns, takes the older one and ends with the same weights."""
+
+    @pytest.fixture
+    def interrupted_at_20(self, configured: Configured, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAIL_AT_STEP", "20")
+        with pytest.raises(MachineGone):
+            run(configured(model=MODEL), StopRequest())
+        monkeypatch.delenv("FAIL_AT_STEP")
+
+    @pytest.mark.parametrize(
+        ("file", "spoil", "reason"),
+        [
+            (COMMITTED, None, "it was never completed"),
+            ("__0_0.distcp", None, "__0_0.distcp is missing"),
+            ("__0_0.distcp", lambda data: data[:-1], "SHA-256 differs"),
+            ("__0_0.distcp", lambda data: data[:900] + bytes([data[900] ^ 1]) + data[901:], "SHA-256 differs"),
+            (".metadata", lambda data: b"", "SHA-256 differs"),
+            (COMMITTED, lambda data: data[:40], "COMMITTED can't be read"),
+            (COMMITTED, lambda data: data.replace(b'"step": 14', b'"step": 13'), "COMMITTED was changed"),
+        ],
+    )
+    def test_it_is_skipped_with_a_warning(
+        self,
+        file: str,
+        spoil: Callable[[bytes], bytes] | None,
+        reason: str,
+        uninterrupted: tuple[Any, list[str]],
+        interrupted_at_20: None,
+        configured: Configured,
+        s3: Any,
+        bucket: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        key = f"checkpoints/step-{14:09d}/{file}"
+        if spoil:
+            s3.put_object(Bucket=bucket, Key=key, Body=spoil(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+        else:
+            s3.delete_object(Bucket=bucket, Key=key)
+        capsys.readouterr()
+        run(configured(model=MODEL), StopRequest())
+        events = {line["event"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+        assert reason in events["checkpoint_skipped"]["reason"]
+        assert events["resumed"]["step"] == 7
+        assert_same(final_weights(s3, bucket), uninterrupted[0])
+
+
+def test_only_the_newest_checkpoints_are_kept(configured: Configured, s3: Any, bucket: str) -> None:
+    run(configured(), StopRequest())
+    assert checkpoints(s3, bucket) == [f"step-{42:09d}", f"step-{46:09d}"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"model": {"arguments": {"hidden": 8}}}])
+def test_another_runs_checkpoint_is_refused(configured: Configured, change: dict[str, Any]) -> None:
+    run(configured(epochs=1), StopRequest())
+    with pytest.raises(ResumeError, match=r"was saved with .* give this run a checkpoint\.url of its own"):
+        run(configured(**change), StopRequest())
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
+    configured: Configured, recording: Path, uninterrupted: tuple[Any, list[str]], s3: Any, bucket: str
+) -> None:
+    run(configured(model=MODEL, epochs=1), StopRequest())
+    run(configured(model=MODEL, epochs=2), StopRequest())
+    assert_same(final_weights(s3, bucket), uninterrupted[0])
+
+
+def start(config: Path, **environment: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workloads.training", "--config", config],
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def checkpoints(s3: Any, bucket: str) -> list[str]:
+    found = s3.list_objects_v2(Bucket=bucket, Prefix="checkpoints/").get("Contents", [])
+    return sorted({item["Key"].split("/")[1] for item in found})
