@@ -87,10 +87,12 @@ class Cluster(pulumi.ComponentResource):
         args: what it was made from.
         cluster_name: its name in the cloud.
         endpoint: URL of the API server.
+        pod_environment: what the cloud's own libraries look for in a pod's environment.
         kubeconfig: JSON for kubectl and the Kubernetes provider; it fetches a short-lived token, and holds none.
     """
 
     args: ClusterArgs
     cluster_name: pulumi.Output[str]
     endpoint: pulumi.Output[str]
+    pod_environment: Mapping[str, str]
     kubeconfig: pulumi.Output[str]

@@ -250,15 +250,14 @@ class _Workloads:
         provider: kubernetes.Provider,
     ) -> None:
         self._args = args
+        self._cluster = cluster
         self._pools = pools
         self._store = store
         after_plan = pulumi.ResourceOptions(depends_on=[args.depends_on], provider=provider)
         namespace = make_namespace(f"{args.stack}-namespace", args.namespace, after_plan)
         self._options = pulumi.ResourceOptions(depends_on=[args.depends_on, namespace], providers=[provider])
         self.identities = {
-            workload.name: self._identity(workload, cluster)
-            for workload in args.workloads
-            if workload.read or workload.write
+            workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }
 
     def training_job(self, spec: TrainingJobSpec) -> TrainingJob:
@@ -289,7 +288,7 @@ class _Workloads:
         )
         return InferenceService(f"{self._args.stack}-{spec.name}", args, self._on_pool(spec))
 
-    def _identity(self, workload: WorkloadSpec, cluster: Cluster) -> WorkloadIdentity:
+    def _identity(self, workload: WorkloadSpec) -> WorkloadIdentity:
         args = WorkloadIdentityArgs(
             region=self._args.network.region,
             namespace=self._args.namespace,
@@ -298,7 +297,7 @@ class _Workloads:
             tags=_tags(self._args, workload.name),
         )
         build = BUILDERS[self._args.cloud].workload_identity
-        return build(f"{self._args.stack}-{workload.name}", args, cluster, self._options)
+        return build(f"{self._args.stack}-{workload.name}", args, self._cluster, self._options)
 
     def _service_account(self, workload: WorkloadSpec) -> pulumi.Output[str] | None:
         identity = self.identities.get(workload.name)
@@ -312,12 +311,13 @@ class _Workloads:
         """The workload's pod on its pool's nodes, with what every workload finds in its environment."""
         pool = self._pools[workload.pool]
         interconnect: dict[str, int] = {}
+        # Adapters belong to the pod that has the whole node; two that share it would each get half of the links.
         if pool.interconnect_resource and workload.devices == pool.args.accelerator_count:
             interconnect = {pool.interconnect_resource: pool.interconnects_per_node}
         stack: dict[str, pulumi.Input[str]] = {
             "FUSION_STACK": self._args.stack,
             "FUSION_BUCKET_URL": self._store.bucket_url,
-            "AWS_REGION": self._args.network.region,
+            **self._cluster.pod_environment,
         }
         return dataclasses.replace(
             workload.pod,

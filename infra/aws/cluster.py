@@ -68,6 +68,7 @@ class AwsCluster(Cluster):
         super().__init__("fusion:aws:Cluster", name, facts(args), opts)
         self.args = args
         self.network = network
+        self.pod_environment = {"AWS_REGION": args.region}
         self._name = name
         self._child = pulumi.ResourceOptions(parent=self)
         self._account = account_of(self)
