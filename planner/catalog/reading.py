@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str] | None = None) -> Catalog:
     """The catalog that ships with Fusion, or the one in a user's folder or ``offers.csv``.
 
     A folder may hold any of ``offers.csv``, ``accelerators.csv``, ``services.csv`` and ``tpu_topologies.csv``; the
-    shipped ones stand in for what it lacks. A user's files are checked in full. The result is kept: each path is read once.
+    shipped ones stand in for what it lacks. Those of a user are checked in full. Each path is read once.
 
     Raises:
         CatalogError: a file can't be read, or holds something impossible; names file, row and field.

@@ -1,0 +1,47 @@
+"""Writing catalog files in the columns and the notation that are read."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from planner.catalog.model import Offer
+from planner.catalog.reading import OFFER_COLUMNS
+
+
+def write_offers(file: TextIO, offers: Iterable[Offer]) -> None:
+    """Offers as CSV, header first; numbers in their shortest notation, nothing for None."""
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(OFFER_COLUMNS)
+    rows.writerows([_cell(getattr(offer, column)) for column in OFFER_COLUMNS] for offer in offers)
+
+
+def replace_offers(path: Path, offers: Iterable[Offer]) -> None:
+    """Write a file of offers so that a reader sees the old one or the new one, whole, also after a crash.
+
+    Raises:
+        OSError: the folder can't be written; the old file is as it was.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            write_offers(file, offers)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
