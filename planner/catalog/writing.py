@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from planner.catalog.model import Offer
-from planner.catalog.reading import OFFER_COLUMNS
+from planner.catalog.reading import OFFER_COLUMNS, check
 
 
 def write_offers(file: TextIO, offers: Iterable[Offer]) -> None:
@@ -24,7 +24,10 @@ def write_offers(file: TextIO, offers: Iterable[Offer]) -> None:
 def replace_offers(path: Path, offers: Iterable[Offer]) -> None:
     """Write a file of offers so that a reader sees the old one or the new one, whole, also after a crash.
 
+    The new one is read back with every check before it takes the old one's place.
+
     Raises:
+        CatalogError: the offers make no valid file; the old file is as it was.
         OSError: the folder can't be written; the old file is as it was.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
@@ -33,6 +36,7 @@ def replace_offers(path: Path, offers: Iterable[Offer]) -> None:
             write_offers(file, offers)
             file.flush()
             os.fsync(file.fileno())
+        check(Path(name))
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:
