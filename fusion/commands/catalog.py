@@ -31,8 +31,8 @@ def check_command(path: Path | None) -> None:
     catalog = _checked(path or SHIPPED)
     stand_ins = sum(1 for price in catalog.services.values() if price.region == "*")
     click.echo(
-        f"{len(catalog.offers)} offers, {len(catalog.accelerators)} accelerators, {len(catalog.services)} service prices "
-        f"({stand_ins} stand in for regions without one), {len(catalog.tpu_topologies)} TPU slices: no row is wrong"
+        f"{len(catalog.offers)} offers, {len(catalog.accelerators)} accelerators, {len(catalog.services)} prices of "
+        f"services ({stand_ins} stand in for regions without one), {len(catalog.tpu_topologies)} TPU slices: all right"
     )
 
 
@@ -66,7 +66,7 @@ def refresh_command(
     done = refresh(old.offers, clouds or CLOUDS, regions=regions, today=_today(), moved_factor=moved_factor)
     _report(done)
     if len(done.failed) < len(set(clouds or CLOUDS)) and not dry_run:
-        _write(into, done)
+        _write(into, old, done)
         click.echo(f"wrote {len(done.offers)} offers to {into / OFFERS}")
     if done.failed:
         reasons = "; ".join(f"{cloud}: {reason}" for cloud, reason in done.failed.items())
@@ -84,12 +84,12 @@ def _checked(path: Path) -> Catalog:
         raise FusionError(str(error)) from None
 
 
-def _write(folder: Path, done: Refreshed) -> None:
+def _write(folder: Path, catalog: Catalog, done: Refreshed) -> None:
     from planner.catalog.writing import replace_offers
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_offers(folder / OFFERS, done.offers)
+        replace_offers(folder / OFFERS, done.offers, catalog.accelerators)
     except OSError as error:
         raise FusionError(f"{folder}: can't be written: {error.strerror}; nothing was changed") from None
     except CatalogError as error:

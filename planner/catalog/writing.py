@@ -6,12 +6,12 @@ import contextlib
 import csv
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from planner.catalog.model import Offer
-from planner.catalog.reading import OFFER_COLUMNS, check
+from planner.catalog.model import Accelerator, Offer
+from planner.catalog.reading import OFFER_COLUMNS, checked_offers
 
 
 def write_offers(file: TextIO, offers: Iterable[Offer]) -> None:
@@ -21,7 +21,7 @@ def write_offers(file: TextIO, offers: Iterable[Offer]) -> None:
     rows.writerows([_cell(getattr(offer, column)) for column in OFFER_COLUMNS] for offer in offers)
 
 
-def replace_offers(path: Path, offers: Iterable[Offer]) -> None:
+def replace_offers(path: Path, offers: Iterable[Offer], accelerators: Mapping[str, Accelerator]) -> None:
     """Write a file of offers so that a reader sees the old one or the new one, whole, also after a crash.
 
     The new one is read back with every check before it takes the old one's place.
@@ -36,7 +36,7 @@ def replace_offers(path: Path, offers: Iterable[Offer]) -> None:
             write_offers(file, offers)
             file.flush()
             os.fsync(file.fileno())
-        check(Path(name))
+        checked_offers(Path(name), accelerators)
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:

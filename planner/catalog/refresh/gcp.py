@@ -1,8 +1,8 @@
 """Google Cloud's prices, from the Cloud Billing Catalog API.
 
-The catalog prices parts: a core, a GiB of memory, a GPU, a TPU chip, a GiB of local SSD, each by region. An instance type
-costs the sum of its parts, so that every price here includes the host. Which parts a type has is in ``gcp_skus.csv``; rows
-of types that it does not have are left as they are.
+The catalog prices parts: a core, a GiB of memory, a GPU, a TPU chip, a GiB of local SSD, each by region. An instance
+type costs the sum of its parts, so that every price here includes the host. Which parts a type has is in
+``gcp_skus.csv``; rows of types that it does not have are left as they are.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _token() -> str:
         credentials.refresh(requests.Request(urllib3.PoolManager()))
     except Exception as error:  # google-auth raises its own kinds, and may be absent: each means no credentials
         raise RefreshError(
-            f"no Google credentials ({type(error).__name__}); set {KEY_VARIABLE} to an API key with the Cloud Billing API "
-            "enabled, or install google-auth and run `gcloud auth application-default login`"
+            f"no Google credentials ({type(error).__name__}); set {KEY_VARIABLE} to an API key for the Cloud Billing API, "
+            "or install google-auth and run `gcloud auth application-default login`"
         ) from None
     return str(credentials.token)
 
