@@ -62,6 +62,9 @@ def refresh(
         except RefreshError as error:
             failed[cloud] = str(error)
             continue
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a document of another form than documented
+            failed[cloud] = f"its answer is not of the documented form ({type(error).__name__}: {error})"
+            continue
         updated += _merge(rows, cloud, prices)
         skipped[cloud] = prices.skipped
     after = sorted(rows.values(), key=_key)

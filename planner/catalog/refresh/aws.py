@@ -25,7 +25,7 @@ PRICE_LIST_REGION = "us-east-1"
 SOURCE = "AWS Price List"
 SPOT_SOURCE = "EC2 spot price history"
 MIB_PER_GIB = 1024
-RETRY = Config(retries={"mode": "adaptive", "max_attempts": 8}, connect_timeout=10, read_timeout=60)
+RETRY = Config(retries={"mode": "adaptive", "max_attempts": 5}, connect_timeout=10, read_timeout=60)
 
 LINUX_SHARED = {
     "operatingSystem": "Linux",
@@ -34,6 +34,10 @@ LINUX_SHARED = {
     "capacitystatus": "Used",
     "marketoption": "OnDemand",
 }
+
+
+class NoPriceList(RefreshError):
+    """The Price List can't be reached at all: no region would do better."""
 
 
 def fetch(old: Sequence[Offer], *, regions: Sequence[str], today: datetime.date) -> CloudPrices:
@@ -52,6 +56,8 @@ def fetch(old: Sequence[Offer], *, regions: Sequence[str], today: datetime.date)
     for region in regions or sorted({offer.region for offer in old}):
         try:
             found, unknown = _region(region, wanted, before, today)
+        except NoPriceList:
+            raise
         except (BotoCoreError, ClientError, RefreshError) as error:
             skipped.append(f"{region} can't be read and keeps its prices: {error}")
             continue
@@ -112,18 +118,19 @@ def _region(
 
 def _on_demand(region: str) -> dict[str, float]:
     """USD by hour of every instance type, Linux on shared hosts."""
-    client = boto3.client("pricing", region_name=PRICE_LIST_REGION, config=RETRY)
+    client = boto3.Session().client("pricing", region_name=PRICE_LIST_REGION, config=RETRY)
     filters = [
         {"Type": "TERM_MATCH", "Field": field, "Value": value}
         for field, value in (LINUX_SHARED | {"regionCode": region}).items()
     ]
     found: dict[str, float] = {}
-    pages = client.get_paginator("get_products").paginate(
-        ServiceCode="AmazonEC2", Filters=filters, FormatVersion="aws_v1"
-    )
-    for page in pages:
-        for text in page["PriceList"]:
-            found.update(_product(json.loads(text)))
+    pages = client.get_paginator("get_products").paginate(ServiceCode="AmazonEC2", Filters=filters)
+    try:
+        for page in pages:
+            for text in page["PriceList"]:
+                found.update(_product(json.loads(text)))
+    except BotoCoreError as error:
+        raise NoPriceList(f"the Price List can't be read: {error}; check the credentials and the network") from None
     return found
 
 
@@ -138,14 +145,14 @@ def _product(product: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _shapes(region: str) -> dict[str, Mapping[str, Any]]:
-    client = boto3.client("ec2", region_name=region, config=RETRY)
+    client = boto3.Session().client("ec2", region_name=region, config=RETRY)
     pages = client.get_paginator("describe_instance_types").paginate()
     return {shape["InstanceType"]: shape for page in pages for shape in page["InstanceTypes"]}
 
 
 def _spot(region: str, today: datetime.date) -> dict[str, float]:
     """USD by hour of every instance type now, in the zone where it is cheapest."""
-    client = boto3.client("ec2", region_name=region, config=RETRY)
+    client = boto3.Session().client("ec2", region_name=region, config=RETRY)
     now = datetime.datetime.combine(today, datetime.time(), datetime.UTC)
     pages = client.get_paginator("describe_spot_price_history").paginate(
         ProductDescriptions=["Linux/UNIX"], StartTime=now

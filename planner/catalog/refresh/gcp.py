@@ -123,7 +123,7 @@ def _token() -> str:
         credentials.refresh(requests.Request(urllib3.PoolManager()))
     except Exception as error:  # google-auth raises its own kinds, and may be absent: each means no credentials
         raise RefreshError(
-            f"no Google credentials ({type(error).__name__}); set {KEY_VARIABLE} to an API key for the Cloud Billing API, "
+            f"no Google credentials ({type(error).__name__}); set {KEY_VARIABLE} to a key for the Cloud Billing API, "
             "or install google-auth and run `gcloud auth application-default login`"
         ) from None
     return str(credentials.token)

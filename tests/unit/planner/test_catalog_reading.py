@@ -130,7 +130,7 @@ def test_a_chip_whose_fp8_peak_can_not_be_dense_is_refused(tmp_path):
     row[names.index("fp8_tflops")] = "7912"
     with (tmp_path / "accelerators.csv").open("w", newline="") as file:
         csv.writer(file).writerows([names, row])
-    with pytest.raises(CatalogError, match="row 2: fp8_tflops is '7912'.*sparsity"):
+    with pytest.raises(CatalogError, match=r"row 2: fp8_tflops is '7912'.*sparsity"):
         check(tmp_path)
 
 
