@@ -74,7 +74,9 @@ class Backend(ABC):
         """Take the provider's own config."""
 
     @abstractmethod
-    def check(self, resource: Resource, old: Properties, new: Properties, seed: bytes) -> tuple[Properties, list[Failure]]:
+    def check(
+        self, resource: Resource, old: Properties, new: Properties, seed: bytes
+    ) -> tuple[Properties, list[Failure]]:
         """Inputs with defaults filled in, and what is wrong with them."""
 
     @abstractmethod
@@ -105,7 +107,6 @@ class Backend(ABC):
         """The engine has named this id: its state has it."""
 
 
-
 @dataclass
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """The provider protocol on a backend."""
@@ -115,7 +116,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def Handshake(self, request: Any, context: Any) -> provider_pb2.ProviderHandshakeResponse:
         """Agree on the protocol."""
-        return provider_pb2.ProviderHandshakeResponse(accept_secrets=False, accept_resources=False, accept_outputs=False)
+        return provider_pb2.ProviderHandshakeResponse(
+            accept_secrets=False, accept_resources=False, accept_outputs=False
+        )
 
     def GetSchema(self, request: Any, context: Any) -> provider_pb2.GetSchemaResponse:
         """The least that the engine takes as a schema."""

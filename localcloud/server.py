@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import io
 import json
 import os
 import signal
@@ -150,7 +151,7 @@ class DurableApp:
             body = request.get_data(cache=False)
             if _changes_something(request, body):
                 self._write_down(request, body)
-            environ["wsgi.input"] = _readable(body)
+            environ["wsgi.input"] = io.BytesIO(body)
             environ["CONTENT_LENGTH"] = str(len(body))
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             if environ["PATH_INFO"] == LEDGER_PATH:
@@ -208,12 +209,6 @@ def _form_action(body: bytes) -> str:
         if pair.startswith(b"Action="):
             return pair.removeprefix(b"Action=").decode()
     return ""
-
-
-def _readable(body: bytes) -> Any:
-    import io
-
-    return io.BytesIO(body)
 
 
 def application(log: Path) -> DurableApp:

@@ -76,9 +76,9 @@ def annotations(args: type) -> dict[str, ast.expr]:
 def type_of(node: ast.expr, module: Any, objects: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
     """`pulumi.Input[Optional[Sequence[pulumi.Input['XArgs']]]]` → `["list", "#X"]`."""
     if isinstance(node, ast.Attribute):
-        return SCALARS[node.attr]
+        return SCALARS.get(node.attr, "any")
     if isinstance(node, ast.Name):
-        return SCALARS[node.id]
+        return SCALARS.get(node.id, "any")
     if isinstance(node, ast.Constant):
         return reference(str(node.value), module, objects)
     assert isinstance(node, ast.Subscript), ast.dump(node)

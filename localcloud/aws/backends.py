@@ -29,6 +29,8 @@ def install() -> None:
 
 
 EKS_PATHS = (
+    "/clusters/(?P<name>[^/]+)/updates",
+    "/clusters/(?P<name>[^/]+)/node-groups/(?P<nodegroupName>[^/]+)/update-version",
     "/clusters/(?P<name>[^/]+)/addons",
     "/clusters/(?P<name>[^/]+)/addons/(?P<addonName>[^/]+)",
     "/clusters/(?P<name>[^/]+)/addons/(?P<addonName>[^/]+)/update",
@@ -115,6 +117,18 @@ def update_cluster_version(self: Any) -> Any:
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
     cluster.version = _body(self)["version"]
     return _result({"update": {"id": f"update-{cluster.version}", "status": "Successful", "type": "VersionUpdate"}})
+
+
+def update_nodegroup_version(self: Any) -> Any:
+    """Take the launch template's version, or the Kubernetes version, at once."""
+    group = self.eks_backend.describe_nodegroup(
+        cluster_name=self._get_param("name"), nodegroup_name=_path_value(self, "nodegroupName")
+    )
+    asked = _body(self)
+    if asked.get("launchTemplate"):
+        group.launch_template |= asked["launchTemplate"]
+    group.version = asked.get("version") or group.version
+    return _result({"update": {"id": "update", "status": "Successful", "type": "VersionUpdate"}})
 
 
 def create_addon(self: Any) -> Any:
@@ -432,7 +446,7 @@ def _original(name: str) -> Callable[[Any], Any]:
 
 _MOTO: dict[str, Callable[[Any], Any]] = {"create_cluster": _original("create_cluster")}
 
-_EKS_WRAPPERS = (create_cluster, update_cluster_version)
+_EKS_WRAPPERS = (create_cluster, update_cluster_version, update_nodegroup_version)
 _EKS_OPERATIONS = (
     create_addon,
     describe_addon,

@@ -1,0 +1,188 @@
+"""boto3 against the local cloud, and what the declarations of resource types share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from localcloud.provider import Properties, ProviderError
+
+ACCOUNT_ID = "123456789012"
+CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+MISSING = ("NotFound", "NoSuch", "Unknown", "NonExistent", "404")
+
+
+@dataclass
+class Aws:
+    """Clients of one region; a client is made when it is first used."""
+
+    endpoint: str
+    region: str
+    clients: dict[str, Any] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes clients at run time
+        """The client of a service."""
+        if service not in self.clients:
+            import boto3
+            from botocore.config import Config
+
+            self.clients[service] = boto3.client(
+                service,
+                endpoint_url=self.endpoint,
+                region_name=self.region,
+                config=Config(retries={"max_attempts": 2}, s3={"addressing_style": "path"}, max_pool_connections=32),
+                **CREDENTIALS,
+            )
+        return self.clients[service]
+
+    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Call an operation; arguments that are None are left out. boto3's errors pass through."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        answer: dict[str, Any] = getattr(self.client(service), operation)(**given)
+        return answer
+
+    def find(self, service: str, operation: str, *path: str | int, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
+        """The value at a path of the answer; None where the resource, or the path, does not exist."""
+        from botocore.exceptions import ClientError
+
+        try:
+            value: Any = self.call(service, operation, **arguments)
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+        for key in path:
+            if isinstance(key, int):
+                value = value[key] if len(value) > key else None
+            else:
+                value = value.get(key)
+            if value is None:
+                return None
+        return value
+
+    def gone(self, service: str, operation: str, **arguments: Any) -> None:
+        """Call a deletion; what is gone already is no error."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self.call(service, operation, **arguments)
+        except ClientError as error:
+            if not is_missing(error):
+                raise
+
+    def arn(self, service: str, resource: str, *, region: str | None = None) -> str:
+        """The ARN of a resource of the local account."""
+        return f"arn:aws:{service}:{self.region if region is None else region}:{ACCOUNT_ID}:{resource}"
+
+
+def is_missing(error: Any) -> bool:  # noqa: ANN401 - botocore's ClientError
+    """Whether an error says that the resource does not exist."""
+    code = str(error.response["Error"]["Code"])
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return any(word in code for word in MISSING) or status == 404
+
+
+Create = Callable[[Aws, Properties], str]
+Read = Callable[[Aws, str], Properties | None]
+Update = Callable[[Aws, str, Properties, Properties], None]
+Delete = Callable[[Aws, str, Properties], None]
+Tag = Callable[[Aws, str, Mapping[str, str], list[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceType:
+    """One resource type of pulumi-aws: how it is created, read, changed and deleted through boto3.
+
+    ``read`` gives properties by pulumi-aws's names; ``carried`` are the inputs that are carried out (any other is
+    refused); ``replace_on`` those that force a replacement; ``unread`` those that the API does not give back.
+    """
+
+    token: str
+    carried: frozenset[str]
+    create: Create
+    read: Read
+    delete: Delete
+    update: Update | None = None
+    tag: Tag | None = None
+    replace_on: frozenset[str] = frozenset()
+    unread: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    named_by: str | None = None
+    delete_before_replace: bool = False
+    checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
+    served_by: str = "moto"
+
+
+def put_again(put: Create) -> Update:
+    """The update of what is always put as a whole."""
+
+    def update(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+        put(aws, new)
+
+    return update
+
+
+def words(text: str) -> frozenset[str]:
+    """`"a b c"` → the set of its words."""
+    return frozenset(text.split())
+
+
+def pascal(value: Any) -> Any:  # noqa: ANN401 - any property value
+    """pulumi-aws's names to those of the EC2 API: `volumeSize` → `VolumeSize`, through lists and objects."""
+    if isinstance(value, Mapping):
+        return {name[0].upper() + name[1:]: pascal(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [pascal(each) for each in value]
+    return value
+
+
+def camel(value: Any) -> Any:  # noqa: ANN401 - any property value
+    """The other way round."""
+    if isinstance(value, Mapping):
+        return {name[0].lower() + name[1:]: camel(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [camel(each) for each in value]
+    return value
+
+
+def from_tag_list(tags: Iterable[Mapping[str, str]] | None, key: str = "Key", value: str = "Value") -> dict[str, str]:
+    """`[{"Key": k, "Value": v}]` → `{k: v}`."""
+    return {each[key]: each[value] for each in tags or ()}
+
+
+def to_tag_list(tags: Mapping[str, str] | None, key: str = "Key", value: str = "Value") -> list[dict[str, str]]:
+    """`{k: v}` → `[{"Key": k, "Value": v}]`."""
+    return [{key: name, value: text} for name, text in (tags or {}).items()]
+
+
+def refuse(message: str) -> None:
+    """Raise an error for the user."""
+    raise ProviderError(message)
+
+
+def cidr(value: Any) -> str | None:  # noqa: ANN401 - any property value
+    """Why a value is no CIDR block; None when it is one."""
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(str(value))
+    except ValueError as error:
+        return f"expected a CIDR block such as 10.0.0.0/16: {error}"
+    return None
+
+
+def one_of(*allowed: str) -> Callable[[Any], str | None]:
+    """A check for an enumeration."""
+    return lambda value: None if value in allowed else f"expected one of {', '.join(allowed)}"
+
+
+def json_text(value: Any) -> str | None:  # noqa: ANN401 - any property value
+    """Why a value is no JSON document; None when it is one."""
+    import json
+
+    try:
+        json.loads(value)
+    except (TypeError, ValueError) as error:
+        return f"expected a JSON document: {error}"
+    return None

@@ -1,0 +1,369 @@
+"""`pulumi-resource-aws`: on a local stack it serves the local cloud, on any other it hands over to the official plugin."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import urllib.request
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources as package_files
+from typing import Any
+
+from localcloud import server
+from localcloud.aws.api import ACCOUNT_ID, Aws, ResourceType
+from localcloud.aws.resources import RESOURCE_TYPES
+from localcloud.official import official_version, serve_or_hand_over
+from localcloud.provider import (
+    Backend,
+    Change,
+    Failure,
+    Found,
+    Properties,
+    ProviderError,
+    Resource,
+    changes,
+)
+from localcloud.values import UNKNOWN, Unknown, has_unknown
+
+LOCAL_PROFILE = "fusion-local"
+EVERYWHERE = ("region", "tags", "tagsAll")
+
+
+def main() -> None:
+    """Run the plugin."""
+    serve_or_hand_over("aws", AwsBackend, is_local=lambda config: config.get("profile") == LOCAL_PROFILE)
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Inputs and outputs of the served types, as `tools/aws_schema.py` wrote them."""
+    parsed: dict[str, Any] = json.loads((package_files.files("localcloud.aws") / "schema.json").read_text())
+    return parsed
+
+
+class AwsBackend(Backend):
+    """AWS resources through boto3 against the local cloud's server."""
+
+    package = "aws"
+    version = official_version("pulumi-aws")
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self.endpoint = endpoint
+        self.region = "us-east-1"
+        self.default_tags: dict[str, str] = {}
+        self.ids_in_state: dict[str, set[str]] = {}
+        self.apis: dict[str, Aws] = {}
+        self.lock = threading.Lock()
+
+    def configure(self, variables: Properties) -> None:
+        """Take region and default tags; objects may come as JSON text."""
+        self.region = str(variables.get("region") or self.region)
+        given = variables.get("defaultTags") or {}
+        parsed = json.loads(given) if isinstance(given, str) else given
+        self.default_tags = dict(parsed.get("tags") or {})
+        if self.endpoint is None:
+            self.endpoint = server.ensure()
+
+    def check(
+        self, resource: Resource, old: Properties, new: Properties, seed: bytes
+    ) -> tuple[Properties, list[Failure]]:
+        """Names, types, ranges and enumerations; then defaults, the automatic name and the joined tags."""
+        kind = _kind(resource.type)
+        failures = [*_check_names(kind, new), *_check_types(kind, new)]
+        for name, check in kind.checks.items():
+            if name in new and not has_unknown(new[name]) and (reason := check(new[name])):
+                failures.append(Failure(name, f"{new[name]}: {reason}" if _is_short(new[name]) else reason))
+        inputs = {**kind.defaults, **new}
+        if kind.named_by and not inputs.get(kind.named_by):
+            inputs[kind.named_by] = old.get(kind.named_by) or _automatic_name(resource.name, seed)
+        if "tags" in kind.carried:
+            tags = inputs.get("tags") or {}
+            inputs["tagsAll"] = UNKNOWN if isinstance(tags, Unknown) else {**self.default_tags, **tags}
+        return inputs, failures
+
+    def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
+        """Update, or replace where the real provider would."""
+        kind = _kind(resource.type)
+        change = changes(old, new, kind.replace_on | {"region"})
+        if "tagsAll" in change.changed and "tags" in kind.replace_on:
+            change = Change(change.changed, [*change.replaced_by, "tagsAll"])
+        # A name that stays can't be held twice, so the old resource has to go first.
+        same_name = kind.named_by is not None and old.get(kind.named_by) == new.get(kind.named_by)
+        first = bool(change.replaced_by) and (kind.delete_before_replace or same_name)
+        return Change(change.changed, change.replaced_by, first)
+
+    def create(self, resource: Resource, inputs: Properties, preview: bool) -> tuple[str, Properties]:
+        """Create it; what an interrupted update left of the same resource is removed first."""
+        kind = _kind(resource.type)
+        if preview:
+            return "", _preview(kind, inputs)
+        self._remove_orphans(resource, kind)
+        aws = self._aws(inputs)
+        with _sentence(resource):
+            id = kind.create(aws, inputs)
+        self._remember(resource, id)
+        return id, self._outputs(resource, kind, aws, id, inputs)
+
+    def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
+        """Refresh (inputs given) or import (none)."""
+        kind = _kind(resource.type)
+        with _sentence(resource):
+            found = kind.read(self._aws(inputs), id)
+        if found is None:
+            return None
+        found = _without_none(found)
+        if not inputs:
+            inputs = self._imported(kind, found)
+        else:
+            inputs = {name: _drifted(value, found, name) for name, value in inputs.items()}
+            if "tagsAll" in found and "tags" in kind.carried:
+                added = {key: value for key, value in found["tagsAll"].items() if key not in self.default_tags}
+                own = {key: found["tagsAll"].get(key, value) for key, value in self.default_tags.items()}
+                inputs["tagsAll"] = found["tagsAll"]
+                inputs["tags"] = added | {key: value for key, value in own.items() if self.default_tags[key] != value}
+                if not inputs["tags"]:
+                    del inputs["tags"]
+        return Found(id, inputs, self._merged(kind, found, inputs))
+
+    def update(self, resource: Resource, id: str, old: Properties, new: Properties, preview: bool) -> Properties:
+        """Change it in place."""
+        kind = _kind(resource.type)
+        if preview:
+            return _preview(kind, new) if has_unknown(new) else {**_preview(kind, new), **new}
+        aws = self._aws(new)
+        with _sentence(resource):
+            if kind.update:
+                kind.update(aws, id, old, new)
+            before, after = old.get("tagsAll") or {}, new.get("tagsAll") or {}
+            if kind.tag and before != after:
+                kind.tag(aws, id, after, sorted(before.keys() - after.keys()))
+        return self._outputs(resource, kind, aws, id, new)
+
+    def delete(self, resource: Resource, id: str, inputs: Properties) -> None:
+        """Delete it, and forget that it was created."""
+        with _sentence(resource):
+            _kind(resource.type).delete(self._aws(inputs), id, inputs)
+        self._ledger("DELETE", {"urn": resource.urn, "id": id})
+
+    def invoke(self, token: str, args: Properties) -> Properties:
+        """The functions that programs ask for account, region, partition and zones."""
+        region = str(args.get("region") or self.region)
+        match token:
+            case "aws:index/getCallerIdentity:getCallerIdentity":
+                arn = f"arn:aws:iam::{ACCOUNT_ID}:user/local"
+                return {"accountId": ACCOUNT_ID, "arn": arn, "id": ACCOUNT_ID, "userId": "AIDALOCAL"}
+            case "aws:index/getRegion:getRegion":
+                return {"id": region, "name": region, "region": region, "description": region}
+            case "aws:index/getPartition:getPartition":
+                return {
+                    "id": "aws",
+                    "partition": "aws",
+                    "dnsSuffix": "amazonaws.com",
+                    "reverseDnsPrefix": "com.amazonaws",
+                }
+            case "aws:index/getAvailabilityZones:getAvailabilityZones":
+                zones = self._aws({"region": region}).call("ec2", "describe_availability_zones")["AvailabilityZones"]
+                names = [zone["ZoneName"] for zone in zones]
+                return {"id": region, "names": names, "zoneIds": [zone["ZoneId"] for zone in zones], "region": region}
+        raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
+
+    def known(self, resource: Resource, id: str) -> None:
+        """Remember that the state has this id: it is no leftover."""
+        with self.lock:
+            self.ids_in_state.setdefault(resource.urn, set()).add(id)
+
+    def _aws(self, inputs: Properties) -> Aws:
+        region = str(inputs.get("region") or self.region)
+        with self.lock:
+            if region not in self.apis:
+                assert self.endpoint is not None
+                self.apis[region] = Aws(self.endpoint, region)
+            return self.apis[region]
+
+    def _outputs(self, resource: Resource, kind: ResourceType, aws: Aws, id: str, inputs: Properties) -> Properties:
+        with _sentence(resource):
+            found = kind.read(aws, id)
+        if found is None:
+            raise ProviderError(f"{resource.name} ({resource.type}): created as {id}, but AWS does not show it")
+        return self._merged(kind, _without_none(found), inputs)
+
+    def _merged(self, kind: ResourceType, found: Properties, inputs: Properties) -> Properties:
+        """What AWS says, what it does not give back, and the region that every resource of pulumi-aws has."""
+        kept = {name: value for name, value in inputs.items() if name in kind.unread or name == "tags"}
+        return {"region": inputs.get("region") or self.region, **found, **kept}
+
+    def _imported(self, kind: ResourceType, found: Properties) -> Properties:
+        inputs = {name: value for name, value in found.items() if name in kind.carried and value not in ([], {}, "")}
+        inputs = {**{name: value for name, value in kind.defaults.items() if name in kind.carried}, **inputs}
+        if "tags" in kind.carried:
+            inputs["tagsAll"] = found.get("tagsAll") or {}
+            tags = {key: value for key, value in inputs["tagsAll"].items() if self.default_tags.get(key) != value}
+            inputs |= {"tags": tags} if tags else {}
+        return inputs
+
+    def _remember(self, resource: Resource, id: str) -> None:
+        self.known(resource, id)
+        self._ledger("PUT", {"urn": resource.urn, "id": id})
+
+    def _remove_orphans(self, resource: Resource, kind: ResourceType) -> None:
+        """Delete what was created for this URN and never reached the state: the engine was killed in between."""
+        for id in set(self._ledger("GET").get(resource.urn, ())) - self.ids_in_state.get(resource.urn, set()):
+            self.delete(resource, id, {"forceDestroy": True, "forceDelete": True})
+
+    def _ledger(self, method: str, entry: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+        body = None if entry is None else json.dumps(entry).encode()
+        request = urllib.request.Request(f"{self.endpoint}{server.LEDGER_PATH}", data=body, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            parsed: dict[str, list[str]] = json.load(answer)
+            return parsed
+
+
+def _kind(token: str) -> ResourceType:
+    kind = RESOURCE_TYPES.get(token)
+    if kind is None:
+        raise ProviderError(
+            f"{token}: the local cloud does not serve this type; docs/local-cloud.md lists those that it does"
+        )
+    return kind
+
+
+def _check_names(kind: ResourceType, new: Properties) -> list[Failure]:
+    declared = schema()["resources"][kind.token]
+    failures = [
+        Failure(name, f"required, and not set on {kind.token}")
+        for name in declared["required"]
+        if new.get(name) is None
+    ]
+    for name in new:
+        if name not in declared["inputs"] and name not in EVERYWHERE:
+            failures.append(Failure(name, f"{kind.token} has no such input"))
+        elif name not in kind.carried and name not in EVERYWHERE:
+            failures.append(Failure(name, f"the local cloud does not carry this input of {kind.token} out"))
+    return failures
+
+
+def _check_types(kind: ResourceType, new: Properties) -> list[Failure]:
+    inputs = schema()["resources"][kind.token]["inputs"]
+    return [
+        Failure(path, reason)
+        for name, value in new.items()
+        if name in inputs
+        for path, reason in _type_problems(name, value, inputs[name])
+    ]
+
+
+SCALAR_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+}
+
+
+def _type_problems(path: str, value: Any, expected: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - any property value
+    """Where a value is not of its type in pulumi-aws's schema, with its path."""
+    if value is None or isinstance(value, Unknown) or expected == "any":
+        return []
+    if isinstance(expected, list):
+        return _container_problems(path, value, expected)
+    if expected.startswith("#"):
+        return _object_problems(path, value, expected.removeprefix("#"))
+    allowed = SCALAR_TYPES[expected]
+    fits = isinstance(value, allowed) and not (isinstance(value, bool) and expected != "boolean")
+    return [] if fits else [(path, f"{value!r}: expected {expected}")]
+
+
+def _container_problems(path: str, value: Any, expected: Sequence[Any]) -> list[tuple[str, str]]:  # noqa: ANN401
+    kind, inner = expected
+    if kind == "list" and isinstance(value, list):
+        return [
+            problem for index, each in enumerate(value) for problem in _type_problems(f"{path}[{index}]", each, inner)
+        ]
+    if kind == "map" and isinstance(value, Mapping):
+        return [problem for key, each in value.items() for problem in _type_problems(f"{path}.{key}", each, inner)]
+    return [(path, f"{value!r}: expected a {kind}")]
+
+
+def _object_problems(path: str, value: Any, name: str) -> list[tuple[str, str]]:  # noqa: ANN401 - any property value
+    if not isinstance(value, Mapping):
+        return [(path, f"{value!r}: expected an object")]
+    declared = schema()["objects"][name]
+    problems = [(f"{path}.{key}", "required, and not set") for key in declared["required"] if value.get(key) is None]
+    for key, each in value.items():
+        if key not in declared["properties"]:
+            problems.append((f"{path}.{key}", "no such field"))
+        else:
+            problems += _type_problems(f"{path}.{key}", each, declared["properties"][key])
+    return problems
+
+
+def _is_short(value: Any) -> bool:  # noqa: ANN401 - any property value
+    return isinstance(value, str | int | float) and len(str(value)) < 80
+
+
+def _automatic_name(name: str, seed: bytes) -> str:
+    """pulumi-aws's automatic names: the resource's name and seven hexadecimal digits."""
+    return f"{name}-{seed.hex()[:7] if seed else secrets.token_hex(4)[:7]}"
+
+
+def _preview(kind: ResourceType, inputs: Properties) -> Properties:
+    """Outputs that are not inputs are not known before the update."""
+    outputs = schema()["resources"][kind.token]["outputs"]
+    return {name: inputs.get(name, UNKNOWN) for name in outputs} | inputs
+
+
+def _without_none(found: Properties) -> Properties:
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _drifted(value: Any, found: Properties, name: str) -> Any:  # noqa: ANN401 - any property value
+    """The declared value as long as AWS's own agrees with it, else AWS's."""
+    return value if name not in found or _agrees(found[name], value) else found[name]
+
+
+def _agrees(found: Any, declared: Any) -> bool:  # noqa: ANN401 - any property value
+    """Whether what AWS says contains what was declared; texts that are JSON are compared as JSON."""
+    if isinstance(declared, Mapping) and isinstance(found, Mapping):
+        return all(key in found and _agrees(found[key], value) for key, value in declared.items())
+    if isinstance(declared, list) and isinstance(found, list):
+        if all(isinstance(each, str | int) for each in (*declared, *found)):
+            return sorted(map(str, declared)) == sorted(map(str, found))
+        return len(declared) == len(found) and all(map(_agrees, found, declared))
+    if isinstance(declared, str) and isinstance(found, str) and declared.startswith("{"):
+        return bool(_parsed(declared) == _parsed(found))
+    return str(found).lower() == str(declared).lower()
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class _sentence:  # noqa: N801 - reads as a word where it is used
+    """Turns boto3's errors into one sentence that names the resource."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, ProviderError) or not isinstance(error, Exception):
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        what = f"{self.resource.name} ({self.resource.type})"
+        if isinstance(error, ClientError):
+            detail = error.response["Error"]
+            raise ProviderError(f"{what}: {error.operation_name}: {detail['Code']}: {detail['Message']}") from None
+        if isinstance(error, BotoCoreError):
+            raise ProviderError(f"{what}: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,893 @@
+"""EC2: networks, endpoints, launch templates, placement, instances and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from localcloud.aws.api import (
+    ACCOUNT_ID,
+    Aws,
+    ResourceType,
+    camel,
+    cidr,
+    from_tag_list,
+    one_of,
+    pascal,
+    to_tag_list,
+    words,
+)
+from localcloud.provider import Properties
+
+
+def tag(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+    """Tags of any EC2 resource, by its id."""
+    if tags:
+        aws.call("ec2", "create_tags", Resources=[id], Tags=to_tag_list(tags))
+    if removed:
+        aws.call("ec2", "delete_tags", Resources=[id], Tags=[{"Key": key} for key in removed])
+
+
+def _specification(kind: str, inputs: Properties) -> list[dict[str, Any]] | None:
+    tags = inputs.get("tagsAll") or inputs.get("tags")
+    return [{"ResourceType": kind, "Tags": to_tag_list(tags)}] if tags else None
+
+
+def _create_vpc(aws: Aws, inputs: Properties) -> str:
+    vpc = aws.call(
+        "ec2",
+        "create_vpc",
+        CidrBlock=inputs["cidrBlock"],
+        InstanceTenancy=inputs["instanceTenancy"],
+        TagSpecifications=_specification("vpc", inputs),
+    )["Vpc"]
+    _update_vpc(aws, vpc["VpcId"], {}, inputs)
+    return str(vpc["VpcId"])
+
+
+VPC_ATTRIBUTES = {"enableDnsSupport": "EnableDnsSupport", "enableDnsHostnames": "EnableDnsHostnames"}
+
+
+def _update_vpc(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    for name, attribute in VPC_ATTRIBUTES.items():
+        if old.get(name) != new[name]:
+            aws.call("ec2", "modify_vpc_attribute", VpcId=id, **{attribute: {"Value": new[name]}})
+
+
+def _read_vpc(aws: Aws, id: str) -> Properties | None:
+    vpc = aws.find("ec2", "describe_vpcs", "Vpcs", 0, VpcIds=[id])
+    if vpc is None:
+        return None
+    attributes = {
+        name: aws.call("ec2", "describe_vpc_attribute", VpcId=id, Attribute=attribute[0].lower() + attribute[1:])[
+            attribute
+        ]["Value"]
+        for name, attribute in VPC_ATTRIBUTES.items()
+    }
+    of_vpc = [{"Name": "vpc-id", "Values": [id]}]
+    group = aws.find(
+        "ec2",
+        "describe_security_groups",
+        "SecurityGroups",
+        0,
+        Filters=[*of_vpc, {"Name": "group-name", "Values": ["default"]}],
+    )
+    table = aws.find(
+        "ec2",
+        "describe_route_tables",
+        "RouteTables",
+        0,
+        Filters=[*of_vpc, {"Name": "association.main", "Values": ["true"]}],
+    )
+    table_id = table and table["RouteTableId"]
+    return {
+        "arn": aws.arn("ec2", f"vpc/{id}"),
+        "cidrBlock": vpc["CidrBlock"],
+        "instanceTenancy": vpc.get("InstanceTenancy", "default"),
+        "ownerId": ACCOUNT_ID,
+        "defaultSecurityGroupId": group and group["GroupId"],
+        "defaultRouteTableId": table_id,
+        "mainRouteTableId": table_id,
+        "dhcpOptionsId": vpc.get("DhcpOptionsId"),
+        "tagsAll": from_tag_list(vpc.get("Tags")),
+        **attributes,
+    }
+
+
+def _delete_by(operation: str, argument: str, aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("ec2", operation, **{argument: id})
+
+
+def _create_subnet(aws: Aws, inputs: Properties) -> str:
+    subnet = aws.call(
+        "ec2",
+        "create_subnet",
+        VpcId=inputs["vpcId"],
+        CidrBlock=inputs["cidrBlock"],
+        AvailabilityZone=inputs.get("availabilityZone"),
+        TagSpecifications=_specification("subnet", inputs),
+    )["Subnet"]
+    _update_subnet(aws, subnet["SubnetId"], {"mapPublicIpOnLaunch": False}, inputs)
+    return str(subnet["SubnetId"])
+
+
+def _update_subnet(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if old.get("mapPublicIpOnLaunch") != new["mapPublicIpOnLaunch"]:
+        value = {"Value": new["mapPublicIpOnLaunch"]}
+        aws.call("ec2", "modify_subnet_attribute", SubnetId=id, MapPublicIpOnLaunch=value)
+
+
+def _read_subnet(aws: Aws, id: str) -> Properties | None:
+    subnet = aws.find("ec2", "describe_subnets", "Subnets", 0, SubnetIds=[id])
+    return subnet and {
+        "arn": aws.arn("ec2", f"subnet/{id}"),
+        "vpcId": subnet["VpcId"],
+        "cidrBlock": subnet["CidrBlock"],
+        "availabilityZone": subnet["AvailabilityZone"],
+        "availabilityZoneId": subnet.get("AvailabilityZoneId"),
+        "mapPublicIpOnLaunch": subnet["MapPublicIpOnLaunch"],
+        "ownerId": ACCOUNT_ID,
+        "tagsAll": from_tag_list(subnet.get("Tags")),
+    }
+
+
+def _create_gateway(aws: Aws, inputs: Properties) -> str:
+    specification = _specification("internet-gateway", inputs)
+    gateway = aws.call("ec2", "create_internet_gateway", TagSpecifications=specification)["InternetGateway"]
+    id = str(gateway["InternetGatewayId"])
+    if inputs.get("vpcId"):
+        aws.call("ec2", "attach_internet_gateway", InternetGatewayId=id, VpcId=inputs["vpcId"])
+    return id
+
+
+def _read_gateway(aws: Aws, id: str) -> Properties | None:
+    gateway = aws.find("ec2", "describe_internet_gateways", "InternetGateways", 0, InternetGatewayIds=[id])
+    return gateway and {
+        "arn": aws.arn("ec2", f"internet-gateway/{id}"),
+        "ownerId": ACCOUNT_ID,
+        "vpcId": (gateway["Attachments"] or [{}])[0].get("VpcId"),
+        "tagsAll": from_tag_list(gateway.get("Tags")),
+    }
+
+
+def _delete_gateway(aws: Aws, id: str, inputs: Properties) -> None:
+    found = _read_gateway(aws, id)
+    if found and found["vpcId"]:
+        aws.gone("ec2", "detach_internet_gateway", InternetGatewayId=id, VpcId=found["vpcId"])
+    aws.gone("ec2", "delete_internet_gateway", InternetGatewayId=id)
+
+
+def _create_eip(aws: Aws, inputs: Properties) -> str:
+    specification = _specification("elastic-ip", inputs)
+    answer = aws.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=specification)
+    return str(answer["AllocationId"])
+
+
+def _read_eip(aws: Aws, id: str) -> Properties | None:
+    address = aws.find("ec2", "describe_addresses", "Addresses", 0, AllocationIds=[id])
+    return address and {
+        "arn": aws.arn("ec2", f"elastic-ip/{id}"),
+        "allocationId": id,
+        "associationId": address.get("AssociationId"),
+        "domain": address.get("Domain", "vpc"),
+        "publicIp": address["PublicIp"],
+        "privateIp": address.get("PrivateIpAddress"),
+        "tagsAll": from_tag_list(address.get("Tags")),
+    }
+
+
+def _create_nat(aws: Aws, inputs: Properties) -> str:
+    gateway = aws.call(
+        "ec2",
+        "create_nat_gateway",
+        SubnetId=inputs["subnetId"],
+        AllocationId=inputs.get("allocationId"),
+        ConnectivityType=inputs["connectivityType"],
+        TagSpecifications=_specification("natgateway", inputs),
+    )
+    return str(gateway["NatGateway"]["NatGatewayId"])
+
+
+def _read_nat(aws: Aws, id: str) -> Properties | None:
+    gateway = aws.find("ec2", "describe_nat_gateways", "NatGateways", 0, NatGatewayIds=[id])
+    if gateway is None or gateway["State"] in ("deleted", "deleting"):
+        return None
+    address = (gateway.get("NatGatewayAddresses") or [{}])[0]
+    return {
+        "subnetId": gateway["SubnetId"],
+        "connectivityType": gateway.get("ConnectivityType", "public"),
+        "allocationId": address.get("AllocationId"),
+        "publicIp": address.get("PublicIp"),
+        "privateIp": address.get("PrivateIp"),
+        "networkInterfaceId": address.get("NetworkInterfaceId"),
+        "tagsAll": from_tag_list(gateway.get("Tags")),
+    }
+
+
+def _create_table(aws: Aws, inputs: Properties) -> str:
+    specification = _specification("route-table", inputs)
+    answer = aws.call("ec2", "create_route_table", VpcId=inputs["vpcId"], TagSpecifications=specification)
+    return str(answer["RouteTable"]["RouteTableId"])
+
+
+def _read_table(aws: Aws, id: str) -> Properties | None:
+    table = aws.find("ec2", "describe_route_tables", "RouteTables", 0, RouteTableIds=[id])
+    return table and {
+        "arn": aws.arn("ec2", f"route-table/{id}"),
+        "ownerId": ACCOUNT_ID,
+        "vpcId": table["VpcId"],
+        "tagsAll": from_tag_list(table.get("Tags")),
+    }
+
+
+ROUTE_TARGETS = {"gatewayId": "GatewayId", "natGatewayId": "NatGatewayId", "vpcEndpointId": "VpcEndpointId"}
+
+
+def _create_route(aws: Aws, inputs: Properties) -> str:
+    _route("create_route", aws, inputs)
+    return f"{inputs['routeTableId']}_{inputs['destinationCidrBlock']}"
+
+
+def _route(operation: str, aws: Aws, inputs: Properties) -> None:
+    targets = {api: inputs[name] for name, api in ROUTE_TARGETS.items() if inputs.get(name)}
+    table, destination = inputs["routeTableId"], inputs["destinationCidrBlock"]
+    aws.call("ec2", operation, RouteTableId=table, DestinationCidrBlock=destination, **targets)
+
+
+def _read_route(aws: Aws, id: str) -> Properties | None:
+    table, _, destination = id.partition("_")
+    routes = aws.find("ec2", "describe_route_tables", "RouteTables", 0, "Routes", RouteTableIds=[table]) or []
+    route = next((each for each in routes if each.get("DestinationCidrBlock") == destination), None)
+    return route and {
+        "routeTableId": table,
+        "destinationCidrBlock": destination,
+        "state": route.get("State"),
+        "origin": route.get("Origin"),
+        **{name: route[api] for name, api in ROUTE_TARGETS.items() if route.get(api)},
+    }
+
+
+def _delete_route(aws: Aws, id: str, inputs: Properties) -> None:
+    table, _, destination = id.partition("_")
+    aws.gone("ec2", "delete_route", RouteTableId=table, DestinationCidrBlock=destination)
+
+
+def _create_association(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2", "associate_route_table", RouteTableId=inputs["routeTableId"], SubnetId=inputs.get("subnetId")
+    )
+    return str(answer["AssociationId"])
+
+
+def _read_association(aws: Aws, id: str) -> Properties | None:
+    filters = [{"Name": "association.route-table-association-id", "Values": [id]}]
+    table = aws.find("ec2", "describe_route_tables", "RouteTables", 0, Filters=filters)
+    found = [each for each in (table or {}).get("Associations", []) if each["RouteTableAssociationId"] == id]
+    return {"routeTableId": table["RouteTableId"], "subnetId": found[0].get("SubnetId")} if found else None
+
+
+def _create_group(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2",
+        "create_security_group",
+        GroupName=inputs["name"],
+        Description=inputs["description"],
+        VpcId=inputs.get("vpcId"),
+        TagSpecifications=_specification("security-group", inputs),
+    )
+    # The real provider removes the rule that lets everything out, which EC2 adds by itself.
+    _close(aws, str(answer["GroupId"]))
+    return str(answer["GroupId"])
+
+
+def _close(aws: Aws, id: str) -> None:
+    group = aws.find("ec2", "describe_security_groups", "SecurityGroups", 0, GroupIds=[id])
+    if group["IpPermissionsEgress"]:
+        aws.call("ec2", "revoke_security_group_egress", GroupId=id, IpPermissions=group["IpPermissionsEgress"])
+    if group["IpPermissions"]:
+        aws.call("ec2", "revoke_security_group_ingress", GroupId=id, IpPermissions=group["IpPermissions"])
+
+
+def _read_group(aws: Aws, id: str) -> Properties | None:
+    group = aws.find("ec2", "describe_security_groups", "SecurityGroups", 0, GroupIds=[id])
+    return group and {
+        "arn": aws.arn("ec2", f"security-group/{id}"),
+        "name": group["GroupName"],
+        "description": group["Description"],
+        "vpcId": group.get("VpcId"),
+        "ownerId": ACCOUNT_ID,
+        "tagsAll": from_tag_list(group.get("Tags")),
+    }
+
+
+def _adopt_default_group(aws: Aws, inputs: Properties) -> str:
+    filters = [{"Name": "vpc-id", "Values": [inputs["vpcId"]]}, {"Name": "group-name", "Values": ["default"]}]
+    id = str(aws.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"][0]["GroupId"])
+    _close(aws, id)
+    tag(aws, id, inputs.get("tagsAll") or {}, [])
+    return id
+
+
+def _leave(aws: Aws, id: str, inputs: Properties) -> None:
+    """The default group of a VPC can't be deleted; it goes with its VPC."""
+
+
+def _create_rule(direction: str, aws: Aws, inputs: Properties) -> str:
+    permission: dict[str, Any] = {"IpProtocol": inputs["ipProtocol"]}
+    permission |= {
+        api: inputs[name] for name, api in (("fromPort", "FromPort"), ("toPort", "ToPort")) if name in inputs
+    }
+    described = {"Description": inputs["description"]} if inputs.get("description") else {}
+    if cidr_block := inputs.get("cidrIpv4"):
+        permission["IpRanges"] = [{"CidrIp": cidr_block, **described}]
+    if group := inputs.get("referencedSecurityGroupId"):
+        permission["UserIdGroupPairs"] = [{"GroupId": group, **described}]
+    answer = aws.call(
+        "ec2",
+        f"authorize_security_group_{direction}",
+        GroupId=inputs["securityGroupId"],
+        IpPermissions=[permission],
+        TagSpecifications=_specification("security-group-rule", inputs),
+    )
+    return str(answer["SecurityGroupRules"][0]["SecurityGroupRuleId"])
+
+
+def _read_rule(aws: Aws, id: str) -> Properties | None:
+    rule = aws.find("ec2", "describe_security_group_rules", "SecurityGroupRules", 0, SecurityGroupRuleIds=[id])
+    return rule and {
+        "arn": aws.arn("ec2", f"security-group-rule/{id}"),
+        "securityGroupId": rule["GroupId"],
+        "securityGroupRuleId": id,
+        "ipProtocol": rule["IpProtocol"],
+        "fromPort": rule.get("FromPort"),
+        "toPort": rule.get("ToPort"),
+        "cidrIpv4": rule.get("CidrIpv4"),
+        "description": rule.get("Description") or None,
+        "referencedSecurityGroupId": (rule.get("ReferencedGroupInfo") or {}).get("GroupId"),
+        "tagsAll": from_tag_list(rule.get("Tags")),
+    }
+
+
+def _delete_rule(direction: str, aws: Aws, id: str, inputs: Properties) -> None:
+    rule = _read_rule(aws, id)
+    if rule:
+        group = rule["securityGroupId"]
+        aws.gone("ec2", f"revoke_security_group_{direction}", GroupId=group, SecurityGroupRuleIds=[id])
+
+
+def _rule_type(direction: str) -> ResourceType:
+    return ResourceType(
+        token=f"aws:vpc/securityGroup{direction.title()}Rule:SecurityGroup{direction.title()}Rule",
+        carried=words("securityGroupId ipProtocol fromPort toPort cidrIpv4 description referencedSecurityGroupId tags"),
+        replace_on=words("securityGroupId ipProtocol fromPort toPort cidrIpv4 description referencedSecurityGroupId"),
+        create=partial(_create_rule, direction),
+        read=_read_rule,
+        delete=partial(_delete_rule, direction),
+        tag=tag,
+        checks={"cidrIpv4": cidr},
+    )
+
+
+def _create_endpoint(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2",
+        "create_vpc_endpoint",
+        VpcId=inputs["vpcId"],
+        ServiceName=inputs["serviceName"],
+        VpcEndpointType=inputs["vpcEndpointType"],
+        RouteTableIds=inputs.get("routeTableIds"),
+        SubnetIds=inputs.get("subnetIds"),
+        SecurityGroupIds=inputs.get("securityGroupIds"),
+        PrivateDnsEnabled=inputs.get("privateDnsEnabled"),
+        PolicyDocument=inputs.get("policy"),
+        TagSpecifications=_specification("vpc-endpoint", inputs),
+    )
+    return str(answer["VpcEndpoint"]["VpcEndpointId"])
+
+
+def _read_endpoint(aws: Aws, id: str) -> Properties | None:
+    endpoint = aws.find("ec2", "describe_vpc_endpoints", "VpcEndpoints", 0, VpcEndpointIds=[id])
+    if endpoint is None or endpoint.get("State") == "deleted":
+        return None
+    return {
+        "arn": aws.arn("ec2", f"vpc-endpoint/{id}"),
+        "vpcId": endpoint["VpcId"],
+        "serviceName": endpoint["ServiceName"],
+        "vpcEndpointType": endpoint["VpcEndpointType"],
+        "routeTableIds": endpoint.get("RouteTableIds", []),
+        "subnetIds": endpoint.get("SubnetIds", []),
+        "securityGroupIds": [group["GroupId"] for group in endpoint.get("Groups", [])],
+        "privateDnsEnabled": endpoint.get("PrivateDnsEnabled", False),
+        "policy": endpoint.get("PolicyDocument"),
+        "state": endpoint.get("State", "available"),
+        "ownerId": ACCOUNT_ID,
+        "tagsAll": from_tag_list(endpoint.get("Tags")),
+    }
+
+
+ENDPOINT_LISTS = {"routeTableIds": "RouteTableIds", "subnetIds": "SubnetIds", "securityGroupIds": "SecurityGroupIds"}
+
+
+def _update_endpoint(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    changes: dict[str, Any] = {}
+    for name, api in ENDPOINT_LISTS.items():
+        before, after = set(old.get(name) or ()), set(new.get(name) or ())
+        changes[f"Add{api}"] = sorted(after - before) or None
+        changes[f"Remove{api}"] = sorted(before - after) or None
+    if any(changes.values()) or old.get("policy") != new.get("policy"):
+        aws.call("ec2", "modify_vpc_endpoint", VpcEndpointId=id, PolicyDocument=new.get("policy"), **changes)
+
+
+def _delete_endpoint(aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("ec2", "delete_vpc_endpoints", VpcEndpointIds=[id])
+
+
+def _create_flow_log(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2",
+        "create_flow_logs",
+        ResourceIds=[inputs["vpcId"]],
+        ResourceType="VPC",
+        TrafficType=inputs["trafficType"],
+        LogDestinationType=inputs["logDestinationType"],
+        LogDestination=inputs.get("logDestination"),
+        DeliverLogsPermissionArn=inputs.get("iamRoleArn"),
+        MaxAggregationInterval=inputs["maxAggregationInterval"],
+        TagSpecifications=_specification("vpc-flow-log", inputs),
+    )
+    if failed := answer.get("Unsuccessful"):
+        raise RuntimeError(failed[0]["Error"]["Message"])
+    return str(answer["FlowLogIds"][0])
+
+
+def _read_flow_log(aws: Aws, id: str) -> Properties | None:
+    log = aws.find("ec2", "describe_flow_logs", "FlowLogs", 0, FlowLogIds=[id])
+    return log and {
+        "arn": aws.arn("ec2", f"vpc-flow-log/{id}"),
+        "vpcId": log["ResourceId"],
+        "trafficType": log["TrafficType"],
+        "logDestinationType": log["LogDestinationType"],
+        "logDestination": log.get("LogDestination"),
+        "iamRoleArn": log.get("DeliverLogsPermissionArn"),
+        "maxAggregationInterval": int(log.get("MaxAggregationInterval", 600)),
+        "tagsAll": from_tag_list(log.get("Tags")),
+    }
+
+
+def _delete_flow_log(aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("ec2", "delete_flow_logs", FlowLogIds=[id])
+
+
+TEMPLATE_DATA = {
+    "blockDeviceMappings": "BlockDeviceMappings",
+    "ebsOptimized": "EbsOptimized",
+    "imageId": "ImageId",
+    "instanceType": "InstanceType",
+    "keyName": "KeyName",
+    "metadataOptions": "MetadataOptions",
+    "monitoring": "Monitoring",
+    "networkInterfaces": "NetworkInterfaces",
+    "placement": "Placement",
+    "tagSpecifications": "TagSpecifications",
+    "userData": "UserData",
+    "vpcSecurityGroupIds": "SecurityGroupIds",
+}
+INTERFACE_FIELDS = {"SecurityGroups": "Groups", "Ipv4AddressCount": "SecondaryPrivateIpAddressCount"}
+
+
+def _template_data(inputs: Properties) -> dict[str, Any]:
+    data = {api: _typed(pascal(inputs[name])) for name, api in TEMPLATE_DATA.items() if inputs.get(name) is not None}
+    if "NetworkInterfaces" in data:
+        data["NetworkInterfaces"] = [
+            {INTERFACE_FIELDS.get(key, key): value for key, value in each.items()} for each in data["NetworkInterfaces"]
+        ]
+    if "TagSpecifications" in data:
+        data["TagSpecifications"] = [
+            {"ResourceType": each["resourceType"], "Tags": to_tag_list(each.get("tags"))}
+            for each in inputs["tagSpecifications"]
+        ]
+    if market := inputs.get("instanceMarketOptions"):
+        data["InstanceMarketOptions"] = {"MarketType": market["marketType"]}
+    if reservation := inputs.get("capacityReservationSpecification"):
+        data["CapacityReservationSpecification"] = pascal(reservation)
+    return data
+
+
+def _typed(value: Any) -> Any:  # noqa: ANN401 - any property value
+    """pulumi-aws writes some booleans of launch templates as text."""
+    if isinstance(value, Mapping):
+        return {name: _typed(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_typed(each) for each in value]
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _create_template(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2",
+        "create_launch_template",
+        LaunchTemplateName=inputs["name"],
+        VersionDescription=inputs.get("description"),
+        LaunchTemplateData=_template_data(inputs),
+        TagSpecifications=_specification("launch-template", inputs),
+    )
+    return str(answer["LaunchTemplate"]["LaunchTemplateId"])
+
+
+def _update_template(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if _template_data(old) == _template_data(new) and old.get("description") == new.get("description"):
+        return
+    version = aws.call(
+        "ec2",
+        "create_launch_template_version",
+        LaunchTemplateId=id,
+        VersionDescription=new.get("description"),
+        LaunchTemplateData=_template_data(new),
+    )["LaunchTemplateVersion"]["VersionNumber"]
+    if new.get("updateDefaultVersion"):
+        aws.call("ec2", "modify_launch_template", LaunchTemplateId=id, DefaultVersion=str(version))
+
+
+def _read_template(aws: Aws, id: str) -> Properties | None:
+    template = aws.find("ec2", "describe_launch_templates", "LaunchTemplates", 0, LaunchTemplateIds=[id])
+    if template is None:
+        return None
+    version = aws.call("ec2", "describe_launch_template_versions", LaunchTemplateId=id, Versions=["$Latest"])
+    latest = version["LaunchTemplateVersions"][0]
+    data = latest["LaunchTemplateData"]
+    interfaces = {api: name for name, api in INTERFACE_FIELDS.items()}
+    found = {name: camel(data[api]) for name, api in TEMPLATE_DATA.items() if api in data}
+    if "NetworkInterfaces" in data:
+        found["networkInterfaces"] = camel(
+            [{interfaces.get(key, key): value for key, value in each.items()} for each in data["NetworkInterfaces"]]
+        )
+    if "TagSpecifications" in data:
+        found["tagSpecifications"] = [
+            {"resourceType": each["ResourceType"], "tags": from_tag_list(each["Tags"])}
+            for each in data["TagSpecifications"]
+        ]
+    for name, api in (
+        ("instanceMarketOptions", "InstanceMarketOptions"),
+        ("capacityReservationSpecification", "CapacityReservationSpecification"),
+    ):
+        if api in data:
+            found[name] = camel(data[api])
+    return found | {
+        "arn": aws.arn("ec2", f"launch-template/{id}"),
+        "name": template["LaunchTemplateName"],
+        "description": latest.get("VersionDescription"),
+        "latestVersion": int(template["LatestVersionNumber"]),
+        "defaultVersion": int(template["DefaultVersionNumber"]),
+        "tagsAll": from_tag_list(template.get("Tags")),
+    }
+
+
+def _create_placement(aws: Aws, inputs: Properties) -> str:
+    aws.call(
+        "ec2",
+        "create_placement_group",
+        GroupName=inputs["name"],
+        Strategy=inputs["strategy"],
+        TagSpecifications=_specification("placement-group", inputs),
+    )
+    return str(inputs["name"])
+
+
+def _read_placement(aws: Aws, id: str) -> Properties | None:
+    group = aws.find("ec2", "describe_placement_groups", "PlacementGroups", 0, GroupNames=[id])
+    return group and {
+        "arn": group["GroupArn"],
+        "name": group["GroupName"],
+        "strategy": group["Strategy"],
+        "placementGroupId": group["GroupId"],
+        "tagsAll": from_tag_list(group.get("Tags")),
+    }
+
+
+def _create_reservation(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2",
+        "create_capacity_reservation",
+        InstanceType=inputs["instanceType"],
+        InstancePlatform=inputs["instancePlatform"],
+        InstanceCount=inputs["instanceCount"],
+        AvailabilityZone=inputs["availabilityZone"],
+        InstanceMatchCriteria=inputs["instanceMatchCriteria"],
+        EndDateType=inputs["endDateType"],
+        EndDate=inputs.get("endDate"),
+        TagSpecifications=_specification("capacity-reservation", inputs),
+    )
+    return str(answer["CapacityReservation"]["CapacityReservationId"])
+
+
+def _read_reservation(aws: Aws, id: str) -> Properties | None:
+    found = aws.find("ec2", "describe_capacity_reservations", "CapacityReservations", 0, CapacityReservationIds=[id])
+    return found and {
+        "arn": found["CapacityReservationArn"],
+        "ownerId": ACCOUNT_ID,
+        "instanceType": found["InstanceType"],
+        "instancePlatform": found["InstancePlatform"],
+        "instanceCount": found["TotalInstanceCount"],
+        "availabilityZone": found["AvailabilityZone"],
+        "instanceMatchCriteria": found["InstanceMatchCriteria"],
+        "endDateType": found["EndDateType"],
+        "tagsAll": from_tag_list(found.get("Tags")),
+    }
+
+
+def _update_reservation(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if old["instanceCount"] != new["instanceCount"]:
+        count = new["instanceCount"]
+        aws.call("ec2", "modify_capacity_reservation", CapacityReservationId=id, InstanceCount=count)
+
+
+def _create_instance(aws: Aws, inputs: Properties) -> str:
+    market = inputs.get("instanceMarketOptions")
+    disk = inputs.get("rootBlockDevice")
+    answer = aws.call(
+        "ec2",
+        "run_instances",
+        ImageId=inputs["ami"],
+        InstanceType=inputs["instanceType"],
+        SubnetId=inputs.get("subnetId"),
+        SecurityGroupIds=inputs.get("vpcSecurityGroupIds"),
+        InstanceMarketOptions=market and {"MarketType": market["marketType"]},
+        MetadataOptions=inputs.get("metadataOptions") and pascal(inputs["metadataOptions"]),
+        BlockDeviceMappings=disk and [{"DeviceName": "/dev/xvda", "Ebs": pascal(disk)}],
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=_specification("instance", inputs),
+    )
+    return str(answer["Instances"][0]["InstanceId"])
+
+
+def _read_instance(aws: Aws, id: str) -> Properties | None:
+    found = aws.find("ec2", "describe_instances", "Reservations", 0, "Instances", 0, InstanceIds=[id])
+    if found is None or found["State"]["Name"] in ("terminated", "shutting-down"):
+        return None
+    return {
+        "arn": aws.arn("ec2", f"instance/{id}"),
+        "ami": found["ImageId"],
+        "instanceType": found["InstanceType"],
+        "instanceState": found["State"]["Name"],
+        "subnetId": found.get("SubnetId"),
+        "availabilityZone": found["Placement"]["AvailabilityZone"],
+        "privateIp": found.get("PrivateIpAddress"),
+        "publicIp": found.get("PublicIpAddress"),
+        "vpcSecurityGroupIds": [group["GroupId"] for group in found.get("SecurityGroups", [])],
+        "tagsAll": from_tag_list(found.get("Tags")),
+    }
+
+
+def _delete_instance(aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("ec2", "terminate_instances", InstanceIds=[id])
+
+
+def _create_volume(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "ec2",
+        "create_volume",
+        AvailabilityZone=inputs["availabilityZone"],
+        Size=inputs["size"],
+        VolumeType=inputs["type"],
+        Encrypted=inputs["encrypted"],
+        KmsKeyId=inputs.get("kmsKeyId"),
+        TagSpecifications=_specification("volume", inputs),
+    )
+    return str(answer["VolumeId"])
+
+
+def _read_volume(aws: Aws, id: str) -> Properties | None:
+    volume = aws.find("ec2", "describe_volumes", "Volumes", 0, VolumeIds=[id])
+    return volume and {
+        "arn": aws.arn("ec2", f"volume/{id}"),
+        "availabilityZone": volume["AvailabilityZone"],
+        "size": volume["Size"],
+        "type": volume["VolumeType"],
+        "encrypted": volume["Encrypted"],
+        "kmsKeyId": volume.get("KmsKeyId"),
+        "tagsAll": from_tag_list(volume.get("Tags")),
+    }
+
+
+TYPES = (
+    ResourceType(
+        token="aws:ec2/vpc:Vpc",
+        carried=words("cidrBlock enableDnsSupport enableDnsHostnames instanceTenancy tags"),
+        replace_on=words("cidrBlock"),
+        defaults={"enableDnsSupport": True, "enableDnsHostnames": False, "instanceTenancy": "default"},
+        create=_create_vpc,
+        read=_read_vpc,
+        update=_update_vpc,
+        delete=partial(_delete_by, "delete_vpc", "VpcId"),
+        tag=tag,
+        checks={"cidrBlock": cidr, "instanceTenancy": one_of("default", "dedicated")},
+    ),
+    ResourceType(
+        token="aws:ec2/subnet:Subnet",
+        carried=words("vpcId cidrBlock availabilityZone mapPublicIpOnLaunch tags"),
+        replace_on=words("vpcId cidrBlock availabilityZone"),
+        defaults={"mapPublicIpOnLaunch": False},
+        create=_create_subnet,
+        read=_read_subnet,
+        update=_update_subnet,
+        delete=partial(_delete_by, "delete_subnet", "SubnetId"),
+        tag=tag,
+        checks={"cidrBlock": cidr},
+    ),
+    ResourceType(
+        token="aws:ec2/internetGateway:InternetGateway",
+        carried=words("vpcId tags"),
+        replace_on=words("vpcId"),
+        create=_create_gateway,
+        read=_read_gateway,
+        delete=_delete_gateway,
+        tag=tag,
+    ),
+    ResourceType(
+        token="aws:ec2/eip:Eip",
+        carried=words("domain tags"),
+        replace_on=words("domain"),
+        defaults={"domain": "vpc"},
+        create=_create_eip,
+        read=_read_eip,
+        delete=partial(_delete_by, "release_address", "AllocationId"),
+        tag=tag,
+        checks={"domain": one_of("vpc")},
+    ),
+    ResourceType(
+        token="aws:ec2/natGateway:NatGateway",
+        carried=words("subnetId allocationId connectivityType tags"),
+        replace_on=words("subnetId allocationId connectivityType"),
+        defaults={"connectivityType": "public"},
+        create=_create_nat,
+        read=_read_nat,
+        delete=partial(_delete_by, "delete_nat_gateway", "NatGatewayId"),
+        tag=tag,
+        checks={"connectivityType": one_of("public", "private")},
+    ),
+    ResourceType(
+        token="aws:ec2/routeTable:RouteTable",
+        carried=words("vpcId tags"),
+        replace_on=words("vpcId"),
+        create=_create_table,
+        read=_read_table,
+        delete=partial(_delete_by, "delete_route_table", "RouteTableId"),
+        tag=tag,
+    ),
+    ResourceType(
+        token="aws:ec2/route:Route",
+        carried=words("routeTableId destinationCidrBlock gatewayId natGatewayId vpcEndpointId"),
+        replace_on=words("routeTableId destinationCidrBlock"),
+        create=_create_route,
+        read=_read_route,
+        update=lambda aws, id, old, new: _route("replace_route", aws, new),
+        delete=_delete_route,
+        checks={"destinationCidrBlock": cidr},
+    ),
+    ResourceType(
+        token="aws:ec2/routeTableAssociation:RouteTableAssociation",
+        carried=words("routeTableId subnetId"),
+        replace_on=words("routeTableId subnetId"),
+        delete_before_replace=True,
+        create=_create_association,
+        read=_read_association,
+        delete=partial(_delete_by, "disassociate_route_table", "AssociationId"),
+    ),
+    ResourceType(
+        token="aws:ec2/securityGroup:SecurityGroup",
+        carried=words("name description vpcId revokeRulesOnDelete tags"),
+        unread=words("revokeRulesOnDelete"),
+        replace_on=words("name description vpcId"),
+        defaults={"description": "Managed by Pulumi", "revokeRulesOnDelete": False},
+        named_by="name",
+        create=_create_group,
+        read=_read_group,
+        delete=partial(_delete_by, "delete_security_group", "GroupId"),
+        tag=tag,
+    ),
+    ResourceType(
+        token="aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
+        carried=words("vpcId tags"),
+        replace_on=words("vpcId"),
+        create=_adopt_default_group,
+        read=_read_group,
+        delete=_leave,
+        tag=tag,
+    ),
+    _rule_type("ingress"),
+    _rule_type("egress"),
+    ResourceType(
+        token="aws:ec2/vpcEndpoint:VpcEndpoint",
+        carried=words(
+            "vpcId serviceName vpcEndpointType routeTableIds subnetIds securityGroupIds privateDnsEnabled policy tags"
+        ),
+        replace_on=words("vpcId serviceName vpcEndpointType"),
+        defaults={"vpcEndpointType": "Gateway"},
+        create=_create_endpoint,
+        read=_read_endpoint,
+        update=_update_endpoint,
+        delete=_delete_endpoint,
+        tag=tag,
+        checks={"vpcEndpointType": one_of("Gateway", "Interface", "GatewayLoadBalancer")},
+    ),
+    ResourceType(
+        token="aws:ec2/flowLog:FlowLog",
+        carried=words("vpcId trafficType logDestinationType logDestination iamRoleArn maxAggregationInterval tags"),
+        replace_on=words("vpcId trafficType logDestinationType logDestination iamRoleArn maxAggregationInterval"),
+        defaults={"logDestinationType": "cloud-watch-logs", "maxAggregationInterval": 600},
+        create=_create_flow_log,
+        read=_read_flow_log,
+        delete=_delete_flow_log,
+        tag=tag,
+        checks={
+            "trafficType": one_of("ACCEPT", "REJECT", "ALL"),
+            "logDestinationType": one_of("cloud-watch-logs", "s3", "kinesis-data-firehose"),
+            "maxAggregationInterval": lambda value: None if value in (60, 600) else "expected 60 or 600",
+        },
+    ),
+    ResourceType(
+        token="aws:ec2/launchTemplate:LaunchTemplate",
+        carried=frozenset(TEMPLATE_DATA)
+        | words("name description updateDefaultVersion instanceMarketOptions capacityReservationSpecification tags"),
+        unread=words("updateDefaultVersion"),
+        replace_on=words("name"),
+        named_by="name",
+        create=_create_template,
+        read=_read_template,
+        update=_update_template,
+        delete=partial(_delete_by, "delete_launch_template", "LaunchTemplateId"),
+        tag=tag,
+    ),
+    ResourceType(
+        token="aws:ec2/placementGroup:PlacementGroup",
+        carried=words("name strategy tags"),
+        replace_on=words("name strategy tags"),
+        named_by="name",
+        create=_create_placement,
+        read=_read_placement,
+        delete=partial(_delete_by, "delete_placement_group", "GroupName"),
+        checks={"strategy": one_of("cluster", "partition", "spread")},
+        served_by="added to moto",
+    ),
+    ResourceType(
+        token="aws:ec2/capacityReservation:CapacityReservation",
+        carried=words(
+            "instanceType instancePlatform instanceCount availabilityZone instanceMatchCriteria endDateType endDate tags"
+        ),
+        unread=words("endDate"),
+        replace_on=words("instanceType instancePlatform availabilityZone instanceMatchCriteria tags"),
+        defaults={"instanceMatchCriteria": "open", "endDateType": "unlimited"},
+        create=_create_reservation,
+        read=_read_reservation,
+        update=_update_reservation,
+        delete=partial(_delete_by, "cancel_capacity_reservation", "CapacityReservationId"),
+        checks={"instanceMatchCriteria": one_of("open", "targeted"), "endDateType": one_of("unlimited", "limited")},
+        served_by="added to moto",
+    ),
+    ResourceType(
+        token="aws:ec2/instance:Instance",
+        carried=words(
+            "ami instanceType subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice tags"
+        ),
+        unread=words("instanceMarketOptions metadataOptions rootBlockDevice"),
+        replace_on=words(
+            "ami instanceType subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice"
+        ),
+        create=_create_instance,
+        read=_read_instance,
+        delete=_delete_instance,
+        tag=tag,
+    ),
+    ResourceType(
+        token="aws:ebs/volume:Volume",
+        carried=words("availabilityZone size type encrypted kmsKeyId tags"),
+        replace_on=words("availabilityZone size type encrypted kmsKeyId"),
+        defaults={"type": "gp2", "encrypted": False},
+        create=_create_volume,
+        read=_read_volume,
+        delete=partial(_delete_by, "delete_volume", "VolumeId"),
+        tag=tag,
+    ),
+)

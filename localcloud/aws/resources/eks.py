@@ -1,0 +1,527 @@
+"""EKS: clusters, node groups, add-ons, access entries and pod identities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from localcloud.aws.api import Aws, ResourceType, one_of, words
+from localcloud.provider import Properties
+
+
+def tag_by_arn(aws: Aws, arn: str, tags: Mapping[str, str], removed: list[str]) -> None:
+    """Tags of any EKS resource, by its ARN."""
+    if tags:
+        aws.call("eks", "tag_resource", resourceArn=arn, tags=dict(tags))
+    if removed:
+        aws.call("eks", "untag_resource", resourceArn=arn, tagKeys=removed)
+
+
+def _tag_cluster(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+    tag_by_arn(aws, aws.arn("eks", f"cluster/{id}"), tags, removed)
+
+
+def _tag_node_group(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+    found = _node_group(aws, id)
+    if found is not None:
+        tag_by_arn(aws, found["nodegroupArn"], tags, removed)
+
+
+def _vpc_config(inputs: Properties) -> dict[str, Any]:
+    asked = inputs["vpcConfig"]
+    return {
+        "subnetIds": asked["subnetIds"],
+        "securityGroupIds": asked.get("securityGroupIds", []),
+        **_endpoint_access(inputs),
+    }
+
+
+def _endpoint_access(inputs: Properties) -> dict[str, Any]:
+    asked = inputs["vpcConfig"]
+    access = {
+        "endpointPublicAccess": asked.get("endpointPublicAccess", True),
+        "endpointPrivateAccess": asked.get("endpointPrivateAccess", False),
+    }
+    if access["endpointPublicAccess"]:
+        access["publicAccessCidrs"] = asked.get("publicAccessCidrs") or ["0.0.0.0/0"]
+    return access
+
+
+def _logging(inputs: Properties) -> dict[str, Any]:
+    return {"clusterLogging": [{"types": inputs.get("enabledClusterLogTypes") or [], "enabled": True}]}
+
+
+def _create_cluster(aws: Aws, inputs: Properties) -> str:
+    network = inputs.get("kubernetesNetworkConfig") or {}
+    encryption = inputs.get("encryptionConfig")
+    access = inputs.get("accessConfig")
+    answer = aws.call(
+        "eks",
+        "create_cluster",
+        name=inputs["name"],
+        version=inputs.get("version"),
+        roleArn=inputs["roleArn"],
+        resourcesVpcConfig=_vpc_config(inputs),
+        kubernetesNetworkConfig={"serviceIpv4Cidr": network["serviceIpv4Cidr"]}
+        if network.get("serviceIpv4Cidr")
+        else None,
+        encryptionConfig=encryption
+        and [{"provider": {"keyArn": encryption["provider"]["keyArn"]}, "resources": encryption["resources"]}],
+        accessConfig=access and {"authenticationMode": access.get("authenticationMode", "CONFIG_MAP")},
+        logging=_logging(inputs),
+        bootstrapSelfManagedAddons=inputs["bootstrapSelfManagedAddons"],
+        tags=inputs.get("tagsAll"),
+    )
+    return str(answer["cluster"]["name"])
+
+
+def _read_cluster(aws: Aws, id: str) -> Properties | None:
+    cluster = aws.find("eks", "describe_cluster", "cluster", name=id)
+    if cluster is None:
+        return None
+    vpc = cluster["resourcesVpcConfig"]
+    encryption = (cluster.get("encryptionConfig") or [None])[0]
+    enabled = [each for each in (cluster.get("logging") or {}).get("clusterLogging", []) if each.get("enabled")]
+    return {
+        "arn": cluster["arn"],
+        "name": cluster["name"],
+        "clusterId": None,
+        "version": cluster["version"],
+        "roleArn": cluster["roleArn"],
+        "endpoint": cluster["endpoint"],
+        "status": cluster["status"],
+        "platformVersion": cluster.get("platformVersion"),
+        "createdAt": str(cluster["createdAt"]),
+        "certificateAuthority": {"data": cluster["certificateAuthority"]["data"]},
+        "identities": [{"oidcs": [{"issuer": cluster["identity"]["oidc"]["issuer"]}]}],
+        "vpcConfig": {
+            "subnetIds": vpc.get("subnetIds", []),
+            "securityGroupIds": vpc.get("securityGroupIds", []),
+            "clusterSecurityGroupId": vpc.get("clusterSecurityGroupId") or f"sg-{_stable(cluster['arn'])}",
+            "endpointPublicAccess": vpc.get("endpointPublicAccess", True),
+            "endpointPrivateAccess": vpc.get("endpointPrivateAccess", False),
+            "publicAccessCidrs": vpc.get("publicAccessCidrs", []) if vpc.get("endpointPublicAccess", True) else [],
+            "vpcId": vpc.get("vpcId"),
+        },
+        "kubernetesNetworkConfig": {
+            "serviceIpv4Cidr": cluster["kubernetesNetworkConfig"].get("serviceIpv4Cidr"),
+            "ipFamily": cluster["kubernetesNetworkConfig"].get("ipFamily", "ipv4"),
+        },
+        "encryptionConfig": encryption,
+        "accessConfig": cluster.get("accessConfig"),
+        "enabledClusterLogTypes": [name for each in enabled for name in each["types"]],
+        "tagsAll": cluster.get("tags", {}),
+    }
+
+
+def _stable(text: str) -> str:
+    """17 hexadecimal digits for what moto has no security group of its own for."""
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:17]
+
+
+def _update_cluster(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if _endpoint_access(old) != _endpoint_access(new):
+        aws.call("eks", "update_cluster_config", name=id, resourcesVpcConfig=_endpoint_access(new))
+    if _logging(old) != _logging(new):
+        aws.call("eks", "update_cluster_config", name=id, logging=_logging(new))
+    if new.get("version") and old.get("version") != new["version"]:
+        aws.call("eks", "update_cluster_version", name=id, version=new["version"])
+
+
+def _delete_cluster(aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("eks", "delete_cluster", name=id)
+
+
+TAINT_EFFECTS = ("NO_SCHEDULE", "NO_EXECUTE", "PREFER_NO_SCHEDULE")
+
+
+def _create_node_group(aws: Aws, inputs: Properties) -> str:
+    template = inputs.get("launchTemplate")
+    aws.call(
+        "eks",
+        "create_nodegroup",
+        clusterName=inputs["clusterName"],
+        nodegroupName=inputs["nodeGroupName"],
+        nodeRole=inputs["nodeRoleArn"],
+        subnets=inputs["subnetIds"],
+        scalingConfig=inputs["scalingConfig"],
+        amiType=inputs.get("amiType"),
+        capacityType=inputs.get("capacityType"),
+        instanceTypes=inputs.get("instanceTypes"),
+        diskSize=inputs.get("diskSize"),
+        launchTemplate=template and {key: str(value) for key, value in template.items()},
+        labels=inputs.get("labels"),
+        taints=inputs.get("taints"),
+        version=inputs.get("version"),
+        tags=inputs.get("tagsAll"),
+    )
+    id = f"{inputs['clusterName']}:{inputs['nodeGroupName']}"
+    if inputs.get("updateConfig"):
+        _configure_node_group(aws, id, updateConfig=inputs["updateConfig"])
+    return id
+
+
+def _configure_node_group(aws: Aws, id: str, **changes: Any) -> None:  # noqa: ANN401 - boto3's arguments
+    cluster, _, name = id.partition(":")
+    aws.call("eks", "update_nodegroup_config", clusterName=cluster, nodegroupName=name, **changes)
+
+
+def _node_group(aws: Aws, id: str) -> dict[str, Any] | None:
+    cluster, _, name = id.partition(":")
+    found: dict[str, Any] | None = aws.find(
+        "eks", "describe_nodegroup", "nodegroup", clusterName=cluster, nodegroupName=name
+    )
+    return found
+
+
+def _read_node_group(aws: Aws, id: str) -> Properties | None:
+    group = _node_group(aws, id)
+    if group is None:
+        return None
+    return {
+        "arn": group["nodegroupArn"],
+        "clusterName": group["clusterName"],
+        "nodeGroupName": group["nodegroupName"],
+        "nodeRoleArn": group["nodeRole"],
+        "subnetIds": group["subnets"],
+        "scalingConfig": group["scalingConfig"],
+        "amiType": group.get("amiType"),
+        "capacityType": group.get("capacityType"),
+        "instanceTypes": group.get("instanceTypes"),
+        "diskSize": group.get("diskSize"),
+        "launchTemplate": group.get("launchTemplate"),
+        "labels": group.get("labels", {}),
+        "taints": group.get("taints", []),
+        "updateConfig": group.get("updateConfig"),
+        "resources": [
+            {"autoscalingGroups": [{"name": each["name"]} for each in group["resources"]["autoScalingGroups"]]}
+        ],
+        "status": group["status"],
+        "version": group.get("version"),
+        "releaseVersion": group.get("releaseVersion"),
+        "tagsAll": group.get("tags", {}),
+    }
+
+
+def _update_node_group(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if old["scalingConfig"] != new["scalingConfig"]:
+        _configure_node_group(aws, id, scalingConfig=new["scalingConfig"])
+    if old.get("updateConfig") != new.get("updateConfig") and new.get("updateConfig"):
+        _configure_node_group(aws, id, updateConfig=new["updateConfig"])
+    before, after = old.get("labels") or {}, new.get("labels") or {}
+    if before != after:
+        removed = sorted(before.keys() - after.keys())
+        _configure_node_group(aws, id, labels={"addOrUpdateLabels": after, "removeLabels": removed})
+    taints, wanted = old.get("taints") or [], new.get("taints") or []
+    if taints != wanted:
+        dropped = [each for each in taints if each not in wanted]
+        added = [each for each in wanted if each not in taints]
+        changes = {key: value for key, value in (("addOrUpdateTaints", added), ("removeTaints", dropped)) if value}
+        _configure_node_group(aws, id, taints=changes)
+    template = new.get("launchTemplate")
+    if template and old.get("launchTemplate") != template:
+        cluster, _, name = id.partition(":")
+        asked = {key: str(value) for key, value in template.items()}
+        aws.call("eks", "update_nodegroup_version", clusterName=cluster, nodegroupName=name, launchTemplate=asked)
+
+
+def _delete_node_group(aws: Aws, id: str, inputs: Properties) -> None:
+    cluster, _, name = id.partition(":")
+    aws.gone("eks", "delete_nodegroup", clusterName=cluster, nodegroupName=name)
+
+
+def _scaling(value: Mapping[str, Any]) -> str | None:
+    low, wanted, high = (value.get(name, 0) for name in ("minSize", "desiredSize", "maxSize"))
+    if not all(isinstance(each, int) for each in (low, wanted, high)):
+        return None  # not known yet
+    return (
+        None
+        if 0 <= low <= wanted <= high and high >= 1
+        else "expected 0 ≤ minSize ≤ desiredSize ≤ maxSize, maxSize ≥ 1"
+    )
+
+
+def _taints(value: list[Mapping[str, Any]]) -> str | None:
+    wrong = [each.get("effect") for each in value if each.get("effect") not in TAINT_EFFECTS]
+    return f"effect {wrong[0]}: expected one of {', '.join(TAINT_EFFECTS)}" if wrong else None
+
+
+def _create_addon(aws: Aws, inputs: Properties) -> str:
+    aws.call(
+        "eks",
+        "create_addon",
+        clusterName=inputs["clusterName"],
+        addonName=inputs["addonName"],
+        addonVersion=inputs.get("addonVersion"),
+        configurationValues=inputs.get("configurationValues"),
+        serviceAccountRoleArn=inputs.get("serviceAccountRoleArn"),
+        resolveConflicts=inputs.get("resolveConflictsOnCreate"),
+        tags=inputs.get("tagsAll"),
+    )
+    return f"{inputs['clusterName']}:{inputs['addonName']}"
+
+
+def _read_addon(aws: Aws, id: str) -> Properties | None:
+    cluster, _, name = id.partition(":")
+    addon = aws.find("eks", "describe_addon", "addon", clusterName=cluster, addonName=name)
+    return addon and {
+        "arn": addon["addonArn"],
+        "clusterName": cluster,
+        "addonName": name,
+        "addonVersion": addon["addonVersion"],
+        "configurationValues": addon.get("configurationValues"),
+        "serviceAccountRoleArn": addon.get("serviceAccountRoleArn"),
+        "createdAt": str(addon["createdAt"]),
+        "modifiedAt": str(addon["modifiedAt"]),
+        "tagsAll": addon.get("tags", {}),
+    }
+
+
+def _update_addon(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    cluster, _, name = id.partition(":")
+    aws.call(
+        "eks",
+        "update_addon",
+        clusterName=cluster,
+        addonName=name,
+        addonVersion=new.get("addonVersion"),
+        configurationValues=new.get("configurationValues"),
+        serviceAccountRoleArn=new.get("serviceAccountRoleArn"),
+    )
+
+
+def _delete_addon(aws: Aws, id: str, inputs: Properties) -> None:
+    cluster, _, name = id.partition(":")
+    aws.gone("eks", "delete_addon", clusterName=cluster, addonName=name)
+
+
+def _create_entry(aws: Aws, inputs: Properties) -> str:
+    aws.call(
+        "eks",
+        "create_access_entry",
+        clusterName=inputs["clusterName"],
+        principalArn=inputs["principalArn"],
+        kubernetesGroups=inputs.get("kubernetesGroups"),
+        type=inputs["type"],
+        username=inputs.get("userName"),
+        tags=inputs.get("tagsAll"),
+    )
+    return f"{inputs['clusterName']}:{inputs['principalArn']}"
+
+
+def _read_entry(aws: Aws, id: str) -> Properties | None:
+    cluster, _, principal = id.partition(":")
+    entry = aws.find("eks", "describe_access_entry", "accessEntry", clusterName=cluster, principalArn=principal)
+    return entry and {
+        "accessEntryArn": entry["accessEntryArn"],
+        "clusterName": cluster,
+        "principalArn": principal,
+        "kubernetesGroups": entry.get("kubernetesGroups", []),
+        "type": entry["type"],
+        "userName": entry["username"],
+        "createdAt": str(entry["createdAt"]),
+        "modifiedAt": str(entry["modifiedAt"]),
+        "tagsAll": entry.get("tags", {}),
+    }
+
+
+def _update_entry(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    cluster, _, principal = id.partition(":")
+    aws.call(
+        "eks",
+        "update_access_entry",
+        clusterName=cluster,
+        principalArn=principal,
+        kubernetesGroups=new.get("kubernetesGroups") or [],
+        username=new.get("userName"),
+    )
+
+
+def _delete_entry(aws: Aws, id: str, inputs: Properties) -> None:
+    cluster, _, principal = id.partition(":")
+    aws.gone("eks", "delete_access_entry", clusterName=cluster, principalArn=principal)
+
+
+def _scope(inputs: Properties) -> dict[str, Any]:
+    scope = inputs["accessScope"]
+    return {"type": scope["type"], "namespaces": scope.get("namespaces") or []}
+
+
+def _associate(aws: Aws, inputs: Properties) -> str:
+    cluster, principal, policy = inputs["clusterName"], inputs["principalArn"], inputs["policyArn"]
+    aws.call(
+        "eks",
+        "associate_access_policy",
+        clusterName=cluster,
+        principalArn=principal,
+        policyArn=policy,
+        accessScope=_scope(inputs),
+    )
+    return f"{cluster}#{principal}#{policy}"
+
+
+def _read_associated(aws: Aws, id: str) -> Properties | None:
+    cluster, principal, policy = id.split("#")
+    policies = aws.find(
+        "eks",
+        "list_associated_access_policies",
+        "associatedAccessPolicies",
+        clusterName=cluster,
+        principalArn=principal,
+    )
+    found = next((each for each in policies or () if each["policyArn"] == policy), None)
+    return found and {
+        "clusterName": cluster,
+        "principalArn": principal,
+        "policyArn": policy,
+        "accessScope": found["accessScope"],
+        "associatedAt": str(found["associatedAt"]),
+        "modifiedAt": str(found["modifiedAt"]),
+    }
+
+
+def _disassociate(aws: Aws, id: str, inputs: Properties) -> None:
+    cluster, principal, policy = id.split("#")
+    aws.gone("eks", "disassociate_access_policy", clusterName=cluster, principalArn=principal, policyArn=policy)
+
+
+def _create_identity(aws: Aws, inputs: Properties) -> str:
+    answer = aws.call(
+        "eks",
+        "create_pod_identity_association",
+        clusterName=inputs["clusterName"],
+        namespace=inputs["namespace"],
+        serviceAccount=inputs["serviceAccount"],
+        roleArn=inputs["roleArn"],
+        tags=inputs.get("tagsAll"),
+    )
+    return f"{inputs['clusterName']},{answer['association']['associationId']}"
+
+
+def _read_identity(aws: Aws, id: str) -> Properties | None:
+    cluster, _, association = id.partition(",")
+    found = aws.find(
+        "eks", "describe_pod_identity_association", "association", clusterName=cluster, associationId=association
+    )
+    return found and {
+        "associationArn": found["associationArn"],
+        "associationId": association,
+        "clusterName": cluster,
+        "namespace": found["namespace"],
+        "serviceAccount": found["serviceAccount"],
+        "roleArn": found["roleArn"],
+        "tagsAll": found.get("tags", {}),
+    }
+
+
+def _update_identity(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    cluster, _, association = id.partition(",")
+    if old["roleArn"] != new["roleArn"]:
+        aws.call(
+            "eks",
+            "update_pod_identity_association",
+            clusterName=cluster,
+            associationId=association,
+            roleArn=new["roleArn"],
+        )
+
+
+def _delete_identity(aws: Aws, id: str, inputs: Properties) -> None:
+    cluster, _, association = id.partition(",")
+    aws.gone("eks", "delete_pod_identity_association", clusterName=cluster, associationId=association)
+
+
+TYPES = (
+    ResourceType(
+        token="aws:eks/cluster:Cluster",
+        carried=words(
+            "name version roleArn vpcConfig kubernetesNetworkConfig encryptionConfig accessConfig "
+            "enabledClusterLogTypes bootstrapSelfManagedAddons tags"
+        ),
+        unread=words("bootstrapSelfManagedAddons"),
+        replace_on=words("name roleArn kubernetesNetworkConfig encryptionConfig bootstrapSelfManagedAddons"),
+        defaults={"bootstrapSelfManagedAddons": True},
+        named_by="name",
+        create=_create_cluster,
+        read=_read_cluster,
+        update=_update_cluster,
+        delete=_delete_cluster,
+        tag=_tag_cluster,
+        served_by="moto; access config and version updates added",
+    ),
+    ResourceType(
+        token="aws:eks/nodeGroup:NodeGroup",
+        carried=words(
+            "clusterName nodeGroupName nodeRoleArn subnetIds scalingConfig amiType capacityType instanceTypes diskSize "
+            "launchTemplate labels taints updateConfig version tags"
+        ),
+        replace_on=words("clusterName nodeGroupName nodeRoleArn subnetIds amiType capacityType instanceTypes diskSize"),
+        named_by="nodeGroupName",
+        create=_create_node_group,
+        read=_read_node_group,
+        update=_update_node_group,
+        delete=_delete_node_group,
+        tag=_tag_node_group,
+        checks={
+            "capacityType": one_of("ON_DEMAND", "SPOT", "CAPACITY_BLOCK"),
+            "scalingConfig": _scaling,
+            "taints": _taints,
+        },
+    ),
+    ResourceType(
+        token="aws:eks/addon:Addon",
+        carried=words(
+            "clusterName addonName addonVersion configurationValues serviceAccountRoleArn resolveConflictsOnCreate "
+            "resolveConflictsOnUpdate tags"
+        ),
+        unread=words("resolveConflictsOnCreate resolveConflictsOnUpdate"),
+        replace_on=words("clusterName addonName tags"),
+        create=_create_addon,
+        read=_read_addon,
+        update=_update_addon,
+        delete=_delete_addon,
+        checks={
+            "resolveConflictsOnCreate": one_of("NONE", "OVERWRITE"),
+            "resolveConflictsOnUpdate": one_of("NONE", "OVERWRITE", "PRESERVE"),
+        },
+        served_by="added to moto",
+    ),
+    ResourceType(
+        token="aws:eks/accessEntry:AccessEntry",
+        carried=words("clusterName principalArn kubernetesGroups type userName tags"),
+        replace_on=words("clusterName principalArn type tags"),
+        defaults={"type": "STANDARD"},
+        create=_create_entry,
+        read=_read_entry,
+        update=_update_entry,
+        delete=_delete_entry,
+        checks={
+            "type": one_of(
+                "STANDARD", "EC2_LINUX", "EC2_WINDOWS", "FARGATE_LINUX", "EC2", "HYBRID_LINUX", "HYPERPOD_LINUX"
+            )
+        },
+        served_by="added to moto",
+    ),
+    ResourceType(
+        token="aws:eks/accessPolicyAssociation:AccessPolicyAssociation",
+        carried=words("clusterName principalArn policyArn accessScope"),
+        replace_on=words("clusterName principalArn policyArn accessScope"),
+        create=_associate,
+        read=_read_associated,
+        delete=_disassociate,
+        served_by="added to moto",
+    ),
+    ResourceType(
+        token="aws:eks/podIdentityAssociation:PodIdentityAssociation",
+        carried=words("clusterName namespace serviceAccount roleArn tags"),
+        replace_on=words("clusterName namespace serviceAccount tags"),
+        delete_before_replace=True,
+        create=_create_identity,
+        read=_read_identity,
+        update=_update_identity,
+        delete=_delete_identity,
+        served_by="added to moto",
+    ),
+)
