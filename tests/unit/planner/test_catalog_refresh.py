@@ -13,7 +13,7 @@ from fusion.commands.catalog import command
 from fusion.errors import FusionError
 from planner.catalog import load
 from planner.catalog.reading import check
-from planner.catalog.refresh import aws, refresh
+from planner.catalog.refresh import aws, gcp, refresh
 from planner.catalog.refresh.base import JsonClient, RefreshError
 from planner.catalog.writing import replace_offers
 
@@ -137,6 +137,11 @@ def test_google_types_whose_parts_are_unknown_keep_their_prices(prices):
     done = refresh(old, ["gcp"], today=TODAY)
     assert found(done, *GCP, "tpu-v5p-8chip") == old[0]
     assert "tpu-v5p-8chip" in done.skipped["gcp"][0]
+
+
+def test_only_tpus_whose_descriptions_are_not_known_are_left_out_of_googles_parts():
+    left_out = {o.accelerator for o in load().find(cloud="gcp") if gcp.machine_of(o) is None}
+    assert left_out == {"TPUv2", "TPUv3", "TPUv4", "TPUv5p"}
 
 
 def test_google_without_credentials_says_how_to_give_some(prices, monkeypatch):
