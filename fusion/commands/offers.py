@@ -14,6 +14,7 @@ import click
 from fusion.errors import FusionError
 from planner.catalog import Catalog, CatalogError, Offer, load
 from planner.catalog.catalog import near
+from planner.catalog.reading import ARCHITECTURES
 
 ROWS_OF_A_TABLE = 40
 
@@ -55,6 +56,7 @@ _NUMBER = _Number()
 @click.option("--min-accelerator-memory", type=_NUMBER, metavar="GIB", help="At least this memory an accelerator.")
 @click.option("--min-memory", type=_NUMBER, metavar="GIB", help="At least this host memory.")
 @click.option("--min-vcpus", type=_NUMBER, metavar="N", help="At least so many vCPUs.")
+@click.option("--architecture", help="Of the host's CPUs: x86_64 or arm64.")
 @click.option("--max-price", type=_NUMBER, metavar="USD", help="At most this by hour: on demand, or spot with --spot.")
 @click.option("--spot", is_flag=True, help="Only offers with a spot price; sorts and limits by it.")
 @click.option("--sort", help=f"One of {', '.join(SORTS)}.  [default: price, or spot with --spot]")
@@ -103,6 +105,7 @@ def matching(catalog: Catalog, filters: Mapping[str, Any]) -> list[Offer]:
         min_accelerator_memory_gib=filters["min_accelerator_memory"],
         min_vcpus=filters["min_vcpus"],
         min_memory_gib=filters["min_memory"],
+        architecture=filters["architecture"],
         price_model="spot" if filters["spot"] else None,
         max_price_usd_per_hour=filters["max_price"],
     )
@@ -133,6 +136,8 @@ def _refuse_unknown(catalog: Catalog, filters: Mapping[str, Any]) -> None:
         _known("--region", filters["region"], {place[1] for place in catalog.places if cloud in (None, place[0])})
     if filters["accelerator"] not in (None, "none"):
         _known("--accelerator", filters["accelerator"], catalog.accelerators)
+    if filters["architecture"] is not None:
+        _known("--architecture", filters["architecture"], ARCHITECTURES)
     if filters["instance_type"] is not None:
         _known("--instance-type", filters["instance_type"], {offer.instance_type for offer in catalog.offers})
 

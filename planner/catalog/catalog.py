@@ -86,6 +86,7 @@ class Catalog:
         min_accelerator_memory_gib: float | None = None,
         min_vcpus: float | None = None,
         min_memory_gib: float | None = None,
+        architecture: str | None = None,
         price_model: PriceModel | None = None,
         max_price_usd_per_hour: float | None = None,
     ) -> tuple[Offer, ...]:
@@ -103,6 +104,8 @@ class Catalog:
         ):
             if least is not None:
                 found = [offer for offer in found if (getattr(offer, field) or 0.0) >= least]
+        if architecture is not None:
+            found = [offer for offer in found if offer.architecture == architecture]
         return tuple(_priced(found, price_model, max_price_usd_per_hour))
 
     def offer(self, cloud: str, region: str, instance_type: str) -> Offer:

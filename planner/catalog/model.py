@@ -47,6 +47,8 @@ class Offer:
     spot_source: str
     spot_as_of: str
     note: str
+    architecture: str = "x86_64"
+    """Of the host's CPUs, x86_64 or arm64: a container image must be built for it."""
 
 
 @dataclass(frozen=True, slots=True)

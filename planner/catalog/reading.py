@@ -19,6 +19,7 @@ from planner.catalog.model import Accelerator, CatalogError, Offer, ServicePrice
 SHIPPED = Path(__file__).parent / "data"
 CLOUDS = ("aws", "azure", "gcp")
 KINDS = ("gpu", "tpu", "neuron", "asic", "fpga")
+ARCHITECTURES = ("x86_64", "arm64")
 UNITS = ("hour", "month", "gib_month", "gb")
 CONFIDENCES = (
     "vendor-doc",
@@ -228,6 +229,7 @@ def _checked_offer(cells: _Cells, accelerators: Mapping[str, Accelerator]) -> Of
     cells.one_of("cloud", CLOUDS)
     for field, example in (("region", "us-east-1"), ("instance_type", "p5.48xlarge")):
         cells.matching(field, _NAME, f"a name such as {example}")
+    cells.one_of("architecture", ARCHITECTURES)
     cells.number_of("vcpus", MAX_COUNT, "vCPUs")
     cells.number_of("memory_gib", MAX_GIB, "GiB")
     _check_accelerator(cells, accelerators)

@@ -110,6 +110,7 @@ def _region(
                 price_as_of=today.isoformat() if on_demand_usd else "",
                 spot_source=SPOT_SOURCE if spot_usd else "",
                 spot_as_of=today.isoformat() if spot_usd else "",
+                architecture=_architecture(shape),
                 note="" if count >= 1 or accelerator is None else f"fractional GPU: {count:g} of a card",
             )
         )
@@ -167,6 +168,10 @@ def _spot(region: str, today: datetime.date) -> dict[str, float]:
     for (name, _), (_, usd) in newest.items():
         cheapest[name] = min(usd, cheapest.get(name, usd))
     return cheapest
+
+
+def _architecture(shape: Mapping[str, Any]) -> str:
+    return "arm64" if "arm64" in shape.get("ProcessorInfo", {}).get("SupportedArchitectures", ()) else "x86_64"
 
 
 def _devices(shape: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -33,6 +33,12 @@ def test_every_figure_says_where_it_is_from(catalog):
     assert all(price.source and price.confidence for price in catalog.services.values())
 
 
+def test_arm_hosts_are_told_from_x86(catalog):
+    arm = {offer.instance_type.split(".")[0] for offer in catalog.find(architecture="arm64")}
+    assert {"c7g", "m7g", "g5g", "t4g", "Standard_ND128isr_NDR_GB200_v6"} <= arm
+    assert not arm & {"g4dn", "g5", "g6", "m6i", "p5", "inf2"}
+
+
 def test_retired_types_are_gone(catalog):
     names = {offer.instance_type for offer in catalog.offers}
     assert not any(name.startswith("f1.") or name in ("Standard_NC6s_v3", "Standard_NC24rs_v3") for name in names)

@@ -49,6 +49,10 @@ def test_memory_limits_are_of_the_host_and_of_each_accelerator():
     assert all(o["memory_gib"] >= 2000 and o["accelerator_memory_gib"] >= 141 and o["vcpus"] >= 192 for o in offers)
 
 
+def test_arm_offers_can_be_left_out():
+    assert {o["architecture"] for o in listed("--architecture", "x86_64", "--accelerator", "none")} == {"x86_64"}
+
+
 def test_cpu_offers_are_asked_for_by_none():
     assert {offer["accelerator"] for offer in listed("--accelerator", "none", "--cloud", "azure")} == {None}
 

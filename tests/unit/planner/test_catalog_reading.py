@@ -28,6 +28,7 @@ GOOD = {
     "spot_source": "a quote",
     "spot_as_of": "2026-11",
     "note": "",
+    "architecture": "x86_64",
 }
 
 
@@ -61,6 +62,7 @@ def test_a_good_file_replaces_the_shipped_offers(tmp_path):
         ("accelerator_count", "1.5", "whole number"),
         ("accelerator_count", "0", "more than 0"),
         ("accelerator_memory_gib", "81920", "wrong unit or variant"),
+        ("architecture", "riscv", "not known"),
         ("vcpus", "", "expected a number"),
         ("memory_gib", "0", "more than 0"),
         ("memory_gib", "2048 GiB", "without its unit"),

@@ -166,6 +166,8 @@ def test_aws_takes_prices_from_the_price_list_and_shapes_and_spot_from_ec2(accou
     assert (gpu.accelerator, gpu.accelerator_count, gpu.vcpus, gpu.memory_gib) == ("A10G", 1, 4, 16)
     assert gpu.spot_price_usd_per_hour == pytest.approx(1e-5)  # moto's only spot price
     assert gpu.spot_interruption_bucket == old[0].spot_interruption_bucket
+    assert gpu.architecture == "x86_64"
+    assert {o.architecture for o in done.offers if o.instance_type.startswith("g5g.")} == {"arm64"}
     assert found(done, *AWS, "p4d.24xlarge").accelerator == "A100-40GB"
     assert not any(offer.instance_type == "x1.32xlarge" for offer in done.offers), "CPU types that nobody asked for"
 
