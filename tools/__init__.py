@@ -1,0 +1,1 @@
+"""Pinned command-line tools that are built here, and the set-up that installs them."""

@@ -1,0 +1,300 @@
+"""Sets this checkout up: `make setup`, and part of `make up` and `make test`. Plain Python 3.11, nothing to install first.
+
+Makes `.venv` from the lock, finds or builds the Pulumi CLI, and writes `.fusion/env`, the file to source in a shell.
+A second run finds its stamps and does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FUSION = ROOT / ".fusion"
+VENV = ROOT / ".venv"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusion"
+
+PULUMI_VERSION = "3.250.0"
+RELEASES = "https://github.com/pulumi/pulumi/releases/download"
+RELEASE_TIMEOUT_S = 10
+PULUMI_COMMAND = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+GO_LDFLAGS = f"-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI_VERSION}"
+
+UV_VERSION = "0.13.9"
+UV_REQUIREMENT = ROOT / "tools" / "uv.lock.txt"
+HEARTBEAT_S = 15
+
+
+class SetupError(Exception):
+    """Nothing worked; the text says what was tried and what to install."""
+
+
+def main() -> int:
+    """Run every step that is not done yet; 0 when the checkout is ready."""
+    try:
+        with locked(FUSION / "setup.lock"):
+            stamp = FUSION / "setup.stamp"
+            wanted = fingerprint()
+            if stamp.is_file() and stamp.read_text() == wanted and is_complete():
+                return 0
+            stamp.unlink(missing_ok=True)
+            make_environment()
+            cli = find_cli()
+            write_shell_files(cli)
+            stamp.write_text(wanted)
+            say("ready: `source .fusion/env` puts pulumi and fusion on this shell's PATH")
+    except SetupError as error:
+        sys.stderr.write(f"setup: {error}\n")
+        return 1
+    return 0
+
+
+def is_complete() -> bool:
+    """Whether what the stamp stands for is still there."""
+    return all((path).exists() for path in (VENV / "bin" / "fusion", FUSION / "bin" / "pulumi", FUSION / "env"))
+
+
+def fingerprint() -> str:
+    """Changes when anything that set-up depends on does, the CLI on PATH included."""
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {ROOT} {shutil.which('pulumi', path=outer_path())}".encode())
+    for name in ("requirements.lock", "pyproject.toml", "tools/setup.py", "tools/pulumi/go.mod", "tools/pulumi/go.sum"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def outer_path() -> str:
+    """PATH without this checkout's own folders, which a sourced `.fusion/env` has put there."""
+    own = {str(FUSION / "bin"), str(VENV / "bin")}
+    return os.pathsep.join(part for part in os.environ.get("PATH", "").split(os.pathsep) if part not in own)
+
+
+def say(message: str) -> None:
+    """One line of progress."""
+    sys.stderr.write(f"setup: {message}\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def step(doing: str) -> Iterator[None]:
+    """Say what is done, that it is still being done, and how long it took."""
+    say(f"{doing} ...")
+    start, done = time.monotonic(), threading.Event()
+
+    def heartbeat() -> None:
+        while not done.wait(HEARTBEAT_S):
+            say(f"  {doing}: {time.monotonic() - start:.0f} s so far")
+
+    threading.Thread(target=heartbeat, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    say(f"  done in {time.monotonic() - start:.1f} s")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, so that two set-ups at once do the work once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
+    """Run a command quietly.
+
+    Raises:
+        SetupError: it failed; with the last lines that it printed.
+    """
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-8:])
+        raise SetupError(f"{Path(command[0]).name} ended with status {done.returncode}:\n  {last}")
+
+
+def make_environment() -> None:
+    """`.venv` with exactly what the lock says, every file checked by its hash."""
+    if sys.version_info < (3, 11):
+        raise SetupError(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; install it and run again")
+    uv = find_uv()
+    with step("installing the locked packages into .venv"):
+        if not (VENV / "bin" / "python").exists():
+            run(uv, "venv", "--quiet", "--python", sys.executable, VENV)
+        python = VENV / "bin" / "python"
+        run(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, "requirements.lock")
+        run(uv, "pip", "install", "--quiet", "--no-deps", "--python", python, "--editable", ".")
+
+
+def find_uv() -> Path:
+    """uv from PATH, else the pinned one in a folder of its own in the user's cache."""
+    if on_path := shutil.which("uv"):
+        return Path(on_path)
+    home = CACHE / f"uv-{UV_VERSION}"
+    if not (home / "bin" / "uv").exists():
+        with step(f"installing uv {UV_VERSION}"), locked(CACHE / "uv.lock"):
+            run(sys.executable, "-m", "venv", home)
+            run(home / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "-r", UV_REQUIREMENT)
+    return home / "bin" / "uv"
+
+
+def find_cli() -> Path:
+    """The Pulumi CLI: from PATH, else the official release, else built here.
+
+    Raises:
+        SetupError: none of them works.
+    """
+    tried = []
+    for way in (cli_on_path, cli_of_release, cli_from_source):
+        try:
+            return way()
+        except SetupError as error:
+            tried.append(str(error))
+    listed = "\n  - ".join(tried)
+    raise SetupError(
+        f"no Pulumi CLI. Tried:\n  - {listed}\nInstall Pulumi {PULUMI_VERSION} or newer (pulumi.com/docs/install), or Go 1.25 "
+        "or newer, and run again."
+    )
+
+
+def cli_on_path() -> Path:
+    """A `pulumi` on PATH that is new enough."""
+    found = shutil.which("pulumi", path=outer_path())
+    if found is None:
+        raise SetupError("pulumi on PATH: there is none")
+    version = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout.strip()
+    if not is_new_enough(version):
+        raise SetupError(f"pulumi on PATH: {found} is {version or 'broken'}, {PULUMI_VERSION} or newer is needed")
+    say(f"using {found} ({version})")
+    return Path(found)
+
+
+def is_new_enough(version: str) -> bool:
+    """Whether a version such as `v3.251.1` is not older than the pinned one, and of the same major."""
+    parts = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
+    if parts is None:
+        return False
+    found = tuple(int(part) for part in parts.groups())
+    pinned = tuple(int(part) for part in PULUMI_VERSION.split("."))
+    return found >= pinned and found[0] == pinned[0]
+
+
+def cli_of_release() -> Path:
+    """The official release archive, checked against the checksums published with the release."""
+    machine = {"x86_64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(os.uname().machine)
+    system = {"Linux": "linux", "Darwin": "darwin"}.get(os.uname().sysname)
+    archive = f"pulumi-v{PULUMI_VERSION}-{system}-{machine}.tar.gz"
+    home = CACHE / "pulumi" / f"{PULUMI_VERSION}-release"
+    if not (home / "pulumi" / "pulumi").exists():
+        say(f"looking for the official release {PULUMI_VERSION}")
+        sums = download(f"{RELEASES}/v{PULUMI_VERSION}/pulumi-{PULUMI_VERSION}-checksums.txt").decode()
+        expected = next((line.split()[0] for line in sums.splitlines() if line.endswith(archive)), None)
+        if expected is None:
+            raise SetupError(f"official release: {archive} is not among its checksums")
+        with step(f"downloading {archive}"):
+            unpack_checked(download(f"{RELEASES}/v{PULUMI_VERSION}/{archive}"), expected, home)
+    return home / "pulumi" / "pulumi"
+
+
+def download(url: str) -> bytes:
+    """What an address answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=RELEASE_TIMEOUT_S) as answer:
+            body: bytes = answer.read()
+            return body
+    except (urllib.error.URLError, OSError) as error:
+        raise SetupError(f"official release: its site did not answer ({getattr(error, 'reason', error)})") from None
+
+
+def unpack_checked(archive: bytes, expected_sha256: str, home: Path) -> None:
+    """Unpack an archive whose checksum is right; nothing is left of one whose checksum is wrong."""
+    found = hashlib.sha256(archive).hexdigest()
+    if found != expected_sha256:
+        raise SetupError(f"official release: its checksum is {found}, {expected_sha256} was expected; nothing was installed")
+    fresh = home.with_name(f"{home.name}.{os.getpid()}")
+    fresh.mkdir(parents=True)
+    packed = fresh / "archive.tar.gz"
+    packed.write_bytes(archive)
+    with tarfile.open(packed) as files:
+        files.extractall(fresh, filter="data")
+    packed.unlink()
+    fresh.rename(home)
+
+
+def cli_from_source() -> Path:
+    """The CLI built from its Go module, kept in the user's cache by version and by what it was built from."""
+    go = shutil.which("go")
+    if go is None:
+        raise SetupError("building from source: go is not on PATH")
+    sources = ROOT / "tools" / "pulumi"
+    inputs = (sources / "go.mod").read_bytes() + (sources / "go.sum").read_bytes() + GO_LDFLAGS.encode()
+    home = CACHE / "pulumi" / f"{PULUMI_VERSION}-{hashlib.sha256(inputs).hexdigest()[:12]}"
+    built = home / "pulumi"
+    with locked(CACHE / "pulumi" / "build.lock"):
+        if not built.exists():
+            home.mkdir(parents=True, exist_ok=True)
+            fresh = home / f"pulumi.{os.getpid()}"
+            with step(f"building the Pulumi CLI {PULUMI_VERSION} from its Go module (4 to 8 minutes on 2 cores)"):
+                flags = ("-trimpath", "-ldflags", GO_LDFLAGS, "-o", fresh)
+                run(go, "build", *flags, PULUMI_COMMAND, cwd=sources, env={"CGO_ENABLED": "0"})
+            fresh.rename(built)
+    return built
+
+
+def write_shell_files(cli: Path) -> None:
+    """`.fusion/bin` and `.fusion/env`."""
+    folder = FUSION / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    link(folder / "pulumi", cli)
+    host = "pulumi-language-python"
+    (folder / host).unlink(missing_ok=True)
+    if not (cli.resolve().parent / host).exists() and shutil.which(host, path=outer_path()) is None:
+        say("the CLI came without a Python language host; Fusion's own stands in")
+        script = ROOT / "tools" / "language_host" / "host.py"
+        write_executable(folder / host, f'#!/bin/sh\nexec "{VENV}/bin/python" "{script}" "$@"\n')
+    (FUSION / "state").mkdir(exist_ok=True)
+    (FUSION / "env").write_text(ENV.format(root=ROOT))
+
+
+ENV = """\
+# Written by tools/setup.py; `source` it in bash or zsh. What is exported already for backend and passphrase stays.
+export FUSION_HOME="{root}/.fusion"
+export VIRTUAL_ENV="{root}/.venv"
+export PATH="{root}/.fusion/bin:{root}/.venv/bin:$PATH"
+export PULUMI_BACKEND_URL="${{PULUMI_BACKEND_URL:-file://{root}/.fusion/state}}"
+export PULUMI_CONFIG_PASSPHRASE="${{PULUMI_CONFIG_PASSPHRASE-}}"
+export PULUMI_OPTION_POLICY_PACK="{root}/policies"
+export PULUMI_SKIP_UPDATE_CHECK=true
+"""
+
+
+def link(path: Path, target: Path) -> None:
+    """A symbolic link, in place of any earlier one."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def write_executable(path: Path, text: str) -> None:
+    """A script that can be run."""
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
