@@ -1,0 +1,140 @@
+"""A chip as the performance model sees it: peaks, memory, links, and the shape of its compute."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from planner.performance.checks import PerformanceError, not_negative, positive, whole
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
+BYTES: Mapping[str, float] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp4": 0.5, "int8": 1}
+"""Bytes of one number by precision."""
+
+ARCHITECTURES = Path(__file__).with_name("architectures.csv")
+GIB = 2**30
+
+
+class AcceleratorLike(Protocol):
+    """What is read of the catalog's `Accelerator`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def memory_gib(self) -> float | None: ...
+    @property
+    def memory_bandwidth_gb_per_s(self) -> float | None: ...
+    @property
+    def fp32_tflops(self) -> float | None: ...
+    @property
+    def tf32_tflops(self) -> float | None: ...
+    @property
+    def bf16_tflops(self) -> float | None: ...
+    @property
+    def fp16_tflops(self) -> float | None: ...
+    @property
+    def fp8_tflops(self) -> float | None: ...
+    @property
+    def fp4_tflops(self) -> float | None: ...
+    @property
+    def int8_tflops(self) -> float | None: ...
+    @property
+    def interconnect_gb_per_s_bidirectional(self) -> float | None: ...
+    @property
+    def pcie_gb_per_s_per_direction(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a chip's compute is cut up (``architectures.csv``); decides tile and wave quantisation and cache hits."""
+
+    name: str
+    generation: str
+    compute_units: int
+    l2_mib: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One accelerator, or one machine's CPU. Peaks are dense FLOP/s by precision, bandwidths bytes/s."""
+
+    name: str
+    peak_flops: Mapping[str, float]
+    memory_bandwidth_bytes_per_s: float
+    memory_bytes: float
+    compute_units: int = 1
+    l2_bytes: float = 0.0
+    link_bytes_per_s: float = 16e9
+    """One direction of all links to other chips of the node, or PCIe where there are none."""
+    generation: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.peak_flops:
+            raise PerformanceError(f"{self.name}: peak_flops is empty; it must give FLOP/s of at least one precision")
+        for precision, peak in self.peak_flops.items():
+            if precision not in BYTES:
+                raise PerformanceError(f"{self.name}: precision is {precision!r}; it must be one of {', '.join(BYTES)}")
+            positive(f"{self.name}: peak_flops of {precision}", peak)
+        positive(f"{self.name}: memory_bandwidth_bytes_per_s", self.memory_bandwidth_bytes_per_s)
+        positive(f"{self.name}: memory_bytes", self.memory_bytes)
+        positive(f"{self.name}: link_bytes_per_s", self.link_bytes_per_s)
+        not_negative(f"{self.name}: l2_bytes", self.l2_bytes)
+        whole(f"{self.name}: compute_units", self.compute_units, at_most=10**7)
+
+    def peak(self, precision: str) -> float:
+        """Dense FLOP/s at the precision.
+
+        Raises:
+            PerformanceError: the chip has no peak at it; names those that it has.
+        """
+        if precision not in self.peak_flops:
+            known = ", ".join(self.peak_flops)
+            raise PerformanceError(f"precision is {precision!r}, at which {self.name} has no known peak; choose of {known}")
+        return self.peak_flops[precision]
+
+    @classmethod
+    def from_accelerator(cls, accelerator: AcceleratorLike) -> Chip:
+        """The chip of a catalog row.
+
+        Raises:
+            PerformanceError: the row lacks a peak, the bandwidth or the memory, so nothing can be predicted.
+        """
+        peaks = {p: t * 1e12 for p in PRECISIONS if (t := getattr(accelerator, f"{p}_tflops")) is not None}
+        bandwidth, memory = accelerator.memory_bandwidth_gb_per_s, accelerator.memory_gib
+        if not peaks or bandwidth is None or memory is None:
+            raise PerformanceError(
+                f"accelerator {accelerator.name} has no sourced peak rate, memory or memory bandwidth in the catalog, so "
+                "nothing can be predicted of it; choose another accelerator"
+            )
+        shape = architectures().get(accelerator.name)
+        both_ways, pcie = accelerator.interconnect_gb_per_s_bidirectional, accelerator.pcie_gb_per_s_per_direction
+        return cls(
+            name=accelerator.name,
+            peak_flops=peaks,
+            memory_bandwidth_bytes_per_s=bandwidth * 1e9,
+            memory_bytes=memory * GIB,
+            compute_units=shape.compute_units if shape else 1,
+            l2_bytes=shape.l2_mib * 2**20 if shape else 0.0,
+            link_bytes_per_s=(both_ways / 2 if both_ways else pcie or 16.0) * 1e9,
+            generation=shape.generation if shape else accelerator.kind,
+        )
+
+
+@functools.cache
+def architectures() -> Mapping[str, Architecture]:
+    """Every chip whose inner shape is known, by the catalog's name."""
+    with ARCHITECTURES.open(encoding="utf-8", newline="") as file:
+        return {
+            row["name"]: Architecture(
+                row["name"], row["generation"], int(row["compute_units"]), float(row["l2_mib"]), row["source"]
+            )
+            for row in csv.DictReader(file)
+        }

@@ -1,0 +1,1 @@
+"""What models ask of a chip, as data: FLOPs, bytes, parameters and activations by layer."""

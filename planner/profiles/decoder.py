@@ -1,0 +1,120 @@
+"""Decoder language models, analytically from their configuration: parameters, FLOPs, bytes and key–value cache.
+
+Source of the counts: J. Kaplan et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361), table 1 (2 FLOPs by parameter
+and token, attention apart), with grouped key–value heads as in J. Ainslie et al., "GQA" (arXiv 2305.13245), gated feed-forward as
+in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), and experts as in A. Jiang et al., "Mixtral of Experts"
+(arXiv 2401.04088).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.performance.checks import PerformanceError, whole
+
+PRESETS = Path(__file__).with_name("data") / "decoders.json"
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The shape of a decoder language model, in the words of its published ``config.json``."""
+
+    name: str
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    """Of one feed-forward block; of one expert where there are experts."""
+    vocabulary: int
+    experts: int = 1
+    active_experts: int = 1
+    tied_embeddings: bool = False
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for field in (
+            "layers hidden_size heads kv_heads head_dim intermediate_size vocabulary experts active_experts"
+        ).split():
+            whole(f"{self.name}: {field}", getattr(self, field), at_most=10**8)
+        if self.heads % self.kv_heads:
+            raise PerformanceError(
+                f"{self.name}: kv_heads is {self.kv_heads}; it must divide the number of heads, {self.heads}"
+            )
+        if self.active_experts > self.experts:
+            raise PerformanceError(
+                f"{self.name}: active_experts is {self.active_experts}; it must be at most experts, {self.experts}"
+            )
+
+    @property
+    def attention_parameters_per_layer(self) -> int:
+        """Query, key, value and output projections."""
+        return 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+
+    @property
+    def expert_parameters(self) -> int:
+        """One gated feed-forward block: gate, up and down."""
+        return 3 * self.hidden_size * self.intermediate_size
+
+    @property
+    def router_parameters_per_layer(self) -> int:
+        """Scores of the experts; none where there is one."""
+        return self.hidden_size * self.experts if self.experts > 1 else 0
+
+    @property
+    def head_parameters(self) -> int:
+        """The projection onto the vocabulary (the embedding itself where tied)."""
+        return self.vocabulary * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        layer = self.attention_parameters_per_layer + self.router_parameters_per_layer + 2 * self.hidden_size
+        return (
+            self.layers * (layer + self.experts * self.expert_parameters)
+            + self.head_parameters * (1 if self.tied_embeddings else 2)
+            + self.hidden_size
+        )
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that multiply one token: without the embedding's look-up and without idle experts."""
+        layer = self.attention_parameters_per_layer + self.router_parameters_per_layer
+        return self.layers * (layer + self.active_experts * self.expert_parameters) + self.head_parameters
+
+    def experts_touched(self, tokens: float) -> float:
+        """Expected number of a layer's experts whose weights are read when that many tokens are routed evenly."""
+        idle = 1 - self.active_experts / self.experts
+        return self.experts * (1 - idle**tokens) if idle else float(self.experts)
+
+    def kv_bytes_per_token(self, bytes_each: float) -> float:
+        """Keys and values of one token in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_each
+
+    def attention_flops(self, new_tokens: float, context: float) -> float:
+        """Scores and weighted sums of that many tokens, each against `context` earlier ones on average."""
+        return 4 * self.layers * self.heads * self.head_dim * new_tokens * context
+
+
+@functools.cache
+def presets() -> Mapping[str, DecoderConfig]:
+    """The shipped configurations, by name."""
+    rows = json.loads(PRESETS.read_text(encoding="utf-8"))
+    return {row["name"]: DecoderConfig(**row) for row in rows}
+
+
+def decoder(name: str) -> DecoderConfig:
+    """The shipped configuration of that name.
+
+    Raises:
+        PerformanceError: there is none; names those that there are.
+    """
+    try:
+        return presets()[name]
+    except KeyError:
+        raise PerformanceError(f"model is {name!r}; shipped are {', '.join(presets())}, or give its configuration") from None

@@ -1,0 +1,121 @@
+"""A model's profile: what each layer computes, reads, writes and keeps, by sample; written as a small JSON."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from planner.performance.checks import PerformanceError
+
+SHIPPED = Path(__file__).with_name("data")
+
+OperationClass = Literal["gemm", "conv", "attention", "elementwise", "normalisation", "reduction", "embedding"]
+Count = Annotated[float, Field(ge=0, le=1e20, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Immutable, and no field that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Product(Strict):
+    """The matrix product that a layer is at heart: `count` of (m·batch × k)·(k × n) by sample."""
+
+    m: Annotated[int, Field(ge=1, le=10**9)]
+    """Rows by sample: tokens, or output pixels of a convolution."""
+    n: Annotated[int, Field(ge=1, le=10**9)]
+    k: Annotated[int, Field(ge=1, le=10**9)]
+    count: Annotated[int, Field(ge=1, le=10**9)] = 1
+
+
+class Layer(Strict):
+    """One operation. Numbers, not bytes, so that any precision follows by its size."""
+
+    name: Annotated[str, Field(min_length=1, max_length=300)]
+    operation: OperationClass
+    flops: Count
+    """Forward, by sample; a multiply and an add are 2."""
+    read_numbers: Count
+    """Inputs read by sample, without weights."""
+    written_numbers: Count
+    """Outputs written by sample."""
+    weight_numbers: Count = 0
+    """Weights read once by pass, whatever the batch."""
+    kept_numbers: Count = 0
+    """Outputs that the backward pass needs, by sample."""
+    product: Product | None = None
+
+
+class ModelProfile(Strict):
+    """A model's layers in order, with where they come from."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    source: str
+    input_numbers: Count
+    """Numbers of one input sample."""
+    output_numbers: Count
+    parameters: Count
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=100_000)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModelProfile:
+        if self.flops <= 0:
+            raise ValueError("flops of all layers together are 0; a model computes something")
+        return self
+
+    @functools.cached_property
+    def flops(self) -> float:
+        """Forward FLOPs of one sample."""
+        return sum(layer.flops for layer in self.layers)
+
+    @functools.cached_property
+    def activation_numbers(self) -> float:
+        """Numbers kept for the backward pass, by sample."""
+        return sum(layer.kept_numbers for layer in self.layers)
+
+    def bytes_moved(self, bytes_each: float) -> float:
+        """Bytes read and written by sample in one forward pass, without weights."""
+        return bytes_each * sum(layer.read_numbers + layer.written_numbers for layer in self.layers)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(self.model_dump_json(exclude_defaults=True, indent=1) + "\n", encoding="utf-8")
+
+
+def read_profile(path: Path) -> ModelProfile:
+    """The profile in a JSON file.
+
+    Raises:
+        PerformanceError: it can't be read or is wrong; names the file and the field.
+    """
+    try:
+        return ModelProfile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise PerformanceError(f"profile {path} can't be read: {error.strerror}; make it with planner.profiles.trace") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PerformanceError(f"profile {path}: {where}: {first['msg']}") from None
+
+
+@functools.cache
+def shipped() -> Mapping[str, Path]:
+    """Names of the profiles that come with Fusion."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.json")) if path.stem != "decoders"}
+
+
+@functools.cache
+def profile(name: str) -> ModelProfile:
+    """The shipped profile of that name.
+
+    Raises:
+        PerformanceError: there is none; names those that there are.
+    """
+    if name not in shipped():
+        raise PerformanceError(f"model is {name!r}; shipped profiles are {', '.join(shipped())}")
+    return read_profile(shipped()[name])
