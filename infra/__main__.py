@@ -4,8 +4,10 @@ import os
 
 import pulumi
 
-from infra import config, planning
+from infra import assembly, config, planning
+from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
+from infra.build import build_platform
 from planner.catalog import CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
@@ -28,7 +30,12 @@ def main() -> None:
     if broken and not pulumi.runtime.is_dry_run():
         raise pulumi.RunError(broken)
     registered = PlanResource(f"{stack}-plan", plan)
-    for name, value in planning.plan_outputs(plan, settings).items():
+    try:
+        platform = build_platform(assembly.platform_args(settings, plan, registered))
+    except ArgumentError as error:
+        raise pulumi.RunError(str(error)) from None
+    outputs = planning.plan_outputs(plan, settings) | platform.outputs | {"datasets": assembly.datasets(settings)}
+    for name, value in outputs.items():
         pulumi.export(name, value)
     if broken and not PACK_IS_LOADED:
         raise pulumi.RunError(broken)

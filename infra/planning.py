@@ -12,8 +12,8 @@ from planner.plan import Plan, PlanRequest, PlatformShape, plan
 
 INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
 """What private nodes need without the NAT gateway: pulling images and taking their identity."""
-ENCRYPTION_KEYS = 3
-"""One each for the cluster's secrets and logs, the nodes' disks and the bucket with the registry."""
+ENCRYPTION_KEYS = 4
+"""One each for the cluster's secrets and logs, the nodes' disks, the bucket and the registry."""
 
 
 def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
@@ -43,7 +43,7 @@ def platform_shape(config: StackConfig) -> PlatformShape:
         zones=zones,
         nat_gateways=1 if config.network.nat == "single" else len(zones),
         interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES) * len(zones),
-        encryption_keys=ENCRYPTION_KEYS,
+        encryption_keys=ENCRYPTION_KEYS + config.network.flow_logs,  # flow logs have a key of their own
         system_instance_type=config.cluster.system_instance_type,
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,

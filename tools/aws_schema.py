@@ -37,7 +37,7 @@ def resource(token: str, objects: dict[str, Any]) -> dict[str, Any]:
     """Inputs (name → type), required inputs and outputs of one resource type."""
     _, module_path, name = token.split(":")
     module = importlib.import_module(f"pulumi_aws.{module_path.split('/')[0]}")
-    args = getattr(module, f"{name}Args")
+    args = getattr(module, f"{name}InitArgs", None) or getattr(module, f"{name}Args")  # Init where a type has the name
     cls = getattr(module, name)
     outputs = [
         getattr(member.fget, "_pulumi_name", key) for key, member in vars(cls).items() if isinstance(member, property)

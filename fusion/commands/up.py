@@ -38,14 +38,14 @@ def run_training_jobs(stack: Stack, outputs: dict[str, Any]) -> dict[str, dict[s
 
     endpoint = server.ensure()
     results = {}
-    for job in outputs["training_jobs"]:
-        _upload_dataset(job["dataset"], job["dataset_url"], endpoint)
-        click.echo(f"\nRunning training job {job['name']}: its container's command, as a process of this machine")
+    for job, dataset in outputs["datasets"].items():
+        _upload_dataset(dataset, f"{outputs['bucket_url']}/data/{dataset}", endpoint)
+        click.echo(f"\nRunning training job {job}: its container's command, as a process of this machine")
         lines: list[str] = []
-        code = run_job(stack.manifests, job["name"], endpoint=endpoint, on_line=lines.append)
+        code = run_job(stack.manifests, job, endpoint=endpoint, on_line=lines.append)
         if code != 0:
-            raise FusionError(f"training job {job['name']} ended with status {code}; its output is above")
-        results[job["name"]] = _result(job["name"], lines)
+            raise FusionError(f"training job {job} ended with status {code}; its output is above")
+        results[job] = _result(job, lines)
     return results
 
 
@@ -82,12 +82,13 @@ def summary(stack: Stack, outputs: dict[str, Any], results: dict[str, dict[str, 
         f"Stack {stack.name} is up in {where}",
         f"  created     {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))} resources",
         f"  cluster     {outputs['cluster_name']}",
-        f"  bucket      {outputs['object_store_url']}",
+        f"  bucket      {outputs['bucket_url']}",
     ]
     if stack.is_local:
         lines.append(f"  manifests   {stack.manifests.relative_to(stack.root)}/")
     lines += [
-        f"  cost        ${cost['expected']:,.2f} a month expected, ${cost['min']:,.2f} to ${cost['max']:,.2f} as it scales"
+        f"  cost        ${cost['expected']:,.2f} a month expected, "
+        f"${cost['min']:,.2f} to ${cost['max']:,.2f} as it scales"
         " (predicted)",
         f"  guardrails  monthly-cost-limit passed: ${cost['max']:,.2f} of ${cost['limit']:,.2f}",
     ]
@@ -95,7 +96,7 @@ def summary(stack: Stack, outputs: dict[str, Any], results: dict[str, dict[str, 
         lines.append(
             f"  {job:<11} accuracy {result['accuracy']:.2%} on held-out data, "
             f"{result['samples_per_second']:,.0f} samples/s (measured here); "
-            f"results in {outputs['object_store_url']}/runs/{job}"
+            f"results in {outputs['bucket_url']}/runs/{job}"
         )
     file = stack.file.relative_to(stack.root)
     lines += [

@@ -48,3 +48,13 @@ def whole(value: Any) -> Any:
     return json.loads(
         json.dumps(value), parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text)
     )
+
+
+class Cloud:
+    """A program deployed into an empty account, and what boto3 finds there afterwards.
+
+    Attributes:
+        result: what the program returned, with its outputs resolved where it is a component.
+    """
+
+    result: Any

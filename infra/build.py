@@ -1,4 +1,7 @@
-"""The whole platform of a stack, from its args to its outputs, on whichever cloud it is."""
+"""The whole platform of a stack, from its args to its outputs, on whichever cloud it is.
+
+Not called platform: policy packs run with this folder on their path, where that name hides a standard module.
+"""
 
 from __future__ import annotations
 

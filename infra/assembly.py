@@ -1,0 +1,137 @@
+"""From a stack's config and its plan to the args of the platform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+from infra.accelerator_pool import AcceleratorPoolArgs
+from infra.cluster import ClusterArgs, SystemPoolArgs
+from infra.config import StackConfig
+from infra.kubernetes.pods import PodArgs
+from infra.network import NetworkArgs
+from infra.object_store import ObjectStoreArgs
+from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
+from infra.registry import RegistryArgs
+from planner.plan import Plan, PoolPlan
+from planner.workloads import InferenceService, TrainingJob
+
+BUCKET = "${FUSION_BUCKET_URL}"
+"""Filled in by the training container, from its environment."""
+REPOSITORIES = ("training", "serving")
+
+
+def platform_args(config: StackConfig, plan: Plan, registered_plan: pulumi.Resource) -> PlatformArgs:
+    """The platform that a plan describes; nothing in it is chosen here.
+
+    Raises:
+        infra.errors.ArgumentError: the plan can't be built as it is; one sentence with the way out.
+    """
+    region, shape = plan.region, plan.platform
+    jobs = [workload for workload in config.workloads if isinstance(workload, TrainingJob)]
+    services = [workload for workload in config.workloads if isinstance(workload, InferenceService)]
+    removable = config.object_store.delete_with_contents
+    return PlatformArgs(
+        stack=plan.stack,
+        cloud=config.cloud,
+        network=NetworkArgs(
+            region=region,
+            zones=shape.zones,
+            cidr=config.network.cidr,
+            nat=config.network.nat,
+            flow_logs=config.network.flow_logs,
+        ),
+        cluster=ClusterArgs(
+            region=region,
+            kubernetes_version=config.cluster.kubernetes_version,
+            public_access_cidrs=config.cluster.public_access_cidrs,
+            system_pool=SystemPoolArgs(
+                instance_type=shape.system_instance_type, nodes=shape.system_nodes, disk_gib=shape.system_disk_gib
+            ),
+        ),
+        object_store=ObjectStoreArgs(
+            region=region, noncurrent_days=config.object_store.noncurrent_days, delete_with_contents=removable
+        ),
+        registry=RegistryArgs(region=region, repositories=REPOSITORIES, delete_with_contents=removable),
+        pools=tuple(_pool(pool, plan) for pool in plan.pools),
+        training_jobs=tuple(_training_job(job, plan.pool_of(job.name)) for job in jobs),
+        inference_services=tuple(_inference_service(service, plan.pool_of(service.name)) for service in services),
+        depends_on=registered_plan,
+        tags=config.tags,
+    )
+
+
+def datasets(config: StackConfig) -> dict[str, str]:
+    """By training job, the data set that it reads; its folder in the bucket is `data/<data set>`."""
+    jobs = [workload for workload in config.workloads if isinstance(workload, TrainingJob)]
+    return {job.name: job.training.dataset for job in jobs}
+
+
+def _pool(pool: PoolPlan, plan: Plan) -> AcceleratorPoolArgs:
+    return AcceleratorPoolArgs(
+        pool=pool.name,
+        region=plan.region,
+        zones=plan.platform.zones,
+        instance_type=pool.instance_type,
+        accelerator=pool.accelerator,
+        accelerator_count=pool.accelerators_per_node,
+        price_model=pool.price_model,
+        nodes_min=pool.nodes_min,
+        nodes_desired=pool.nodes_expected,
+        nodes_max=pool.nodes_max,
+        disk_gib=pool.disk_gib,
+    )
+
+
+def _training_job(job: TrainingJob, pool: PoolPlan) -> TrainingJobSpec:
+    dataset, runs = f"data/{job.training.dataset}", f"runs/{job.name}"
+    return TrainingJobSpec(
+        name=job.name,
+        pool=pool.name,
+        pod=PodArgs(
+            image=job.image,
+            command=("python", "-m", "workloads.training"),
+            args=("--config", "/etc/fusion/training.yaml"),
+            cpus=job.needs.vcpus,
+            memory_gib=job.needs.memory_gib,
+        ),
+        devices=job.needs.accelerators,
+        read=(f"{dataset}/",),
+        write=(f"{runs}/",),
+        config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}"),
+        nodes=max(job.nodes.expected, 1),
+    )
+
+
+def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[str, Any]:
+    """What the job's `training.yaml` holds (workloads/training/config.py)."""
+    asked = job.training
+    return {
+        "run": job.name,
+        "model": {"name": asked.model},
+        "data": {"url": dataset_url, "batch_size": asked.batch_size},
+        "epochs": asked.epochs,
+        "learning_rate": asked.learning_rate,
+        "seed": asked.seed,
+        "checkpoint": {"url": f"{runs_url}/checkpoints", "every_steps": asked.checkpoint_every_steps},
+        "outputs": {"url": runs_url},
+    }
+
+
+def _inference_service(service: InferenceService, pool: PoolPlan) -> InferenceServiceSpec:
+    return InferenceServiceSpec(
+        name=service.name,
+        pool=pool.name,
+        pod=PodArgs(
+            image=service.image,
+            command=service.command,
+            cpus=service.needs.vcpus,
+            memory_gib=service.needs.memory_gib,
+        ),
+        devices=service.needs.accelerators,
+        read=(f"runs/{service.name}/",),
+        replicas_min=service.replicas.min,
+        replicas_max=service.replicas.max,
+        port=service.port,
+    )
