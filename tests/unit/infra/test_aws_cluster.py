@@ -21,7 +21,8 @@ def program(**changes):
 
 @pytest.fixture(scope="module")
 def cloud():
-    with Cloud(program(addon_versions={"coredns": "v1.12.1-eksbuild.2"}, log_retention_days=30)) as deployed:
+    pinned = program(addon_versions={"coredns": "v1.12.1-eksbuild.2"}, log_retention_days=30)
+    with Cloud(pinned, lambda made: {"kubeconfig": made.kubeconfig}) as deployed:
         yield deployed
 
 
@@ -140,7 +141,7 @@ def test_the_key_of_disks_is_usable_by_auto_scaling_and_for_resources_of_aws_onl
 
 
 def test_the_kubeconfig_holds_no_credential(cloud):
-    config = json.loads(cloud.result.kubeconfig)
+    config = json.loads(cloud.outputs["kubeconfig"])
     (user,) = config["users"]
     assert set(user["user"]) == {"exec"}
     assert user["user"]["exec"]["args"][:4] == ["eks", "get-token", "--cluster-name", "t-cluster"]

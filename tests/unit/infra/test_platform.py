@@ -3,11 +3,11 @@ import dataclasses
 import pulumi
 import pytest
 
+from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec, build_platform
 from infra.cluster import ClusterArgs
 from infra.kubernetes.pods import PodArgs
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
-from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec, build_platform
 from infra.registry import RegistryArgs
 from tests.unit.infra.cloud import Cloud
 from tests.unit.infra.conftest import REGION, ZONES, efa_pool_args, pool_args, refusal
@@ -41,7 +41,7 @@ def cloud():
         plan = pulumi.ComponentResource("fusion:platform:Plan", "t-plan", {})
         return build_platform(platform_args(plan))
 
-    with Cloud(program) as deployed:
+    with Cloud(program, lambda platform: platform.outputs) as deployed:
         yield deployed
 
 
