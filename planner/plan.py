@@ -56,7 +56,7 @@ class PoolPlan:
     instance_type: str
     price_model: PriceModel
     accelerator: str | None
-    accelerators_per_node: int
+    accelerators_per_node: float
     vcpus_per_node: float
     memory_gib_per_node: float
     nodes_min: int
@@ -168,6 +168,7 @@ def _lacks(offer: Offer, needs: Needs) -> list[str]:
     memory_gib = offer.memory_gib * (1 - NODE_RESERVED_MEMORY_FRACTION)
     accelerator_memory_gib = offer.accelerator_memory_gib or 0.0
     checks = [
+        (offer.architecture != needs.architecture, f"is {offer.architecture}, the image is {needs.architecture}"),
         (
             bool(needs.accelerator) and offer.accelerator != needs.accelerator,
             f"has {offer.accelerator or 'no accelerator'}, {needs.accelerator} is asked for",

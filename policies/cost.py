@@ -79,8 +79,8 @@ class _MonthlyCost:
             report(
                 f"{args.name} ({args.resource_type}) costs up to {usd(excess.resource_usd)} a month and would take the "
                 f"stack to {usd(excess.total_usd)}, {usd(excess.total_usd - limit_usd)} over the limit of "
-                f"{usd(limit_usd)} (fusion:guardrails {LIMIT}). Remove it, make it smaller, or declare it as a workload "
-                "so that it is planned.",
+                f"{usd(limit_usd)} (fusion:guardrails {LIMIT}). Remove it, make it smaller, or declare it as a "
+                "workload so that it is planned.",
                 None,
             )
 

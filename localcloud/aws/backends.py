@@ -19,14 +19,37 @@ def install() -> None:
     from moto.ec2.responses import EC2Response
     from moto.eks import urls as eks_urls
     from moto.eks.responses import EKSResponse
+    from moto.s3.models import FakeBucket, FakeDeleteMarker
 
     for operation in (*_EKS_OPERATIONS, *_EKS_WRAPPERS):
         setattr(EKSResponse, operation.__name__, operation)
     for operation in _EC2_OPERATIONS:
         setattr(EC2Response, operation.__name__, operation)
+    FakeBucket.get_permission = _bucket_permission
+    FakeDeleteMarker.dispose = _nothing_to_dispose
     for path in EKS_PATHS:
         eks_urls.url_paths[f"{{0}}{path}$"] = eks_urls.response.dispatch
 
+
+def _bucket_permission(bucket: Any, action: str, resource: str) -> Any:  # noqa: ANN401 - moto's
+    """A bucket policy's verdict; moto knows no conditions, so "deny without TLS" would deny everything.
+
+    A request over the loopback of this machine counts as one over TLS.
+    """
+    from moto.iam.access_control import IAMPolicy, PermissionResult
+
+    if bucket.policy is None:
+        return PermissionResult.NEUTRAL
+    policy = json.loads(bucket.policy)
+    policy["Statement"] = [each for each in policy["Statement"] if each.get("Condition") != WITHOUT_TLS]
+    return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
+
+
+def _nothing_to_dispose(marker: Any) -> None:  # noqa: ANN401 - moto's
+    """A delete marker holds no data; moto 5.2.5 asks it to let go of some, and fails on the last version of a key."""
+
+
+WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
 EKS_PATHS = (
     "/clusters/(?P<name>[^/]+)/updates",
@@ -108,7 +131,10 @@ def create_cluster(self: Any) -> Any:
     answer = _moto_create_cluster(self)
     asked = _body(self).get("accessConfig") or {}
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
-    cluster.access_config = {"authenticationMode": asked.get("authenticationMode", "CONFIG_MAP")}
+    cluster.access_config = {
+        "authenticationMode": asked.get("authenticationMode", "CONFIG_MAP"),
+        "bootstrapClusterCreatorAdminPermissions": asked.get("bootstrapClusterCreatorAdminPermissions", True),
+    }
     return answer
 
 

@@ -546,6 +546,7 @@ def _read_template(aws: Aws, id: str) -> Properties | None:
         found["tagSpecifications"] = [
             {"resourceType": each["ResourceType"], "tags": from_tag_list(each["Tags"])}
             for each in data["TagSpecifications"]
+            if each["ResourceType"] != "launch-template"  # moto files the template's own tags here
         ]
     for name, api in (
         ("instanceMarketOptions", "InstanceMarketOptions"),

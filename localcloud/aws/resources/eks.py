@@ -67,7 +67,7 @@ def _create_cluster(aws: Aws, inputs: Properties) -> str:
         else None,
         encryptionConfig=encryption
         and [{"provider": {"keyArn": encryption["provider"]["keyArn"]}, "resources": encryption["resources"]}],
-        accessConfig=access and {"authenticationMode": access.get("authenticationMode", "CONFIG_MAP")},
+        accessConfig=access,
         logging=_logging(inputs),
         bootstrapSelfManagedAddons=inputs["bootstrapSelfManagedAddons"],
         tags=inputs.get("tagsAll"),
