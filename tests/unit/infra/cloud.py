@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import urllib.request
@@ -95,6 +96,7 @@ class Cloud:
         self._outputs = outputs
 
     def __enter__(self) -> Self:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
         self._server = make_server("127.0.0.1", 0, server.application(Path(os.devnull)), threaded=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -90,7 +90,8 @@ def test_the_buckets_key_is_used_through_s3_only(cloud, role, statements):
 
 
 def test_the_cluster_knows_whose_role_it_is(cloud):
-    found = cloud.eks.list_pod_identity_associations(clusterName="t-cluster", namespace="workloads")["associations"]
+    listed = cloud.eks.list_pod_identity_associations(clusterName="t-cluster")["associations"]
+    found = [each for each in listed if each["namespace"] == "workloads"]
     assert {each["serviceAccount"] for each in found} == {"trainer", "reader"}
     (trainer,) = [each["associationId"] for each in found if each["serviceAccount"] == "trainer"]
     association = cloud.eks.describe_pod_identity_association(clusterName="t-cluster", associationId=trainer)
