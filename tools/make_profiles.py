@@ -125,9 +125,9 @@ def main() -> None:
     here = "tools/make_profiles.py, traced on the meta device"
     for size in (32, 8):
         net = FusionNet(shape=(3, size, size), classes=10)
-        trace(net, lambda batch, size=size: [torch.empty(batch, 3, size, size)], name=f"fusionnet-{size}", source=here).write(
-            SHIPPED / f"fusionnet-{size}.json"
-        )
+        trace(
+            net, lambda batch, size=size: [torch.empty(batch, 3, size, size)], name=f"fusionnet-{size}", source=here
+        ).write(SHIPPED / f"fusionnet-{size}.json")
     image = lambda batch: [torch.empty(batch, 3, 224, 224)]  # noqa: E731
     trace(resnet50(), image, name="resnet-50", source=here).write(SHIPPED / "resnet-50.json")
     trace(VisionTransformer(), image, name="vit-b-16", source=here).write(SHIPPED / "vit-b-16.json")

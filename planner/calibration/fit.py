@@ -1,0 +1,249 @@
+"""Fit the built-in calibration to the measured rows: `python -m planner.calibration.fit`. Needs scipy (the dev extra).
+
+The errors it states are of rows that were left out by chip (matrix products) or by model (language models), never in-sample.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.calibration.store import BUILTIN, Calibration, DecoderFit, GemmFit, Ratios
+from planner.performance.chip import Chip
+from planner.performance.gemm import GemmParameters, gemm_time
+from planner.performance.language_model import DecoderParameters, DecoderTiming, DecoderTraffic, closed_loop
+from planner.profiles.decoder import DecoderConfig, decoder
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data"
+SYSTEMS = {"a100_sxm": "A100-80GB", "h100_sxm": "H100", "l40s": "L40S", "h200_sxm": "H200"}
+"""The measured systems' names in the catalog."""
+MODELS = {
+    "Qwen/Qwen3-32B": "qwen3-32b",
+    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
+}
+PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8"}
+WEIGHT_COPIES = 5.0
+"""Right-hand matrices that the measuring program used in turn, so that those of small products stayed in the cache; found from the
+rows: cache-speed products end where five copies exceed the L40S's 96 MiB."""
+ENGINES = ("trtllm", "vllm")
+
+GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
+    "compute_efficiency": (0.2, 0.8, 1.0),
+    "tile_overhead": (0.5, 20.0, 300.0),
+    "latency_s_per_k": (1e-10, 1.5e-9, 2e-8),
+    "bandwidth_efficiency": (0.4, 0.85, 1.0),
+    "unit_bandwidth_share": (0.5, 2.0, 8.0),
+    "cache_speedup": (1.0, 3.0, 8.0),
+    "launch_s": (1e-7, 2.5e-6, 2e-5),
+    "wave_s": (1e-8, 1e-6, 1e-5),
+    "split_s": (1e-7, 2e-6, 2e-5),
+    "sharpness": (1.0, 2.0, 8.0),
+}
+DECODER_BOUNDS: Mapping[str, tuple[float, float, float]] = {
+    "compute_efficiency": (0.2, 0.7, 1.0),
+    "weights_bandwidth_efficiency": (0.4, 0.8, 1.0),
+    "kv_bandwidth_efficiency": (0.2, 0.7, 1.0),
+    "layer_s": (1e-6, 4e-5, 3e-4),
+    "all_reduce_s": (1e-7, 5e-6, 5e-5),
+    "sequence_s": (1e-7, 2e-5, 4e-4),
+    "prefill_s": (1e-5, 5e-3, 0.1),
+    "burst_requests": (0.01, 2.0, 10.0),
+    "burst_share": (1e-3, 0.05, 0.5),
+    "link_efficiency": (0.05, 0.5, 1.0),
+    "prefill_overlap": (0.01, 0.2, 0.7),
+    "admission_gap": (0.3, 0.9, 2.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GemmRow:
+    """One measured matrix product."""
+
+    chip: Chip
+    precision: str
+    m: int
+    n: int
+    k: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderRow:
+    """One measured serving point."""
+
+    chip: Chip
+    config: DecoderConfig
+    precision: str
+    tensor_parallel: int
+    traffic: DecoderTraffic
+    engine: str
+    first_token_s: float
+    output_token_s: float
+
+
+def chips() -> Mapping[str, Chip]:
+    """The measured systems, as the catalog has them."""
+    from planner.catalog import load
+
+    accelerators = load().accelerators
+    return {system: Chip.from_accelerator(accelerators[name]) for system, name in SYSTEMS.items()}
+
+
+def gemm_rows(known: Mapping[str, Chip]) -> list[GemmRow]:
+    """Every row of ``gemm_measured.csv``."""
+    with (DATA / "gemm_measured.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            GemmRow(
+                known[row["system"]],
+                PRECISIONS[row["gemm_dtype"]],
+                int(row["m"]),
+                int(row["n"]),
+                int(row["k"]),
+                float(row["latency_ms"]) / 1e3,
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
+    """Every row of ``llm_latency_measured.csv``; a row without concurrency ran its batch size."""
+    with (DATA / "llm_latency_measured.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            DecoderRow(
+                known[row["system"]],
+                decoder(MODELS[row["model_path"]]),
+                row["precision"] or "bf16",
+                int(float(row["tp_size"])),
+                DecoderTraffic(int(row["isl"]), int(row["osl"]), int(float(row["concurrency"] or row["batch_size"]))),
+                row["backend"],
+                float(row["silicon_ttft_ms"]) / 1e3,
+                float(row["silicon_tpot_ms"]) / 1e3,
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def predicted_gemm(row: GemmRow, parameters: GemmParameters) -> float:
+    """Seconds, with the cache as warm as the measuring program had it."""
+    return gemm_time(row.chip, row.precision, row.m, row.n, row.k, parameters, weight_copies=WEIGHT_COPIES).total_s
+
+
+def predicted_decoder(row: DecoderRow, parameters: DecoderParameters) -> DecoderTiming:
+    """Timing of the row's closed loop; only TensorRT-LLM's rows show the admission gap."""
+    own = parameters if row.engine == "trtllm" else dataclasses.replace(parameters, admission_gap=0.0)
+    return closed_loop(row.chip, row.config, row.precision, row.tensor_parallel, row.traffic, own)
+
+
+def fit_gemm(rows: Sequence[GemmRow]) -> GemmParameters:
+    """The parameters whose log errors are least, large ones counting less (soft L1)."""
+
+    def errors(values: Sequence[float]) -> list[float]:
+        parameters = GemmParameters(*values)
+        return [math.log(predicted_gemm(row, parameters) / row.seconds) for row in rows]
+
+    return GemmParameters(*_least(errors, GEMM_BOUNDS.values(), soft=0.15))
+
+
+def fit_decoder(rows: Sequence[DecoderRow]) -> DecoderParameters:
+    """Likewise for serving; time to first token, which is noisier, counts half."""
+
+    def errors(values: Sequence[float]) -> list[float]:
+        parameters, result = DecoderParameters(*values), []
+        for row in rows:
+            timing = predicted_decoder(row, parameters)
+            result.append(math.log(timing.time_per_output_token_s / row.output_token_s))
+            result.append(0.5 * math.log(timing.time_to_first_token_s / row.first_token_s))
+        return result
+
+    return DecoderParameters(*_least(errors, DECODER_BOUNDS.values(), soft=0.1))
+
+
+def _least(
+    errors: Callable[[Sequence[float]], list[float]], bounds: Iterable[tuple[float, float, float]], *, soft: float
+) -> list[float]:
+    """Least squares over the logarithms of the parameters."""
+    from scipy.optimize import least_squares
+
+    low, start, high = ([math.log(value) for value in column] for column in zip(*bounds, strict=True))
+    found = least_squares(
+        lambda logs: errors([math.exp(value) for value in logs]),
+        start,
+        bounds=(low, high),
+        loss="soft_l1",
+        f_scale=soft,
+        diff_step=1e-2,
+        max_nfev=60,
+    )
+    return [math.exp(value) for value in found.x]
+
+
+def ratios(measured_over_predicted: Sequence[float]) -> Ratios:
+    """Their 5 % and 95 % quantiles."""
+    cuts = statistics.quantiles(measured_over_predicted, n=20, method="inclusive")
+    return Ratios(low=cuts[0], high=cuts[-1])
+
+
+def gemm_fit(rows: Sequence[GemmRow]) -> GemmFit:
+    """Shared and by-chip parameters of one precision, with intervals."""
+    names = sorted({row.chip.name for row in rows})
+    by_chip, measured, transferred = {}, {}, []
+    for name in names:
+        own = [row for row in rows if row.chip.name == name]
+        by_chip[name] = fit_gemm(own)
+        measured[name] = ratios([row.seconds / predicted_gemm(row, by_chip[name]) for row in own])
+        left_out = fit_gemm([row for row in rows if row.chip.name != name])
+        transferred += [row.seconds / predicted_gemm(row, left_out) for row in own]
+    return GemmFit(
+        shared=_rounded(fit_gemm(rows)),
+        by_chip={name: _rounded(parameters) for name, parameters in by_chip.items()},
+        measured_ratio=measured,
+        transferred_ratio=ratios(transferred),
+    )
+
+
+def decoder_fit(rows: Sequence[DecoderRow]) -> DecoderFit:
+    """Serving constants with the intervals of models that were left out."""
+    first, token = [], []
+    for name in sorted({row.config.name for row in rows}):
+        left_out = fit_decoder([row for row in rows if row.config.name != name])
+        for row in (row for row in rows if row.config.name == name):
+            timing = predicted_decoder(row, left_out)
+            first.append(row.first_token_s / timing.time_to_first_token_s)
+            token.append(row.output_token_s / timing.time_per_output_token_s)
+    everything = _rounded(fit_decoder(rows))
+    return DecoderFit(
+        engines={engine: everything | ({} if engine == "trtllm" else {"admission_gap": 0.0}) for engine in ENGINES},
+        measured_chips=tuple(sorted({row.chip.name for row in rows})),
+        first_token_ratio=ratios(first),
+        output_token_ratio=ratios(token),
+    )
+
+
+def _rounded(parameters: GemmParameters | DecoderParameters) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in dataclasses.asdict(parameters).items()}
+
+
+def main() -> None:
+    """Fit everything and write the built-in calibration."""
+    known = chips()
+    gemms = gemm_rows(known)
+    Calibration(
+        name="builtin",
+        measured_at="2026-11-23",
+        place="aiconfigurator-core 0.12.0's measurements, fitted here",
+        source="benchmarks/data/gemm_measured.csv and llm_latency_measured.csv (aiconfigurator-core 0.12.0, Apache-2.0)",
+        split="leave one chip out (matrix products), leave one model out (language models)",
+        gemms={p: gemm_fit([row for row in gemms if row.precision == p]) for p in ("bf16", "fp8")},
+        decoders=decoder_fit(decoder_rows(known)),
+    ).write(BUILTIN)
+    print(f"wrote {BUILTIN.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Efficiency profiles: the built-in one and those that `fusion calibrate` writes.
+
+`planner.calibration.fit` makes the built-in one from the measured rows in ``benchmarks/data``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from planner.performance.checks import PerformanceError
+from planner.performance.chip import Chip
+from planner.performance.gemm import GemmParameters
+from planner.performance.language_model import DecoderParameters
+
+BUILTIN = Path(__file__).with_name("builtin.json")
+NEAREST_PRECISION: Mapping[str, str] = {"fp16": "bf16", "tf32": "bf16", "fp32": "bf16", "int8": "fp8", "fp4": "fp8"}
+"""Whose measurements stand in for a precision that nobody measured."""
+
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A predicted value; nine of ten measured cases lie from `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Interval:
+        """Times a positive factor."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+    def inverse(self, numerator: float) -> Interval:
+        """A positive numerator divided by it; low and high change places."""
+        return Interval(numerator / self.value, numerator / self.high, numerator / self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Parameters for one chip and precision, with the measured ÷ predicted range and what it rests on."""
+
+    parameters: GemmParameters
+    low: float
+    high: float
+    note: str
+
+    def interval(self, value: float) -> Interval:
+        """The range around a predicted time."""
+        return Interval(value, value * self.low, value * self.high)
+
+
+class Stored(BaseModel):
+    """Immutable, and no field that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ratios(Stored):
+    """5 % and 95 % quantiles of measured ÷ predicted."""
+
+    low: Positive
+    high: Positive
+
+
+class GemmFit(Stored):
+    """One precision's parameters: shared, and refitted for chips with rows of their own."""
+
+    shared: dict[str, Positive]
+    by_chip: dict[str, dict[str, Positive]]
+    measured_ratio: dict[str, Ratios]
+    """By chip, of the refitted parameters."""
+    transferred_ratio: Ratios
+    """Of chips that were left out of the fit."""
+
+
+class DecoderFit(Stored):
+    """Serving constants by engine and the error on models that were left out of the fit."""
+
+    engines: dict[str, dict[str, Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]]]
+    measured_chips: tuple[str, ...]
+    first_token_ratio: Ratios
+    output_token_ratio: Ratios
+
+
+class MeasuredChip(Stored):
+    """A machine that `fusion calibrate` measured: what it reaches takes the place of peaks."""
+
+    name: str
+    peak_flops: dict[str, Positive]
+    memory_bandwidth_bytes_per_s: Positive
+    memory_bytes: Positive
+    compute_units: Annotated[int, Field(ge=1)] = 1
+    l2_bytes: Annotated[float, Field(ge=0)] = 0
+    link_bytes_per_s: Positive = 1e9
+
+    def chip(self) -> Chip:
+        """For the performance model."""
+        return Chip(**self.model_dump())
+
+
+class Calibration(Stored):
+    """An efficiency profile. Written as JSON; every prediction shows its name, date and place."""
+
+    name: str
+    measured_at: str
+    place: str
+    source: str
+    split: str
+    """How rows were kept out of the fit for the intervals."""
+    gemms: dict[str, GemmFit]
+    convolution_share: Positive = 0.75
+    """Rate of a convolution over that of the matrix product of the same shape; general knowledge until measured."""
+    pass_overhead_s: Annotated[float, Field(ge=0)] = 0.0
+    """Of one whole pass: the framework's own."""
+    loopback_round_trip_s: Annotated[float, Field(ge=0)] = 0.0
+    decoders: DecoderFit | None = None
+    machine: MeasuredChip | None = None
+
+    def gemm(self, chip: str, precision: str) -> Efficiency:
+        """The parameters for a chip and precision; wider intervals, and a note, where they are transferred.
+
+        Raises:
+            PerformanceError: nothing near the precision was measured.
+        """
+        key = precision if precision in self.gemms else NEAREST_PRECISION.get(precision, "")
+        if key not in self.gemms:
+            raise PerformanceError(
+                f"precision is {precision!r}, which calibration {self.name} says nothing about; it has {', '.join(self.gemms)}"
+            )
+        return _efficiency(self.name, self.measured_at, self.place, key, precision, chip, self._fit(key))
+
+    def _fit(self, key: str) -> _Frozen:
+        return _Frozen(self.gemms[key])
+
+    def decoder(self, chip: str, engine: str) -> tuple[DecoderParameters, DecoderFit, str]:
+        """Serving constants of an engine, the fit they are of, and a note.
+
+        Raises:
+            PerformanceError: the calibration has none of that engine.
+        """
+        if self.decoders is None or engine not in self.decoders.engines:
+            known = ", ".join(self.decoders.engines) if self.decoders else "none"
+            raise PerformanceError(f"engine is {engine!r}; calibration {self.name} knows {known}")
+        measured = chip in self.decoders.measured_chips
+        where = "measured on this chip" if measured else "transferred to this chip: the interval is widened"
+        note = f"{self.name} of {self.measured_at} ({self.place}), {engine}, {where}"
+        return DecoderParameters(**self.decoders.engines[engine]), self.decoders, note
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frozen:
+    """Lets a fit be an argument of a cached function: compared by identity of what it holds."""
+
+    fit: GemmFit
+
+    def __hash__(self) -> int:
+        return id(self.fit)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and other.fit is self.fit
+
+
+@functools.lru_cache(maxsize=1024)
+def _efficiency(name: str, measured_at: str, place: str, key: str, precision: str, chip: str, frozen: _Frozen) -> Efficiency:
+    fit = frozen.fit
+    own = fit.by_chip.get(chip)
+    ratio = fit.measured_ratio[chip] if own else fit.transferred_ratio
+    notes = [f"{name} of {measured_at} ({place})"]
+    notes.append("measured on this chip" if own else "transferred from other chips: the interval is wider")
+    low, high = ratio.low, ratio.high
+    if key != precision:
+        notes.append(f"{precision} taken from {key}: the interval is wider")
+        low, high = low / 1.2, high * 1.2
+    return Efficiency(GemmParameters(**(own or fit.shared)), low, high, ", ".join(notes))
+
+
+@functools.cache
+def builtin() -> Calibration:
+    """The calibration that ships, fitted to the rows in ``benchmarks/data``."""
+    return read_calibration(BUILTIN)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A stored calibration.
+
+    Raises:
+        PerformanceError: it can't be read or is wrong; names the file and the field.
+    """
+    try:
+        calibration = Calibration.model_validate_json(path.read_bytes())
+        for fit in calibration.gemms.values():
+            GemmParameters(**fit.shared)
+    except OSError as error:
+        raise PerformanceError(f"calibration {path} can't be read: {error.strerror}; make it with `fusion calibrate`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PerformanceError(f"calibration {path}: {where}: {first['msg']}") from None
+    except TypeError:
+        raise PerformanceError(f"calibration {path}: a matrix-product fit lacks a parameter; measure again") from None
+    return calibration
+
+
+def widened(ratio: Ratios, factor: float) -> Ratios:
+    """The range with both ends moved out."""
+    if not factor >= 1 or not math.isfinite(factor):
+        raise PerformanceError(f"factor is {factor!r}; it must be at least 1")
+    return Ratios(low=ratio.low / factor, high=ratio.high * factor)

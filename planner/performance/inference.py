@@ -1,0 +1,142 @@
+"""What a request sees: network, transfer, waiting for a batch and for a replica, service; and what a service can bear.
+
+The sum is D. Menascé, V. Almeida, "Capacity Planning for Web Services" (2001), chapter 3; each part names its own source.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from planner.calibration.store import Calibration, Interval
+from planner.performance.checks import not_negative, positive, whole
+from planner.performance.chip import Chip
+from planner.performance.memory import check_fit, inference_memory
+from planner.performance.queueing import BatchQueue, Overloaded, Quantiles, queue_times
+from planner.performance.roofline import forward_time
+from planner.profiles.model import ModelProfile
+
+
+@dataclass(frozen=True)
+class InferenceLoad:
+    """A service and what is asked of it."""
+
+    profile: ModelProfile
+    requests_per_s: float
+    precision: str = "bf16"
+    replicas: int = 1
+    batch_max: int = 1
+    batch_wait_s: float = 0.0
+    network_round_trip_s: float = 0.0
+    network_bytes_per_s: float = 125e6
+    request_bytes: float = 0.0
+    response_bytes: float = 0.0
+    overhead_s_per_batch: float = 0.0
+    """Of the host: dispatch, copies to and from the device."""
+    overhead_s_per_request: float = 0.0
+    """Of the host: parsing, decoding, answering."""
+    service_variation: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive("requests_per_s", self.requests_per_s)
+        whole("replicas", self.replicas, at_most=100_000)
+        whole("batch_max", self.batch_max, at_most=65_536)
+        positive("network_bytes_per_s", self.network_bytes_per_s)
+        for field in (
+            "batch_wait_s network_round_trip_s request_bytes response_bytes overhead_s_per_batch overhead_s_per_request service_variation"
+        ).split():
+            not_negative(field, getattr(self, field))
+
+
+@dataclass(frozen=True, slots=True)
+class InferencePrediction:
+    """What requests see, with intervals; an upper end is infinite where the slow case would overload the replicas."""
+
+    p50_s: Interval
+    p95_s: Interval
+    p99_s: Interval
+    capacity_per_s: Interval
+    utilisation: float
+    mean_batch: float
+    network_s: float
+    waiting_p99_s: float
+    service_s: float
+    """Of a batch of the mean size."""
+    memory_fraction: float
+    bound_by: str
+    reasons: tuple[str, ...]
+    calibration: str
+
+
+def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration) -> InferencePrediction:
+    """Latency quantiles and capacity of a batched inference service under a Poisson load.
+
+    Raises:
+        DoesNotFit: the memory; says by how much.
+        Overloaded: the load exceeds the capacity; says how many replicas would do.
+    """
+    fit = check_fit(
+        inference_memory(load.profile, load.precision, load.batch_max), chip, f"serving {load.profile.name} in batches of {load.batch_max}"
+    )
+    service = service_times(chip, load, calibration)
+    efficiency = calibration.gemm(chip.name, load.precision)
+    network = load.network_round_trip_s + (load.request_bytes + load.response_bytes) / load.network_bytes_per_s
+    times = queue_times(_queue(load, service, 1.0))
+    low, high = _responses(load, service, efficiency.low), _responses(load, service, efficiency.high)
+    batch = min(len(service), max(1, round(times.mean_batch)))
+    pass_time = forward_time(chip, load.profile, load.precision, batch, calibration)
+    waiting = times.waiting.p99_s
+    bound = "queue" if waiting > max(service[batch - 1], network) else "network" if network > service[batch - 1] else pass_time.bound_by
+    capacity = times.capacity_per_s
+    return InferencePrediction(
+        p50_s=Interval(times.response.p50_s + network, low.p50_s + network, high.p50_s + network),
+        p95_s=Interval(times.response.p95_s + network, low.p95_s + network, high.p95_s + network),
+        p99_s=Interval(times.response.p99_s + network, low.p99_s + network, high.p99_s + network),
+        capacity_per_s=Interval(capacity, capacity / efficiency.high, capacity / efficiency.low),
+        utilisation=times.utilisation,
+        mean_batch=times.mean_batch,
+        network_s=network,
+        waiting_p99_s=waiting,
+        service_s=service[batch - 1],
+        memory_fraction=fit,
+        bound_by=bound,
+        reasons=(
+            f"p99 is {(times.response.p99_s + network) * 1e3:.3g} ms, bound by {bound}: network {network * 1e3:.3g} ms, waiting "
+            f"{waiting * 1e3:.3g} ms at p99, service {service[batch - 1] * 1e3:.3g} ms for {batch} at once ({pass_time.bound_by})",
+            f"{load.replicas} replicas answer {capacity:.4g} requests/s at most; {times.utilisation:.0%} of that is used",
+        ),
+        calibration=efficiency.note,
+    )
+
+
+def service_times(chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
+    """Seconds of a batch of 1, 2, … batch_max: calculated at powers of two, straight lines between."""
+    knots = sorted({min(2**power, load.batch_max) for power in range(load.batch_max.bit_length() + 1)})
+    times = [
+        forward_time(chip, load.profile, load.precision, batch, calibration).total_s
+        + load.overhead_s_per_batch
+        + batch * load.overhead_s_per_request
+        for batch in knots
+    ]
+    seconds, at = [], 0
+    for batch in range(1, load.batch_max + 1):
+        while knots[at] < batch:
+            at += 1
+        if knots[at] == batch:
+            seconds.append(times[at])
+            continue
+        share = (batch - knots[at - 1]) / (knots[at] - knots[at - 1])
+        seconds.append(times[at - 1] + share * (times[at] - times[at - 1]))
+    return tuple(seconds)
+
+
+def _queue(load: InferenceLoad, service: tuple[float, ...], factor: float) -> BatchQueue:
+    scaled = tuple(seconds * factor for seconds in service)
+    return BatchQueue(load.requests_per_s, scaled, load.replicas, load.batch_wait_s, load.service_variation)
+
+
+def _responses(load: InferenceLoad, service: tuple[float, ...], factor: float) -> Quantiles:
+    try:
+        return queue_times(_queue(load, service, factor)).response
+    except Overloaded:
+        return Quantiles(math.inf, math.inf, math.inf, math.inf)

@@ -1,0 +1,75 @@
+"""Time of a model's forward pass on one chip, layer by layer.
+
+Source: S. Williams, A. Waterman, D. Patterson, "Roofline: An Insightful Visual Performance Model" (CACM 52(4), 2009), by layer, with the
+launch overhead of each kernel; matrix products by shape as in `planner.performance.gemm`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.calibration.store import Calibration
+from planner.performance.checks import whole
+from planner.performance.chip import BYTES, Chip
+from planner.performance.gemm import GemmParameters, gemm_time
+from planner.profiles.model import Layer, ModelProfile
+
+
+@dataclass(frozen=True, slots=True)
+class PassTime:
+    """Seconds of one pass, and how many of them are bound by what."""
+
+    total_s: float
+    compute_bound_s: float
+    memory_bound_s: float
+    launch_s: float
+
+    @property
+    def bound_by(self) -> str:
+        """What most of the time goes to: compute, memory bandwidth or launches."""
+        parts = {"compute": self.compute_bound_s, "memory bandwidth": self.memory_bound_s, "launches": self.launch_s}
+        return max(parts, key=lambda name: parts[name])
+
+
+def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, calibration: Calibration) -> PassTime:
+    """Seconds of one forward pass of a batch: Σ over layers of max(FLOPs/(peak·eff), bytes/(bandwidth·eff)) + launch."""
+    whole("batch", batch, at_most=10**7)
+    parameters = calibration.gemm(chip.name, precision).parameters
+    total = compute_bound = memory_bound = launches = 0.0
+    for layer in profile.layers:
+        compute_s, memory_s = _layer_parts(chip, layer, precision, batch, parameters, calibration)
+        work = max(compute_s, memory_s)
+        total += work + parameters.launch_s
+        launches += parameters.launch_s
+        if compute_s > memory_s:
+            compute_bound += work
+        else:
+            memory_bound += work
+    total += calibration.pass_overhead_s
+    return PassTime(total, compute_bound, memory_bound, launches + calibration.pass_overhead_s)
+
+
+def _layer_parts(
+    chip: Chip, layer: Layer, precision: str, batch: int, parameters: GemmParameters, calibration: Calibration
+) -> tuple[float, float]:
+    """Seconds that a layer computes, and that it moves data; a product's partial overlap counts as the larger."""
+    size = BYTES[precision]
+    moved = size * (batch * (layer.read_numbers + layer.written_numbers) + layer.weight_numbers)
+    bandwidth = chip.memory_bandwidth_bytes_per_s * parameters.bandwidth_efficiency
+    if 0 < chip.l2_bytes and moved < chip.l2_bytes / 2:
+        bandwidth *= parameters.cache_speedup
+    memory_s = moved / bandwidth
+    if layer.product is None:
+        return layer.flops * batch / (chip.peak(precision) * parameters.compute_efficiency), memory_s
+    product = layer.product
+    if product.count > 1:
+        m, count = product.m, product.count * batch
+    else:
+        m, count = product.m * batch, 1
+    time = gemm_time(chip, precision, m, product.n, product.k, parameters, count=count)
+    if layer.operation == "gemm":
+        work = time.total_s - time.launch_s
+        return (work, 0.0) if time.compute_s > time.memory_s else (0.0, work)
+    # a convolution or fused attention reads its input once, not the unrolled matrix
+    relative = calibration.convolution_share if layer.operation == "conv" else 1.0
+    return time.compute_s / relative, memory_s

@@ -1,0 +1,79 @@
+"""The facade of language-model serving: timing with a calibration, an interval and reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.calibration.store import Calibration, Interval, Ratios, widened
+from planner.performance.checks import PerformanceError, whole
+from planner.performance.chip import Chip
+from planner.performance.language_model import DecoderTraffic, closed_loop, open_loop
+from planner.profiles.decoder import DecoderConfig
+
+UNMEASURED_CHIP = 1.3
+"""How much wider the interval is on a chip that has no rows: as the matrix products of chips that were left out show."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelPrediction:
+    """Mean times and rates of one replica (`tensor_parallel` devices)."""
+
+    time_to_first_token_s: Interval
+    time_per_output_token_s: Interval
+    requests_per_s: Interval
+    output_tokens_per_s: Interval
+    running: float
+    most_sequences: int
+    """What the key–value cache holds."""
+    bound_by: str
+    reasons: tuple[str, ...]
+    calibration: str
+
+
+def predict_language_model(
+    chip: Chip,
+    config: DecoderConfig,
+    traffic: DecoderTraffic,
+    calibration: Calibration,
+    *,
+    precision: str = "bf16",
+    tensor_parallel: int = 1,
+    engine: str = "vllm",
+) -> LanguageModelPrediction:
+    """Time to first token and by output token of a decoder model under continuous batching.
+
+    Raises:
+        DoesNotFit: the weights and one sequence; says by how much.
+        PerformanceError: a number is wrong, or the rate is above what is sustained.
+    """
+    whole("tensor_parallel", tensor_parallel, at_most=1024)
+    if config.heads % tensor_parallel:
+        raise PerformanceError(f"tensor_parallel is {tensor_parallel}; it must divide the {config.heads} heads of {config.name}")
+    parameters, fit, note = calibration.decoder(chip.name, engine)
+    loop = closed_loop if traffic.concurrency is not None else open_loop
+    timing = loop(chip, config, precision, tensor_parallel, traffic, parameters)
+    wider = 1.0 if chip.name in fit.measured_chips else UNMEASURED_CHIP
+    first, token = widened(fit.first_token_ratio, wider), widened(fit.output_token_ratio, wider)
+    by_token = _interval(timing.time_per_output_token_s, token)
+    lifetime = timing.running / timing.requests_per_s
+    rate = Interval(timing.requests_per_s, timing.requests_per_s, timing.requests_per_s)
+    if traffic.concurrency is not None:
+        rate = _interval(lifetime, token).inverse(timing.running)
+    return LanguageModelPrediction(
+        time_to_first_token_s=_interval(timing.time_to_first_token_s, first),
+        time_per_output_token_s=by_token,
+        requests_per_s=rate,
+        output_tokens_per_s=rate.scaled(traffic.output_tokens),
+        running=timing.running,
+        most_sequences=timing.most_sequences,
+        bound_by=timing.bound_by,
+        reasons=(
+            f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by {timing.bound_by}",
+            f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step {timing.decode_step_s * 1e3:.3g} ms",
+        ),
+        calibration=note,
+    )
+
+
+def _interval(value: float, ratio: Ratios) -> Interval:
+    return Interval(value, value * ratio.low, value * ratio.high)
