@@ -5,9 +5,9 @@ import os
 import pulumi
 
 from infra import assembly, config, planning
+from infra.build import build_platform
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
-from infra.build import build_platform
 from planner.catalog import CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError

@@ -7,12 +7,12 @@ from typing import Any
 import pulumi
 
 from infra.accelerator_pool import AcceleratorPoolArgs
+from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import StackConfig
 from infra.kubernetes.pods import PodArgs
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
-from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.registry import RegistryArgs
 from planner.plan import Plan, PoolPlan
 from planner.workloads import InferenceService, TrainingJob

@@ -112,7 +112,7 @@ def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConf
         raise ConfigError("\n".join(_sentences(error, stack_file))) from None
 
 
-def _decoded(value: str) -> Any:  # noqa: ANN401 - what JSON holds
+def _decoded(value: str) -> Any:
     """Pulumi hands objects and lists over as JSON text and everything else as it was typed."""
     try:
         return json.loads(value) if value.startswith(("{", "[")) else value

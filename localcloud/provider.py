@@ -1,7 +1,8 @@
 """A Pulumi provider plugin over the SDK's gRPC stubs, for the packages of the local cloud.
 
 A package implements `Backend`; this module speaks the protocol: values in and out, errors as one sentence, a clean end.
-The engine is told that secrets are not accepted, so it unwraps them and marks the outputs of the same name secret itself.
+The engine is told that secrets are not accepted, so it unwraps them and marks the outputs of the same name secret
+itself.
 """
 
 from __future__ import annotations
@@ -218,17 +219,19 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         result: Properties = {}
         with _one_sentence(context):
             result = self.backend.invoke(request.tok, from_struct(request.args))
-        return getattr(provider_pb2, "InvokeResponse")(**{"return": to_struct(result)})  # noqa: B009 - a keyword
+        answer = provider_pb2.InvokeResponse()
+        getattr(answer, "return").CopyFrom(to_struct(result))
+        return answer
 
     def Cancel(self, request: Any, context: Any) -> empty_pb2.Empty:
         """Nothing runs longer than one request."""
         return empty_pb2.Empty()
 
 
-class _one_sentence:  # noqa: N801 - reads as a word where it is used
+class _one_sentence:
     """Turns an error of the backend into a gRPC error with its sentence, and any other into one that names it."""
 
-    def __init__(self, context: Any) -> None:  # noqa: ANN401 - grpc's
+    def __init__(self, context: Any) -> None:
         self.context = context
 
     def __enter__(self) -> None:

@@ -1,7 +1,8 @@
-"""The local cloud's AWS: one `moto_server` for a checkout, started when it is needed and found again by its address file.
+"""The local cloud's AWS: one `moto_server` for a checkout, started when it is needed and found again by its address
+file.
 
-Its state survives a restart: every request that changes something is written to a log before it is served, and a new server
-serves the log again. Random ids come out the same, because the generator is seeded with the request's number.
+Its state survives a restart: every request that changes something is written to a log before it is served, and a new
+server serves the log again. Random ids come out the same, because the generator is seeded with the request's number.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ READ_ONLY_ACTIONS = ("Describe", "List", "Get", "Head", "BatchGet", "Lookup")
 
 
 class DurableApp:
-    """A WSGI app around moto's: one request at a time, those that change something written down before they are served."""
+    """A WSGI app around moto's: one request at a time, those that change something written down before they are
+    served.
+    """
 
     def __init__(self, app: WsgiApp, log: Path) -> None:
         self.app = app
@@ -155,7 +158,8 @@ class DurableApp:
             environ["CONTENT_LENGTH"] = str(len(body))
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             if environ["PATH_INFO"] == LEDGER_PATH:
-                return self._ledger(request.method, body)(environ, start_response)
+                answer: Iterable[bytes] = self._ledger(request.method, body)(environ, start_response)
+                return answer
             return list(self.app(environ, start_response))
 
     def _write_down(self, request: Any, body: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 UNKNOWN_ON_THE_WIRE: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SIGNATURE_KEY: Final = "4dabf18193072939515e22adb298388d"
@@ -27,7 +27,7 @@ def from_struct(struct: Struct) -> dict[str, Any]:
     return {name: _from_value(value) for name, value in struct.fields.items()}
 
 
-def _from_value(value: Value) -> Any:  # noqa: ANN401 - any property value
+def _from_value(value: Value) -> Any:
     match value.WhichOneof("kind"):
         case "string_value":
             return UNKNOWN if value.string_value == UNKNOWN_ON_THE_WIRE else value.string_value
@@ -49,10 +49,10 @@ def to_struct(values: Mapping[str, Any]) -> Struct:
     return Struct(fields={name: _to_value(value) for name, value in values.items() if value is not None})
 
 
-def _to_value(value: Any) -> Value:  # noqa: ANN401 - any property value
+def _to_value(value: Any) -> Value:
     match value:
         case None:
-            return Value(null_value=0)
+            return Value(null_value=NULL_VALUE)
         case Unknown():
             return Value(string_value=UNKNOWN_ON_THE_WIRE)
         case bool():
@@ -68,7 +68,7 @@ def _to_value(value: Any) -> Value:  # noqa: ANN401 - any property value
     return Value(string_value=str(value))
 
 
-def has_unknown(value: Any) -> bool:  # noqa: ANN401 - any property value
+def has_unknown(value: Any) -> bool:
     """Whether a value is unknown, or holds something that is."""
     if isinstance(value, Mapping):
         return any(has_unknown(each) for each in value.values())

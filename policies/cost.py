@@ -100,12 +100,12 @@ def _region(args: ResourceValidationArgs) -> str:
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 
 
-def _plan(props: Any) -> Plan:  # noqa: ANN401 - the engine's proxies
+def _plan(props: Any) -> Plan:
     """The plan from the plain values that it was registered with."""
     return _PLAN.validate_python({name: _unwrapped(props[name]) for name in Plan.__dataclass_fields__ if name in props})
 
 
-def _unwrapped(value: Any) -> Any:  # noqa: ANN401 - the engine's proxies
+def _unwrapped(value: Any) -> Any:
     if hasattr(value, "keys"):
         return {key: _unwrapped(value[key]) for key in value}
     if isinstance(value, str) or not hasattr(value, "__len__"):

@@ -39,7 +39,7 @@ def quantities(resource_type: str, props: Props, *, region: str, catalog: Catalo
     return rule(props, str(_plain(props, "region") or region), catalog) if rule else {}
 
 
-def _plain(props: Props, *path: str) -> Any:  # noqa: ANN401 - what the resource holds
+def _plain(props: Props, *path: str) -> Any:
     """The value at a path; None where it is absent or not known yet."""
     value: Any = props
     for key in path:
@@ -54,7 +54,7 @@ def _plain(props: Props, *path: str) -> Any:  # noqa: ANN401 - what the resource
     return value
 
 
-def _needed(props: Props, *path: str) -> Any:  # noqa: ANN401 - what the resource holds
+def _needed(props: Props, *path: str) -> Any:
     value = _plain(props, *path)
     if value is None:
         raise UnpricedResource(

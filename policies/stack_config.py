@@ -23,7 +23,7 @@ def receive() -> None:
     def configure_stack(
         servicer: _PolicyAnalyzerServicer,
         request: AnalyzerStackConfigureRequest,
-        context: Any,  # noqa: ANN401 - grpc's
+        context: Any,
     ) -> AnalyzerStackConfigureResponse:
         _values.clear()
         _values.update(request.config)

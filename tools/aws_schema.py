@@ -1,7 +1,7 @@
 """Writes `localcloud/aws/schema.json`: the inputs and outputs of each AWS type that the local cloud serves.
 
-Read from the installed pulumi-aws, so that names and types are exactly those of the official provider. Run it again when
-pulumi-aws is raised or a type is added: `python tools/aws_schema.py`.
+Read from the installed pulumi-aws, so that names and types are exactly those of the official provider. Run it again
+when pulumi-aws is raised or a type is added: `python tools/aws_schema.py`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def resource(token: str, objects: dict[str, Any]) -> dict[str, Any]:
     return {"inputs": fields, "required": required(args), "outputs": sorted(outputs)}
 
 
-def properties(args: type, module: Any, objects: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a module
+def properties(args: type, module: Any, objects: dict[str, Any]) -> dict[str, Any]:
     """Wire name → type of every property of an args class."""
     found = {}
     for key, annotation in annotations(args).items():
@@ -73,7 +73,7 @@ def annotations(args: type) -> dict[str, ast.expr]:
     return {each.arg: each.annotation for each in named if each.arg != "__self__" and each.annotation is not None}
 
 
-def type_of(node: ast.expr, module: Any, objects: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+def type_of(node: ast.expr, module: Any, objects: dict[str, Any]) -> Any:
     """`pulumi.Input[Optional[Sequence[pulumi.Input['XArgs']]]]` → `["list", "#X"]`."""
     if isinstance(node, ast.Attribute):
         return SCALARS.get(node.attr, "any")
@@ -95,7 +95,7 @@ def type_of(node: ast.expr, module: Any, objects: dict[str, Any]) -> Any:  # noq
     return type_of(node.slice.elts[0], module, objects)
 
 
-def reference(name: str, module: Any, objects: dict[str, Any]) -> str:  # noqa: ANN401 - a module
+def reference(name: str, module: Any, objects: dict[str, Any]) -> str:
     """A reference to an object type; its own properties are added to ``objects``."""
     short = name.split(".")[-1].removesuffix("Args")
     if short not in objects:

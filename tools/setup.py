@@ -1,4 +1,5 @@
-"""Sets this checkout up: `make setup`, and part of `make up` and `make test`. Plain Python 3.11, nothing to install first.
+"""Sets this checkout up: `make setup`, and part of `make up` and `make test`. Plain Python 3.11, nothing to install
+first.
 
 Makes `.venv` from the lock, finds or builds the Pulumi CLI, and writes `.fusion/env`, the file to source in a shell.
 A second run finds its stamps and does nothing.
@@ -122,7 +123,12 @@ def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = Non
         SetupError: it failed; with the last lines that it printed.
     """
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True, check=False
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         last = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-8:])
@@ -131,7 +137,7 @@ def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = Non
 
 def make_environment() -> None:
     """`.venv` with exactly what the lock says, every file checked by its hash."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is where an older one is told
         raise SetupError(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; install it and run again")
     uv = find_uv()
     with step("installing the locked packages into .venv"):
@@ -226,7 +232,9 @@ def unpack_checked(archive: bytes, expected_sha256: str, home: Path) -> None:
     """Unpack an archive whose checksum is right; nothing is left of one whose checksum is wrong."""
     found = hashlib.sha256(archive).hexdigest()
     if found != expected_sha256:
-        raise SetupError(f"official release: its checksum is {found}, {expected_sha256} was expected; nothing was installed")
+        raise SetupError(
+            f"official release: its checksum is {found}, {expected_sha256} was expected; nothing was installed"
+        )
     fresh = home.with_name(f"{home.name}.{os.getpid()}")
     fresh.mkdir(parents=True)
     packed = fresh / "archive.tar.gz"

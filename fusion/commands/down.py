@@ -18,9 +18,8 @@ def command(name: str) -> None:
     if not stack.is_local:
         click.echo(f"\nStack {name} is destroyed.")
         return
-    from localcloud.aws.inventory import inventory
-
     from localcloud import server
+    from localcloud.aws.inventory import inventory
 
     left = [str(each) for each in inventory(server.ensure())]
     left += [str(path) for path in sorted(stack.manifests.rglob("*.yaml"))]

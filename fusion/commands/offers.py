@@ -33,7 +33,7 @@ class _Number(click.ParamType[float]):
 
     name = "number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number, or click's error."""
         try:
             number = float(value)
@@ -71,7 +71,7 @@ def command(
     as_json: bool,
     as_csv: bool,
     catalog: Path | None,
-    **filters: Any,  # noqa: ANN401
+    **filters: Any,
 ) -> None:
     """List what the clouds sell, with prices by hour."""
     if as_json and as_csv:

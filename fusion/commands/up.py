@@ -32,9 +32,8 @@ def run_training_jobs(stack: Stack, outputs: dict[str, Any]) -> dict[str, dict[s
     Raises:
         FusionError: a job ended with an error, or said no result.
     """
-    from localcloud.kubernetes.run import run_job
-
     from localcloud import server
+    from localcloud.kubernetes.run import run_job
 
     endpoint = server.ensure()
     results = {}

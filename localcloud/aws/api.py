@@ -21,13 +21,14 @@ class Aws:
     region: str
     clients: dict[str, Any] = field(default_factory=dict)
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes clients at run time
+    def client(self, service: str) -> Any:
         """The client of a service."""
         if service not in self.clients:
             import boto3
             from botocore.config import Config
 
-            self.clients[service] = boto3.client(
+            make: Callable[..., Any] = boto3.client  # its stubs know a client only by a literal name
+            self.clients[service] = make(
                 service,
                 endpoint_url=self.endpoint,
                 region_name=self.region,
@@ -42,7 +43,7 @@ class Aws:
         answer: dict[str, Any] = getattr(self.client(service), operation)(**given)
         return answer
 
-    def find(self, service: str, operation: str, *path: str | int, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
+    def find(self, service: str, operation: str, *path: str | int, **arguments: Any) -> Any:
         """The value at a path of the answer; None where the resource, or the path, does not exist."""
         from botocore.exceptions import ClientError
 
@@ -53,10 +54,7 @@ class Aws:
                 return None
             raise
         for key in path:
-            if isinstance(key, int):
-                value = value[key] if len(value) > key else None
-            else:
-                value = value.get(key)
+            value = (value[key] if len(value) > key else None) if isinstance(key, int) else value.get(key)
             if value is None:
                 return None
         return value
@@ -76,7 +74,7 @@ class Aws:
         return f"arn:aws:{service}:{self.region if region is None else region}:{ACCOUNT_ID}:{resource}"
 
 
-def is_missing(error: Any) -> bool:  # noqa: ANN401 - botocore's ClientError
+def is_missing(error: Any) -> bool:
     """Whether an error says that the resource does not exist."""
     code = str(error.response["Error"]["Code"])
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -128,7 +126,7 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def pascal(value: Any) -> Any:  # noqa: ANN401 - any property value
+def pascal(value: Any) -> Any:
     """pulumi-aws's names to those of the EC2 API: `volumeSize` → `VolumeSize`, through lists and objects."""
     if isinstance(value, Mapping):
         return {name[0].upper() + name[1:]: pascal(each) for name, each in value.items()}
@@ -137,7 +135,7 @@ def pascal(value: Any) -> Any:  # noqa: ANN401 - any property value
     return value
 
 
-def camel(value: Any) -> Any:  # noqa: ANN401 - any property value
+def camel(value: Any) -> Any:
     """The other way round."""
     if isinstance(value, Mapping):
         return {name[0].lower() + name[1:]: camel(each) for name, each in value.items()}
@@ -161,7 +159,7 @@ def refuse(message: str) -> None:
     raise ProviderError(message)
 
 
-def cidr(value: Any) -> str | None:  # noqa: ANN401 - any property value
+def cidr(value: Any) -> str | None:
     """Why a value is no CIDR block; None when it is one."""
     import ipaddress
 
@@ -177,7 +175,7 @@ def one_of(*allowed: str) -> Callable[[Any], str | None]:
     return lambda value: None if value in allowed else f"expected one of {', '.join(allowed)}"
 
 
-def json_text(value: Any) -> str | None:  # noqa: ANN401 - any property value
+def json_text(value: Any) -> str | None:
     """Why a value is no JSON document; None when it is one."""
     import json
 

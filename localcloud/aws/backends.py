@@ -25,13 +25,16 @@ def install() -> None:
         setattr(EKSResponse, operation.__name__, operation)
     for operation in _EC2_OPERATIONS:
         setattr(EC2Response, operation.__name__, operation)
-    FakeBucket.get_permission = _bucket_permission
-    FakeDeleteMarker.dispose = _nothing_to_dispose
+    for changed, name, method in (
+        (FakeBucket, "get_permission", _bucket_permission),
+        (FakeDeleteMarker, "dispose", _nothing_to_dispose),
+    ):
+        setattr(changed, name, method)
     for path in EKS_PATHS:
         eks_urls.url_paths[f"{{0}}{path}$"] = eks_urls.response.dispatch
 
 
-def _bucket_permission(bucket: Any, action: str, resource: str) -> Any:  # noqa: ANN401 - moto's
+def _bucket_permission(bucket: Any, action: str, resource: str) -> Any:
     """A bucket policy's verdict; moto knows no conditions, so "deny without TLS" would deny everything.
 
     A request over the loopback of this machine counts as one over TLS.
@@ -45,7 +48,7 @@ def _bucket_permission(bucket: Any, action: str, resource: str) -> Any:  # noqa:
     return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
 
 
-def _nothing_to_dispose(marker: Any) -> None:  # noqa: ANN401 - moto's
+def _nothing_to_dispose(marker: Any) -> None:
     """A delete marker holds no data; moto 5.2.5 asks it to let go of some, and fails on the last version of a key."""
 
 
@@ -72,30 +75,30 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _records(backend: Any, kind: str) -> dict[str, Record]:  # noqa: ANN401 - a moto backend
+def _records(backend: Any, kind: str) -> dict[str, Record]:
     """The records of one kind, kept on moto's own backend so that they live and are reset with it."""
     kept: dict[str, dict[str, Record]] = backend.__dict__.setdefault("fusion_records", {})
     return kept.setdefault(kind, {})
 
 
-def _eks(response: Any, kind: str) -> dict[str, Record]:  # noqa: ANN401 - moto's response
+def _eks(response: Any, kind: str) -> dict[str, Record]:
     """The records of one kind of the cluster in the request; a missing cluster is moto's own error."""
     response.eks_backend.describe_cluster(name=response._get_param("name"))
     return _records(response.eks_backend, f"{kind}/{response._get_param('name')}")
 
 
-def _result(value: Record) -> Any:  # noqa: ANN401 - moto's ActionResult
+def _result(value: Record) -> Any:
     from moto.core.responses import ActionResult
 
     return ActionResult(value)
 
 
-def _body(response: Any) -> Record:  # noqa: ANN401 - moto's response
+def _body(response: Any) -> Record:
     parsed: Record = json.loads(response.body or "{}")
     return parsed
 
 
-def _path_value(response: Any, name: str) -> str:  # noqa: ANN401 - moto's response
+def _path_value(response: Any, name: str) -> str:
     from urllib.parse import unquote
 
     return unquote(str(response._get_param(name)))
@@ -122,7 +125,7 @@ def _refuse(code: str, message: str, status: int) -> None:
     raise error
 
 
-def _arn(response: Any, resource: str) -> str:  # noqa: ANN401 - moto's response
+def _arn(response: Any, resource: str) -> str:
     return f"arn:aws:eks:{response.region}:{response.current_account}:{resource}"
 
 
@@ -459,7 +462,7 @@ def cancel_capacity_reservation(self: Any) -> Any:
     return _result({"Return": True})
 
 
-def _moto_create_cluster(response: Any) -> Any:  # noqa: ANN401 - moto's response
+def _moto_create_cluster(response: Any) -> Any:
     return _MOTO["create_cluster"](response)
 
 

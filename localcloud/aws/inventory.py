@@ -1,4 +1,6 @@
-"""What exists in the local AWS, asked through boto3 and not through Pulumi's state; what AWS makes by itself is left out."""
+"""What exists in the local AWS, asked through boto3 and not through Pulumi's state; what AWS makes by itself is left
+out.
+"""
 
 from __future__ import annotations
 

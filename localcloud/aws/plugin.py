@@ -1,4 +1,6 @@
-"""`pulumi-resource-aws`: on a local stack it serves the local cloud, on any other it hands over to the official plugin."""
+"""`pulumi-resource-aws`: on a local stack it serves the local cloud, on any other it hands over to the official
+plugin.
+"""
 
 from __future__ import annotations
 
@@ -262,7 +264,7 @@ SCALAR_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _type_problems(path: str, value: Any, expected: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - any property value
+def _type_problems(path: str, value: Any, expected: Any) -> list[tuple[str, str]]:
     """Where a value is not of its type in pulumi-aws's schema, with its path."""
     if value is None or isinstance(value, Unknown) or expected == "any":
         return []
@@ -275,7 +277,7 @@ def _type_problems(path: str, value: Any, expected: Any) -> list[tuple[str, str]
     return [] if fits else [(path, f"{value!r}: expected {expected}")]
 
 
-def _container_problems(path: str, value: Any, expected: Sequence[Any]) -> list[tuple[str, str]]:  # noqa: ANN401
+def _container_problems(path: str, value: Any, expected: Sequence[Any]) -> list[tuple[str, str]]:
     kind, inner = expected
     if kind == "list" and isinstance(value, list):
         return [
@@ -286,7 +288,7 @@ def _container_problems(path: str, value: Any, expected: Sequence[Any]) -> list[
     return [(path, f"{value!r}: expected a {kind}")]
 
 
-def _object_problems(path: str, value: Any, name: str) -> list[tuple[str, str]]:  # noqa: ANN401 - any property value
+def _object_problems(path: str, value: Any, name: str) -> list[tuple[str, str]]:
     if not isinstance(value, Mapping):
         return [(path, f"{value!r}: expected an object")]
     declared = schema()["objects"][name]
@@ -299,7 +301,7 @@ def _object_problems(path: str, value: Any, name: str) -> list[tuple[str, str]]:
     return problems
 
 
-def _is_short(value: Any) -> bool:  # noqa: ANN401 - any property value
+def _is_short(value: Any) -> bool:
     return isinstance(value, str | int | float) and len(str(value)) < 80
 
 
@@ -318,12 +320,12 @@ def _without_none(found: Properties) -> Properties:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _drifted(value: Any, found: Properties, name: str) -> Any:  # noqa: ANN401 - any property value
+def _drifted(value: Any, found: Properties, name: str) -> Any:
     """The declared value as long as AWS's own agrees with it, else AWS's."""
     return value if name not in found or _agrees(found[name], value) else found[name]
 
 
-def _agrees(found: Any, declared: Any) -> bool:  # noqa: ANN401 - any property value
+def _agrees(found: Any, declared: Any) -> bool:
     """Whether what AWS says contains what was declared; texts that are JSON are compared as JSON."""
     if isinstance(declared, Mapping) and isinstance(found, Mapping):
         return all(key in found and _agrees(found[key], value) for key, value in declared.items())
@@ -336,14 +338,14 @@ def _agrees(found: Any, declared: Any) -> bool:  # noqa: ANN401 - any property v
     return str(found).lower() == str(declared).lower()
 
 
-def _parsed(text: str) -> Any:  # noqa: ANN401 - JSON
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-class _sentence:  # noqa: N801 - reads as a word where it is used
+class _sentence:
     """Turns boto3's errors into one sentence that names the resource."""
 
     def __init__(self, resource: Resource) -> None:

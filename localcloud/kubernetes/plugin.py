@@ -186,7 +186,7 @@ def _outputs(value: Object) -> Properties:
     return dict(value)
 
 
-def _changed_paths(old: Any, new: Any, path: str = "") -> list[str]:  # noqa: ANN401 - any property value
+def _changed_paths(old: Any, new: Any, path: str = "") -> list[str]:
     """The paths of values that differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = old.keys() | new.keys()

@@ -1,7 +1,7 @@
 """Strict validation of Kubernetes objects against the API's schema of a stated version, unknown fields included.
 
-The schemas are those of the kubernetes-validate package, made from Kubernetes's own OpenAPI document. Custom resources are
-validated against the CRDs that are given; their CEL rules are not evaluated.
+The schemas are those of the kubernetes-validate package, made from Kubernetes's own OpenAPI document. Custom resources
+are validated against the CRDs that are given; their CEL rules are not evaluated.
 """
 
 from __future__ import annotations
@@ -94,21 +94,21 @@ def _schema_problems(value: Object, schema: Object) -> list[Problem]:
     return problems
 
 
-def _deepest(error: Any) -> Any:  # noqa: ANN401 - jsonschema's error
+def _deepest(error: Any) -> Any:
     """Of alternatives that all failed, the one that came furthest."""
     while error.context:
         error = max(error.context, key=lambda each: len(each.absolute_path))
     return error
 
 
-def _path(parts: Any) -> str:  # noqa: ANN401 - a deque of names and indices
+def _path(parts: Any) -> str:
     text = ""
     for part in parts:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 
 
-def _reason(error: Any) -> str:  # noqa: ANN401 - jsonschema's error
+def _reason(error: Any) -> str:
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = ", ".join(sorted(set(error.instance) - set(known)))
@@ -136,14 +136,14 @@ def _built_in(api_version: str, kind: str, version: str) -> Object:
 
 
 @cache
-def _definitions(version: str) -> Any:  # noqa: ANN401 - a referencing.Resource
+def _definitions(version: str) -> Any:
     from referencing import Resource
 
     return Resource.from_contents(json.loads((_schemas(version) / "_definitions.json").read_text()))
 
 
 @cache
-def _validator(schema_text: str) -> Any:  # noqa: ANN401 - a jsonschema validator
+def _validator(schema_text: str) -> Any:
     from jsonschema import Draft202012Validator
     from referencing import Registry, Resource
 
@@ -159,7 +159,7 @@ def _validator(schema_text: str) -> Any:  # noqa: ANN401 - a jsonschema validato
     return Draft202012Validator(schema, registry=registry)
 
 
-def _specification() -> Any:  # noqa: ANN401 - a referencing.Specification
+def _specification() -> Any:
     from referencing.jsonschema import DRAFT202012
 
     return DRAFT202012

@@ -1,7 +1,8 @@
 """The language host: a gRPC server that runs Python programs, policy packs and plugins for the engine.
 
-Behaves as pulumi-language-python does where Fusion's users see it: the program's output as it comes, its errors with the
-program's own frames, secrets of the config marked, plugins ended with the engine. It installs nothing and generates no code.
+Behaves as pulumi-language-python does where Fusion's users see it: the program's output as it comes, its errors with
+the program's own frames, secrets of the config marked, plugins ended with the engine. It installs nothing and
+generates no code.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def GetProgramDependencies(self, request: Any, context: Any) -> language_pb2.GetProgramDependenciesResponse:
         """What is installed beside the program."""
-        listing = "import importlib.metadata as m, json; print(json.dumps([(d.name, d.version) for d in m.distributions()]))"
+        listing = (
+            "import importlib.metadata as m, json; print(json.dumps([(d.name, d.version) for d in m.distributions()]))"
+        )
         done = subprocess.run([interpreter(request.info), "-c", listing], capture_output=True, text=True, check=False)
         found = sorted(json.loads(done.stdout)) if done.returncode == 0 else []
         return language_pb2.GetProgramDependenciesResponse(
@@ -137,7 +140,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             self.children.discard(child)
 
 
-def interpreter(info: Any) -> str:  # noqa: ANN401 - a protobuf message
+def interpreter(info: Any) -> str:
     """The Python of the project's `virtualenv` option, else the host's own."""
     options: Mapping[str, Any] = MessageToDict(info.options)
     named = options.get("virtualenv")
@@ -163,7 +166,7 @@ def _output(child: subprocess.Popen[bytes]) -> Iterator[tuple[str, bytes]]:
     """What a child prints, as it comes, with the name of the stream."""
     chunks: queue.Queue[tuple[str, bytes]] = queue.Queue()
 
-    def pump(stream: Any, name: str) -> None:  # noqa: ANN401 - a buffered reader
+    def pump(stream: Any, name: str) -> None:
         while chunk := stream.read1(65_536):
             chunks.put((name, chunk))
         chunks.put((name, b""))

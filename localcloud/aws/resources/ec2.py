@@ -494,7 +494,7 @@ def _template_data(inputs: Properties) -> dict[str, Any]:
     return data
 
 
-def _typed(value: Any) -> Any:  # noqa: ANN401 - any property value
+def _typed(value: Any) -> Any:
     """pulumi-aws writes some booleans of launch templates as text."""
     if isinstance(value, Mapping):
         return {name: _typed(each) for name, each in value.items()}

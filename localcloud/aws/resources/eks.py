@@ -163,7 +163,7 @@ def _create_node_group(aws: Aws, inputs: Properties) -> str:
     return id
 
 
-def _configure_node_group(aws: Aws, id: str, **changes: Any) -> None:  # noqa: ANN401 - boto3's arguments
+def _configure_node_group(aws: Aws, id: str, **changes: Any) -> None:
     cluster, _, name = id.partition(":")
     aws.call("eks", "update_nodegroup_config", clusterName=cluster, nodegroupName=name, **changes)
 

@@ -11,7 +11,7 @@ from localcloud.aws.api import Aws, ResourceType, from_tag_list, json_text, put_
 from localcloud.provider import Properties
 
 
-def _text(document: Any) -> str:  # noqa: ANN401 - boto3 gives text or the parsed document
+def _text(document: Any) -> str:
     """A policy document as text, however IAM gives it back."""
     return json.dumps(document) if isinstance(document, Mapping) else unquote(str(document))
 
@@ -264,7 +264,7 @@ def _delete_alias(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("kms", "delete_alias", AliasName=id)
 
 
-def _window(value: Any) -> str | None:  # noqa: ANN401 - any property value
+def _window(value: Any) -> str | None:
     return None if isinstance(value, int) and 7 <= value <= 30 else "expected 7 to 30 days"
 
 

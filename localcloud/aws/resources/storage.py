@@ -259,7 +259,7 @@ def _delete_object(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("s3", "delete_object", Bucket=bucket, Key=key)
 
 
-def _setting(kind: str, carried: str, put: Any, read: Any, delete: Any, **more: Any) -> ResourceType:  # noqa: ANN401
+def _setting(kind: str, carried: str, put: Any, read: Any, delete: Any, **more: Any) -> ResourceType:
     """A setting of a bucket: it is put as a whole, so an update is a put, and another bucket is a replacement."""
     return ResourceType(
         token=f"aws:s3/{kind[0].lower()}{kind[1:]}:{kind}",
@@ -273,7 +273,7 @@ def _setting(kind: str, carried: str, put: Any, read: Any, delete: Any, **more: 
     )
 
 
-def _bucket_name(value: Any) -> str | None:  # noqa: ANN401 - any property value
+def _bucket_name(value: Any) -> str | None:
     import re
 
     fits = isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value)
@@ -393,7 +393,7 @@ def _tag_log_group(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str
         aws.call("logs", "untag_log_group", logGroupName=id, tags=removed)
 
 
-def _document(value: Any) -> str | None:  # noqa: ANN401 - any property value
+def _document(value: Any) -> str | None:
     wrong = json_text(value)
     if wrong is None and "rules" not in json.loads(value):
         return "expected a document with rules"

@@ -1,0 +1,106 @@
+"""Fusion's language host does for a Python program what the official one does."""
+
+import os
+import signal
+import time
+
+from tests.engine.conftest import Engine
+
+
+def test_output_and_stack_outputs_pass_through(small: Engine) -> None:
+    small.program("""
+        import pulumi
+        print("hello from the program")
+        pulumi.export("answer", 42)
+        pulumi.export("stack", pulumi.get_stack())
+    """)
+    printed = small.up()
+    assert "hello from the program" in printed
+    assert "Traceback" not in printed
+    assert small.outputs() == {"answer": 42, "stack": "local"}
+
+
+def test_an_exception_is_shown_with_the_programs_own_frames(small: Engine) -> None:
+    small.program("""
+        def build():
+            raise ValueError("no such zone")
+        build()
+    """)
+    printed = small.up(status=None)
+    assert "ValueError: no such zone" in printed
+    assert "__main__.py" in printed
+    assert "language_host" not in printed
+    assert "runpy" not in printed
+
+
+def test_a_run_error_is_one_sentence(small: Engine) -> None:
+    small.program("""
+        import pulumi
+        raise pulumi.RunError("the zone is full")
+    """)
+    printed = small.up(status=None)
+    assert "the zone is full" in printed
+    assert "Traceback" not in printed
+    assert "status" not in printed
+
+
+def test_a_secret_of_the_config_stays_secret(small: Engine) -> None:
+    small.run("config", "set", "--secret", "fusion:token", "hunter2")
+    small.program("""
+        import pulumi
+        pulumi.export("token", pulumi.Config("fusion").require_secret("token"))
+        pulumi.export("length", pulumi.Config("fusion").require_secret("token").apply(len))
+    """)
+    assert "hunter2" not in small.up()
+    assert small.outputs()["token"] == "[secret]"
+    assert "hunter2" not in small.stack_file.read_text()
+
+
+def test_interrupting_the_cli_ends_the_program(small: Engine) -> None:
+    marker = small.folder / "pid"
+    small.program(f"""
+        import os, pathlib, time
+        pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))
+        time.sleep(300)
+    """)
+    process = small.start("up", "--yes", "--skip-preview")
+    deadline = time.monotonic() + 60
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    program = int(marker.read_text())
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)  # as a user presses it twice when the program does not end
+    printed, _ = process.communicate(timeout=60)
+    assert "Traceback (most recent call last)" not in printed
+    assert not _is_running(program)
+
+
+def _is_running(process_id: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_a_policy_pack_sees_the_stacks_config(small: Engine) -> None:
+    pack = small.folder / "pack"
+    pack.mkdir()
+    (pack / "PulumiPolicy.yaml").write_text("runtime: python\nversion: 0.0.1\n")
+    (pack / "__main__.py").write_text(
+        "from policies import stack_config\n"
+        "from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy\n"
+        "stack_config.receive()\n"
+        "def judge(args, report):\n"
+        "    if args.resource_type == 'pulumi:pulumi:Stack':\n"
+        "        report(f\"region is {stack_config.text('aws:region')}\")\n"
+        "policy = ResourceValidationPolicy(name='region', description='d', validate=judge)\n"
+        "PolicyPack(name='p', enforcement_level=EnforcementLevel.MANDATORY, policies=[policy])\n"
+    )
+    printed = small.preview("--policy-pack", str(pack), status=None)
+    assert "region is us-east-1" in printed
+    assert "Traceback" not in printed
