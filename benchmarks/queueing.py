@@ -92,7 +92,11 @@ def main() -> None:
     rows = []
     for queue in grid(options.quick):
         # a heavily used queue forgets slowly: its simulation needs more arrivals for the same certainty
-        arrivals = options.arrivals * (5 if queue.utilisation > 0.85 else 2 if queue.utilisation > 0.75 else 1) // (5 if options.quick else 1)
+        arrivals = (
+            options.arrivals
+            * (5 if queue.utilisation > 0.85 else 2 if queue.utilisation > 0.75 else 1)
+            // (5 if options.quick else 1)
+        )
         began = time.perf_counter()
         p99 = queue_times(queue).response.p99_s
         model_ms = (time.perf_counter() - began) * 1e3
@@ -112,7 +116,9 @@ def main() -> None:
             }
         )
     rows.sort(key=lambda row: -abs(row["error"]))
-    print(f"{'util':>5} {'batch':>5} {'repl':>4} {'wait':>5} {'model p99':>10} {'simpy p99':>10} {'error':>7} {'took':>8}")
+    print(
+        f"{'util':>5} {'batch':>5} {'repl':>4} {'wait':>5} {'model p99':>10} {'simpy p99':>10} {'error':>7} {'took':>8}"
+    )
     for row in rows[:20]:
         print(
             f"{row['utilisation']:5.2f} {row['batch_max']:5d} {row['replicas']:4d} {row['batch_wait_ms']:5.0f} {row['p99_ms']:8.2f}ms "
@@ -120,7 +126,9 @@ def main() -> None:
         )
     within = sum(abs(row["error"]) <= 0.1 for row in rows)
     took = sorted(row["model_ms"] for row in rows)
-    print(f"{within} of {len(rows)} within 10 %; worst {abs(rows[0]['error']):.1%}; model takes {took[len(took) // 2]:.0f} ms (median)")
+    print(
+        f"{within} of {len(rows)} within 10 %; worst {abs(rows[0]['error']):.1%}; model takes {took[len(took) // 2]:.0f} ms (median)"
+    )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

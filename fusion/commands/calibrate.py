@@ -13,7 +13,11 @@ from fusion.errors import FusionError
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
 @click.option("--name", default="this-machine", show_default=True, help="the chip's name in predictions")
 @click.option("--precision", "precisions", multiple=True, help="fp32, bf16 or fp16; may be repeated.  [default: fp32]")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: calibration.json in the user's config folder]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="[default: calibration.json in the user's config folder]",
+)
 def command(device: str, name: str, precisions: tuple[str, ...], output: Path | None) -> None:
     """Measure this machine for the planner's predictions."""
     try:
@@ -27,7 +31,9 @@ def command(device: str, name: str, precisions: tuple[str, ...], output: Path | 
         calibration = measure(device, name, chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise FusionError(f"--device {device} can't be measured: {reason}; name a device that PyTorch has here") from None
+        raise FusionError(
+            f"--device {device} can't be measured: {reason}; name a device that PyTorch has here"
+        ) from None
     path = output or Path(click.get_app_dir("fusion")) / "calibration.json"
     calibration.write(path)
     machine = calibration.machine

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -18,10 +19,14 @@ from planner.performance.checks import PerformanceError
 from planner.performance.chip import Chip
 from planner.performance.gemm import GemmParameters
 from planner.performance.language_model import DecoderParameters
+from planner.profiles.model import ModelProfile
 
 BUILTIN = Path(__file__).with_name("builtin.json")
 NEAREST_PRECISION: Mapping[str, str] = {"fp16": "bf16", "tf32": "bf16", "fp32": "bf16", "int8": "fp8", "fp4": "fp8"}
 """Whose measurements stand in for a precision that nobody measured."""
+
+UNMEASURED_CONVOLUTION = 1.6
+"""How much wider intervals are where the share of convolutions is general knowledge."""
 
 Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
 
@@ -118,6 +123,11 @@ class Calibration(Stored):
     gemms: dict[str, GemmFit]
     convolution_share: Positive = 0.75
     """Rate of a convolution over that of the matrix product of the same shape; general knowledge until measured."""
+    convolution_share_few_channels: Positive | None = None
+    """Likewise of a convolution of 3 channels (k = 27); between it and k = 576 the share grows with log k."""
+    class_bandwidth_share: dict[str, Positive] = {}
+    """Bytes/s that operations of a class reach over the memory bandwidth, where that was measured."""
+    convolution_measured: bool = False
     pass_overhead_s: Annotated[float, Field(ge=0)] = 0.0
     """Of one whole pass: the framework's own."""
     loopback_round_trip_s: Annotated[float, Field(ge=0)] = 0.0
@@ -135,10 +145,28 @@ class Calibration(Stored):
             raise PerformanceError(
                 f"precision is {precision!r}, which calibration {self.name} says nothing about; it has {', '.join(self.gemms)}"
             )
-        return _efficiency(self.name, self.measured_at, self.place, key, precision, chip, self._fit(key))
+        return _efficiency(self.name, self.measured_at, self.place, key, precision, chip, _Frozen(self.gemms[key]))
 
-    def _fit(self, key: str) -> _Frozen:
-        return _Frozen(self.gemms[key])
+    def model(self, chip: str, precision: str, profile: ModelProfile) -> Efficiency:
+        """As `gemm`, with a wider interval for models whose work is convolutions that were never measured."""
+        efficiency = self.gemm(chip, precision)
+        convolutions = sum(layer.flops for layer in profile.layers if layer.operation == "conv")
+        if self.convolution_measured or convolutions < profile.flops / 2:
+            return efficiency
+        return dataclasses.replace(
+            efficiency,
+            low=efficiency.low / UNMEASURED_CONVOLUTION,
+            high=efficiency.high * UNMEASURED_CONVOLUTION,
+            note=f"{efficiency.note}, convolutions not measured: the interval is wider",
+        )
+
+    def convolution(self, k: int) -> float:
+        """Rate of a convolution with k numbers in each filter, over that of the matrix product of its shape."""
+        few = self.convolution_share_few_channels
+        if few is None:
+            return self.convolution_share
+        at = min(1.0, max(0.0, math.log(k / 27) / math.log(576 / 27)))
+        return float(few * (self.convolution_share / few) ** at)
 
     def decoder(self, chip: str, engine: str) -> tuple[DecoderParameters, DecoderFit, str]:
         """Serving constants of an engine, the fit they are of, and a note.
@@ -174,7 +202,9 @@ class _Frozen:
 
 
 @functools.lru_cache(maxsize=1024)
-def _efficiency(name: str, measured_at: str, place: str, key: str, precision: str, chip: str, frozen: _Frozen) -> Efficiency:
+def _efficiency(
+    name: str, measured_at: str, place: str, key: str, precision: str, chip: str, frozen: _Frozen
+) -> Efficiency:
     fit = frozen.fit
     own = fit.by_chip.get(chip)
     ratio = fit.measured_ratio[chip] if own else fit.transferred_ratio
@@ -204,7 +234,9 @@ def read_calibration(path: Path) -> Calibration:
         for fit in calibration.gemms.values():
             GemmParameters(**fit.shared)
     except OSError as error:
-        raise PerformanceError(f"calibration {path} can't be read: {error.strerror}; make it with `fusion calibrate`") from None
+        raise PerformanceError(
+            f"calibration {path} can't be read: {error.strerror}; make it with `fusion calibrate`"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -97,7 +97,9 @@ class Chip:
         """
         if precision not in self.peak_flops:
             known = ", ".join(self.peak_flops)
-            raise PerformanceError(f"precision is {precision!r}, at which {self.name} has no known peak; choose of {known}")
+            raise PerformanceError(
+                f"precision is {precision!r}, at which {self.name} has no known peak; choose of {known}"
+            )
         return self.peak_flops[precision]
 
     @classmethod

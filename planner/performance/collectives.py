@@ -61,7 +61,9 @@ def reduce_scatter_s(size_bytes: float, devices: int, link: Link) -> float:
     return all_gather_s(size_bytes, devices, link)
 
 
-def hierarchical_all_reduce_s(size_bytes: float, devices_per_node: int, nodes: int, inside: Link, between: Link) -> float:
+def hierarchical_all_reduce_s(
+    size_bytes: float, devices_per_node: int, nodes: int, inside: Link, between: Link
+) -> float:
     """Reduce-scatter in the node, all-reduce of each shard between nodes, all-gather in the node.
 
     `between` is one device's share of the node's network.

@@ -61,7 +61,15 @@ def _tilings(m: int, n: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def gemm_time(
-    chip: Chip, precision: str, m: int, n: int, k: int, p: GemmParameters, *, count: int = 1, weight_copies: float = math.inf
+    chip: Chip,
+    precision: str,
+    m: int,
+    n: int,
+    k: int,
+    p: GemmParameters,
+    *,
+    count: int = 1,
+    weight_copies: float = math.inf,
 ) -> GemmTime:
     """Seconds of `count` products (m × k)·(k × n) in one launch: the best of the tile shapes and splits of k.
 

@@ -42,9 +42,7 @@ class InferenceLoad:
         whole("replicas", self.replicas, at_most=100_000)
         whole("batch_max", self.batch_max, at_most=65_536)
         positive("network_bytes_per_s", self.network_bytes_per_s)
-        for field in (
-            "batch_wait_s network_round_trip_s request_bytes response_bytes overhead_s_per_batch overhead_s_per_request service_variation"
-        ).split():
+        for field in ["batch_wait_s", "network_round_trip_s", "request_bytes", "response_bytes", "overhead_s_per_batch", "overhead_s_per_request", "service_variation"]:
             not_negative(field, getattr(self, field))
 
 
@@ -76,17 +74,25 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
         Overloaded: the load exceeds the capacity; says how many replicas would do.
     """
     fit = check_fit(
-        inference_memory(load.profile, load.precision, load.batch_max), chip, f"serving {load.profile.name} in batches of {load.batch_max}"
+        inference_memory(load.profile, load.precision, load.batch_max),
+        chip,
+        f"serving {load.profile.name} in batches of {load.batch_max}",
     )
     service = service_times(chip, load, calibration)
-    efficiency = calibration.gemm(chip.name, load.precision)
+    efficiency = calibration.model(chip.name, load.precision, load.profile)
     network = load.network_round_trip_s + (load.request_bytes + load.response_bytes) / load.network_bytes_per_s
     times = queue_times(_queue(load, service, 1.0))
     low, high = _responses(load, service, efficiency.low), _responses(load, service, efficiency.high)
     batch = min(len(service), max(1, round(times.mean_batch)))
     pass_time = forward_time(chip, load.profile, load.precision, batch, calibration)
     waiting = times.waiting.p99_s
-    bound = "queue" if waiting > max(service[batch - 1], network) else "network" if network > service[batch - 1] else pass_time.bound_by
+    bound = (
+        "queue"
+        if waiting > max(service[batch - 1], network)
+        else "network"
+        if network > service[batch - 1]
+        else pass_time.bound_by
+    )
     capacity = times.capacity_per_s
     return InferencePrediction(
         p50_s=Interval(times.response.p50_s + network, low.p50_s + network, high.p50_s + network),

@@ -7,7 +7,6 @@ decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OS
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -134,7 +133,13 @@ def prefill_s(
 
 
 def decode_step_s(
-    chip: Chip, config: DecoderConfig, precision: str, tensor_parallel: int, sequences: float, context: float, p: DecoderParameters
+    chip: Chip,
+    config: DecoderConfig,
+    precision: str,
+    tensor_parallel: int,
+    sequences: float,
+    context: float,
+    p: DecoderParameters,
 ) -> float:
     """Seconds of one decode step of that many sequences with `context` tokens each (Pope et al., section 2)."""
     embedding = config.head_parameters * HEAD_BYTES * (0 if config.tied_embeddings else 1)
@@ -157,7 +162,12 @@ def decode_step_s(
 
 
 def closed_loop(
-    chip: Chip, config: DecoderConfig, precision: str, tensor_parallel: int, traffic: DecoderTraffic, p: DecoderParameters
+    chip: Chip,
+    config: DecoderConfig,
+    precision: str,
+    tensor_parallel: int,
+    traffic: DecoderTraffic,
+    p: DecoderParameters,
 ) -> DecoderTiming:
     """Mean times when `concurrency` users each send their next request as soon as the last is answered.
 
@@ -182,11 +192,18 @@ def closed_loop(
     waiting = (concurrency - running) / running * lifetime
     rate = running / lifetime
     bound = _bound(concurrency > most, interruption > step, tokens_each)
-    return DecoderTiming(first + waiting, token, rate, rate * traffic.output_tokens, running, most, prefill, step, bound)
+    return DecoderTiming(
+        first + waiting, token, rate, rate * traffic.output_tokens, running, most, prefill, step, bound
+    )
 
 
 def open_loop(
-    chip: Chip, config: DecoderConfig, precision: str, tensor_parallel: int, traffic: DecoderTraffic, p: DecoderParameters
+    chip: Chip,
+    config: DecoderConfig,
+    precision: str,
+    tensor_parallel: int,
+    traffic: DecoderTraffic,
+    p: DecoderParameters,
 ) -> DecoderTiming:
     """Mean times when requests arrive as a Poisson stream, whoever is still being answered.
 

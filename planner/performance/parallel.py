@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.performance.checks import PerformanceError, fraction, whole
+from planner.performance.chip import BYTES
 from planner.performance.collectives import (
     Link,
     all_gather_s,
@@ -18,7 +19,6 @@ from planner.performance.collectives import (
     hierarchical_all_reduce_s,
     reduce_scatter_s,
 )
-from planner.performance.chip import BYTES
 from planner.profiles.model import ModelProfile
 
 BACKWARD_OVERLAP = 0.9

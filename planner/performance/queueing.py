@@ -175,7 +175,10 @@ def _replay(queue: BatchQueue, arrivals: int) -> tuple[list[float], list[float],
 def _quantiles(values: Sequence[float], corrections: Sequence[float], floor: float) -> Quantiles:
     ordered = sorted(values)
     raw = [math.fsum(values) / len(values), *(ordered[int(q * (len(ordered) - 1))] for q in QUANTILES)]
-    fixed = [max(floor, value + correction) if value > floor else value for value, correction in zip(raw, corrections, strict=True)]
+    fixed = [
+        max(floor, value + correction) if value > floor else value
+        for value, correction in zip(raw, corrections, strict=True)
+    ]
     return Quantiles(fixed[0], *accumulate(fixed[1:], max))
 
 

@@ -54,11 +54,13 @@ def _layer_parts(
 ) -> tuple[float, float]:
     """Seconds that a layer computes, and that it moves data; a product's partial overlap counts as the larger."""
     size = BYTES[precision]
-    moved = size * (batch * (layer.read_numbers + layer.written_numbers) + layer.weight_numbers)
+    reads = layer.read_numbers * (2 if layer.operation == "normalisation" else 1)  # statistics first, then the values
+    moved = size * (batch * (reads + layer.written_numbers) + layer.weight_numbers)
     bandwidth = chip.memory_bandwidth_bytes_per_s * parameters.bandwidth_efficiency
-    if 0 < chip.l2_bytes and moved < chip.l2_bytes / 2:
+    if chip.l2_bytes > 0 and moved < chip.l2_bytes / 2:
         bandwidth *= parameters.cache_speedup
-    memory_s = moved / bandwidth
+    share = calibration.class_bandwidth_share.get(layer.operation)
+    memory_s = moved / (chip.memory_bandwidth_bytes_per_s * share if share else bandwidth)
     if layer.product is None:
         return layer.flops * batch / (chip.peak(precision) * parameters.compute_efficiency), memory_s
     product = layer.product
@@ -71,5 +73,5 @@ def _layer_parts(
         work = time.total_s - time.launch_s
         return (work, 0.0) if time.compute_s > time.memory_s else (0.0, work)
     # a convolution or fused attention reads its input once, not the unrolled matrix
-    relative = calibration.convolution_share if layer.operation == "conv" else 1.0
+    relative = calibration.convolution(product.k) if layer.operation == "conv" else 1.0
     return time.compute_s / relative, memory_s

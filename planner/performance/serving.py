@@ -48,7 +48,9 @@ def predict_language_model(
     """
     whole("tensor_parallel", tensor_parallel, at_most=1024)
     if config.heads % tensor_parallel:
-        raise PerformanceError(f"tensor_parallel is {tensor_parallel}; it must divide the {config.heads} heads of {config.name}")
+        raise PerformanceError(
+            f"tensor_parallel is {tensor_parallel}; it must divide the {config.heads} heads of {config.name}"
+        )
     parameters, fit, note = calibration.decoder(chip.name, engine)
     loop = closed_loop if traffic.concurrency is not None else open_loop
     timing = loop(chip, config, precision, tensor_parallel, traffic, parameters)

@@ -109,7 +109,7 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
     step = max(compute + exchange, input_s)
     steps = math.ceil(run.samples * run.epochs / (run.batch_per_device * shape.data))
     every, stretch = checkpointing(run.checkpoint_write_s, run.restart_s, run.interruptions_per_node_hour * shape.nodes)
-    efficiency = calibration.gemm(chip.name, run.precision)
+    efficiency = calibration.model(chip.name, run.precision, run.profile)
     step_interval = efficiency.interval(step) if input_s < step else Interval(step, step, step)
     total = step_interval.scaled(steps * stretch)
     per_step = run.batch_per_device * shape.data

@@ -38,9 +38,7 @@ class DecoderConfig:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for field in (
-            "layers hidden_size heads kv_heads head_dim intermediate_size vocabulary experts active_experts"
-        ).split():
+        for field in ["layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocabulary", "experts", "active_experts"]:
             whole(f"{self.name}: {field}", getattr(self, field), at_most=10**8)
         if self.heads % self.kv_heads:
             raise PerformanceError(
@@ -117,4 +115,6 @@ def decoder(name: str) -> DecoderConfig:
     try:
         return presets()[name]
     except KeyError:
-        raise PerformanceError(f"model is {name!r}; shipped are {', '.join(presets())}, or give its configuration") from None
+        raise PerformanceError(
+            f"model is {name!r}; shipped are {', '.join(presets())}, or give its configuration"
+        ) from None

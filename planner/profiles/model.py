@@ -96,7 +96,9 @@ def read_profile(path: Path) -> ModelProfile:
     try:
         return ModelProfile.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise PerformanceError(f"profile {path} can't be read: {error.strerror}; make it with planner.profiles.trace") from None
+        raise PerformanceError(
+            f"profile {path} can't be read: {error.strerror}; make it with planner.profiles.trace"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -75,12 +75,22 @@ class _Recorder(TorchDispatchMode):
         self.alive += made  # a freed storage's number could come back as another's
         if str(func).startswith(("aten.empty", "aten.arange", "aten.zeros_like")):
             return result
-        if made and made[0].numel() >= BATCH and {_storage(tensor) for tensor in made} - {_storage(tensor) for tensor in taken}:
+        if (
+            made
+            and made[0].numel() >= BATCH
+            and {_storage(tensor) for tensor in made} - {_storage(tensor) for tensor in taken}
+        ):
             self._record(func, args, kwargs or {}, taken, made, result)
         return result
 
     def _record(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], taken: list[Tensor], made: list[Tensor], result: Any
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        taken: list[Tensor],
+        made: list[Tensor],
+        result: Any,
     ) -> None:
         operation = str(func.overloadpacket).removeprefix("aten.")
         count = flop_registry.get(func.overloadpacket)

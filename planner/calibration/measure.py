@@ -1,0 +1,199 @@
+"""Measure the machine or chip this runs on: matrix products, convolutions, bandwidth, launches, loopback. Needs torch.
+
+The machine's own peaks are what it was seen to reach, so its efficiency is 1 by definition and what remains is the shape of the work.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from threading import Thread
+
+import torch
+from torch import nn
+
+from planner.calibration.fit import ratios
+from planner.calibration.store import Calibration, GemmFit, MeasuredChip, Ratios
+from planner.performance.chip import Chip
+from planner.performance.gemm import GemmParameters, gemm_time
+
+REPEATS = 9
+WORST_RATIO = Ratios(low=0.5, high=2.0)
+GEMM_SHAPES = tuple(
+    (m, n, k) for m in (1, 16, 128, 1024) for n, k in ((256, 1024), (1024, 1024), (256, 4096), (2048, 2048))
+)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
+    """A calibration of this machine's `device` (cpu or cuda) under that name; takes under a minute on a CPU."""
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        launch = _launch_s(device)
+        bandwidth = _bandwidth_bytes_per_s(device)
+        rows = {p: [(shape, _gemm_s(device, DTYPES[p], shape)) for shape in GEMM_SHAPES] for p in precisions}
+        peaks = {p: max(2.0 * math.prod(shape) / seconds for shape, seconds in rows[p]) for p in precisions}
+        first = precisions[0]
+        deep, few = (_convolution_flops(device, DTYPES[first], channels) / peaks[first] for channels in (64, 3))
+        classes = {name: rate / bandwidth for name, rate in _class_rates(device, DTYPES[first]).items()}
+        overhead = _pass_overhead_s(device)
+    machine = MeasuredChip(
+        name=name,
+        peak_flops=peaks,
+        memory_bandwidth_bytes_per_s=bandwidth,
+        memory_bytes=_memory_bytes(device),
+    )
+    return Calibration(
+        name=name,
+        measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        place=_describe(device),
+        source="fusion calibrate: the least of nine timed matrix products, convolutions, copies, launches and loopback messages",
+        split="none: the interval is of the same rows",
+        gemms={p: _fit(machine.chip(), p, rows[p], launch) for p in precisions},
+        convolution_share=deep,
+        convolution_share_few_channels=few,
+        class_bandwidth_share=classes,
+        convolution_measured=True,
+        pass_overhead_s=overhead,
+        loopback_round_trip_s=_loopback_round_trip_s(),
+        machine=machine,
+    )
+
+
+def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], float]], launch: float) -> GemmFit:
+    """Overlap, tile and bandwidth constants on a coarse grid: those with the least median error."""
+
+    def candidate(sharpness: float, tile: float, bandwidth: float) -> GemmParameters:
+        return GemmParameters(
+            compute_efficiency=1.0,
+            tile_overhead=tile,
+            latency_s_per_k=1e-12,
+            bandwidth_efficiency=bandwidth,
+            unit_bandwidth_share=1.0,
+            cache_speedup=1.0,
+            launch_s=launch,
+            wave_s=1e-9,
+            split_s=1e-3,
+            sharpness=sharpness,
+        )
+
+    def errors(parameters: GemmParameters) -> list[float]:
+        return [s / gemm_time(chip, precision, *shape, parameters).total_s for shape, s in rows]
+
+    choices = [candidate(p, t, b) for p in (1.0, 2.0, 8.0) for t in (0.5, 4.0, 16.0) for b in (0.5, 1.0, 2.0, 4.0, 8.0)]
+    best = min(choices, key=lambda c: statistics.fmean(abs(math.log(ratio)) for ratio in errors(c)))
+    return GemmFit(
+        shared=asdict(best),
+        by_chip={chip.name: asdict(best)},
+        measured_ratio={chip.name: ratios(errors(best))},
+        transferred_ratio=WORST_RATIO,
+    )
+
+
+def _median_s(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
+    """Least seconds of one call: what the machine does when nothing disturbs it; short calls are timed many at a time."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    work()
+    wait()
+    began = time.perf_counter()
+    work()
+    wait()
+    inner = max(1, min(200, int(2e-3 / max(time.perf_counter() - began, 1e-7))))
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for _ in range(inner):
+            work()
+        wait()
+        times.append((time.perf_counter() - began) / inner)
+    return min(times)
+
+
+def _launch_s(device: str) -> float:
+    one = torch.ones(1, device=device)
+    return _median_s(lambda: one + one, device)
+
+
+def _bandwidth_bytes_per_s(device: str) -> float:
+    """Bytes read and written by a copy that no cache holds."""
+    source = torch.ones(64 * 2**20 // 4 if device == "cpu" else 2**28, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _median_s(lambda: target.copy_(source), device)
+
+
+def _gemm_s(device: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
+    m, n, k = shape
+    layer = nn.Linear(k, n, device=device, dtype=dtype)
+    rows = torch.randn(m, k, device=device, dtype=dtype)
+    return _median_s(lambda: layer(rows), device)
+
+
+def _convolution_flops(device: str, dtype: torch.dtype, channels: int) -> float:
+    """FLOP/s of a 3 × 3 convolution from that many channels to 64."""
+    layer = nn.Conv2d(channels, 64, 3, padding=1, device=device, dtype=dtype)
+    images = torch.randn(16, channels, 32, 32, device=device, dtype=dtype)
+    return 16 * 2.0 * 64 * channels * 9 * 32 * 32 / _median_s(lambda: layer(images), device)
+
+
+def _class_rates(device: str, dtype: torch.dtype) -> dict[str, float]:
+    """Bytes/s, read and written, of operations that only move data; their results are new memory, as in a model."""
+    images = torch.randn(16, 64, 32, 32, device=device, dtype=dtype)
+    pool, norm = nn.MaxPool2d(2), nn.LayerNorm(64, device=device, dtype=dtype)
+    rows = images.view(-1, 64)
+    return {
+        "elementwise": 2 * images.nbytes / _median_s(lambda: torch.relu(images), device),
+        "reduction": 1.75
+        * images.nbytes
+        / _median_s(lambda: pool(images), device),  # max-pool's indices are written too
+        "normalisation": 3 * rows.nbytes / _median_s(lambda: norm(rows), device),
+    }
+
+
+def _pass_overhead_s(device: str) -> float:
+    """What calling a module costs beside its operations."""
+    net = nn.Sequential(*(nn.Identity() for _ in range(8)))
+    one = torch.ones(1, device=device)
+    return _median_s(lambda: net(one), device)
+
+
+def _loopback_round_trip_s() -> float:
+    """Least round trip of one byte over loopback TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def echo() -> None:
+            peer, _ = server.accept()
+            with peer:
+                while data := peer.recv(1):
+                    peer.sendall(data)
+
+        Thread(target=echo, daemon=True).start()
+        with socket.create_connection(server.getsockname()) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def ping() -> None:
+                client.sendall(b"x")
+                client.recv(1)
+
+            return _median_s(ping, "cpu")
+
+
+def _memory_bytes(device: str) -> float:
+    if device.startswith("cuda"):
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _describe(device: str) -> str:
+    chip = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
+    )
+    return f"{platform.system()} {platform.machine()}, {chip}, torch {torch.__version__}"

@@ -1,0 +1,50 @@
+"""Inference: the parts of a request's time add up, limits are named."""
+
+import dataclasses
+import math
+
+import pytest
+
+from planner.performance import DoesNotFit, InferenceLoad, Overloaded, builtin, predict_inference
+from planner.performance.inference import service_times
+from planner.profiles.model import profile
+from tests.unit.planner.chips import chip
+
+LOAD = InferenceLoad(profile("resnet-50"), requests_per_s=200, batch_max=8, batch_wait_s=0.002)
+
+
+def predict(name="A100-80GB", **changes):
+    return predict_inference(chip(name), dataclasses.replace(LOAD, **changes), builtin())
+
+
+def test_the_network_adds_its_round_trip_and_transfer():
+    near, far = predict(), predict(network_round_trip_s=0.03, request_bytes=125_000, network_bytes_per_s=125e6)
+    assert far.p99_s.value - near.p99_s.value == pytest.approx(0.031)
+    assert far.bound_by == "network"
+
+
+def test_batches_are_at_least_as_long_as_smaller_ones():
+    times = service_times(chip("A100-80GB"), dataclasses.replace(LOAD, batch_max=13), builtin())
+    assert len(times) == 13
+    assert list(times) == sorted(times)
+
+
+def test_quantiles_and_intervals_are_ordered():
+    result = predict()
+    assert result.p50_s.value <= result.p95_s.value <= result.p99_s.value
+    assert result.p99_s.low <= result.p99_s.value <= result.p99_s.high
+
+
+def test_overload_says_how_many_replicas_would_do():
+    with pytest.raises(Overloaded, match="take at least"):
+        predict(requests_per_s=1e6)
+
+
+def test_near_overload_the_slow_case_has_no_bound():
+    capacity = predict().capacity_per_s.value
+    assert predict(requests_per_s=capacity * 0.95).p99_s.high == math.inf
+
+
+def test_memory_that_is_missing_is_named():
+    with pytest.raises(DoesNotFit, match="GiB are missing"):
+        predict("T4", precision="fp16", batch_max=65_536)

@@ -1,0 +1,99 @@
+"""Language models: published parameter counts, order in every load, memory that runs out."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.performance import DecoderTraffic, DoesNotFit, PerformanceError, builtin, predict_language_model
+from planner.profiles.decoder import DecoderConfig, decoder, presets
+from tests.unit.planner.chips import chip
+
+
+def predict(
+    name="H100", model="llama-3.1-8b", *, input_tokens=1024, output_tokens=256, concurrency=8, rate=None, **options
+):
+    traffic = DecoderTraffic(input_tokens, output_tokens, None if rate else concurrency, rate)
+    return predict_language_model(chip(name), decoder(model), traffic, builtin(), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "active"),
+    [
+        ("llama-3.1-8b", 8.03, None),
+        ("llama-3.1-70b", 70.55, None),
+        ("mixtral-8x7b", 46.7, 12.9),
+        ("qwen3-32b", 32.76, None),
+        ("qwen2.5-7b", 7.61, None),
+    ],
+)
+def test_parameters_are_those_published(name, billions, active):
+    assert decoder(name).parameters / 1e9 == pytest.approx(billions, rel=0.005)
+    if active:
+        assert decoder(name).active_parameters / 1e9 == pytest.approx(active, rel=0.02)
+
+
+def test_every_preset_names_its_source():
+    assert all(config.source for config in presets().values())
+
+
+def test_more_users_get_more_tokens_together_and_slower_ones_each():
+    few, many = predict(concurrency=4), predict(concurrency=64)
+    assert many.output_tokens_per_s.value > few.output_tokens_per_s.value
+    assert many.time_per_output_token_s.value > few.time_per_output_token_s.value
+
+
+def test_more_devices_are_faster():
+    one, four = predict(), predict(tensor_parallel=4)
+    assert four.time_per_output_token_s.value < one.time_per_output_token_s.value
+
+
+def test_users_beyond_the_cache_wait():
+    fitting, crowded = predict(concurrency=16, input_tokens=16_000), predict(concurrency=256, input_tokens=16_000)
+    assert crowded.running == crowded.most_sequences
+    assert crowded.time_to_first_token_s.value > 5 * fitting.time_to_first_token_s.value
+    assert "cache" in crowded.bound_by
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_missing_gib():
+    with pytest.raises(DoesNotFit, match="GiB a device are missing"):
+        predict(model="llama-3.1-70b")
+
+
+def test_a_rate_above_what_is_sustained_is_refused():
+    with pytest.raises(PerformanceError, match="add replicas"):
+        predict(rate=1e5)
+
+
+def test_an_open_stream_keeps_littles_law():
+    result = predict(rate=4.0)
+    assert result.running == pytest.approx(4.0 * 256 * result.time_per_output_token_s.value, rel=0.05)
+
+
+def test_experts_that_nobody_asked_are_not_read():
+    mixtral = decoder("mixtral-8x7b")
+    assert mixtral.experts_touched(1) == pytest.approx(2)
+    assert mixtral.experts_touched(1000) == pytest.approx(8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    tokens=st.integers(),
+    output=st.integers() | st.floats(),
+    rate=st.floats(allow_nan=True, allow_infinity=True),
+    ways=st.integers(-2, 20),
+)
+def test_whatever_traffic_is_given_the_answer_is_a_time_or_one_clear_sentence(tokens, output, rate, ways):
+    try:
+        traffic = DecoderTraffic(tokens, output, None, rate)
+        result = predict_language_model(chip("H100"), decoder("llama-3.1-8b"), traffic, builtin(), tensor_parallel=ways)
+    except PerformanceError as error:
+        assert "\n" not in str(error)
+    else:
+        assert math.isfinite(result.time_to_first_token_s.value)
+
+
+def test_a_wrong_configuration_names_its_field():
+    with pytest.raises(PerformanceError, match="kv_heads is 3"):
+        DecoderConfig("x", 1, 64, 8, 3, 8, 64, 100)
