@@ -166,8 +166,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)
-            ignored = {path.split(".")[0].split("[")[0] for path in request.ignoreChanges}
-            change = self.backend.diff(resource, request.id, old, new | {k: old[k] for k in ignored if k in old})
+            change = self.backend.diff(resource, request.id, old, new)  # the engine has applied ignoreChanges
         return _diff_response(change)
 
     def Create(self, request: provider_pb2.CreateRequest, context: Any) -> provider_pb2.CreateResponse:

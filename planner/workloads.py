@@ -53,7 +53,7 @@ class Needs(Declared):
     accelerators: int = Field(default=0, ge=0, le=16)
     accelerator_memory_gib: float = Field(default=0, ge=0, le=1_024)
     vcpus: float = Field(default=1, gt=0, le=1_024)
-    memory_gib: float = Field(default=1, gt=0, le=32_768)
+    memory_gib: float = Field(default=2, ge=2, le=32_768)
     architecture: Literal["x86_64", "arm64"] = Field(default="x86_64", description="what the image is built for")
 
     @model_validator(mode="after")

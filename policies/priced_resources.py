@@ -45,10 +45,10 @@ def _plain(props: Props, *path: str) -> Any:
     for key in path:
         if isinstance(value, Sequence) and not isinstance(value, str):
             value = value[0] if value else None
-        if not isinstance(value, Mapping) or key not in value:
+        if not isinstance(value, Mapping):
             return None
         try:
-            value = value[key]
+            value = value.get(key)
         except UnknownValueError:
             return None
     return value

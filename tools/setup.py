@@ -174,8 +174,8 @@ def find_cli() -> Path:
             tried.append(str(error))
     listed = "\n  - ".join(tried)
     raise SetupError(
-        f"no Pulumi CLI. Tried:\n  - {listed}\nInstall Pulumi {PULUMI_VERSION} or newer (pulumi.com/docs/install), or Go 1.25 "
-        "or newer, and run again."
+        f"no Pulumi CLI. Tried:\n  - {listed}\nInstall Pulumi {PULUMI_VERSION} or newer (pulumi.com/docs/install), or "
+        "Go 1.25 or newer, and run again."
     )
 
 

@@ -103,7 +103,8 @@ class KubernetesBackend(Backend):
         path = self._path(inputs)
         if path.exists() and _owner(path) != resource.urn:
             raise ProviderError(
-                f"{inputs['kind']} {_id(inputs)} exists already in {path}; give it another name, import it, or remove the file"
+                f"{inputs['kind']} {_id(inputs)} exists already in {path}; give it another name, import it, or "
+                "remove the file"
             )
         self._write(path, resource, inputs)
         return _id(inputs), _outputs(inputs)

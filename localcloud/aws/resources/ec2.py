@@ -855,7 +855,8 @@ TYPES = (
     ResourceType(
         token="aws:ec2/capacityReservation:CapacityReservation",
         carried=words(
-            "instanceType instancePlatform instanceCount availabilityZone instanceMatchCriteria endDateType endDate tags"
+            "instanceType instancePlatform instanceCount availabilityZone instanceMatchCriteria endDateType endDate "
+            "tags"
         ),
         unread=words("endDate"),
         replace_on=words("instanceType instancePlatform availabilityZone instanceMatchCriteria tags"),
