@@ -1,6 +1,7 @@
 """p99 of the queueing model against a discrete-event simulation (simpy): `python -m benchmarks.queueing [--quick]`.
 
-Utilisations 0.1 to 0.95, batches of up to 1 to 64, 1 to 16 replicas, with and without a batching deadline; prints a table, writes JSON.
+Utilisations 0.1 to 0.95, batches of up to 1 to 64, 1 to 16 replicas, with and without a batching deadline; prints a
+table, writes JSON.
 """
 
 from __future__ import annotations

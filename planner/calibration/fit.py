@@ -1,6 +1,7 @@
 """Fit the built-in calibration to the measured rows: `python -m planner.calibration.fit`. Needs scipy (the dev extra).
 
-The errors it states are of rows that were left out by chip (matrix products) or by model (language models), never in-sample.
+The errors it states are of rows that were left out by chip (matrix products) or by model (language models), never
+in-sample.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ MODELS = {
 }
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8"}
 WEIGHT_COPIES = 5.0
-"""Right-hand matrices that the measuring program used in turn, so that those of small products stayed in the cache; found from the
-rows: cache-speed products end where five copies exceed the L40S's 96 MiB."""
+"""Right-hand matrices that the measuring program used in turn, so that those of small products stayed in the cache;
+found from the rows: cache-speed products end where five copies exceed the L40S's 96 MiB."""
 ENGINES = ("trtllm", "vllm")
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {

@@ -1,6 +1,7 @@
 """Measure the machine or chip this runs on: matrix products, convolutions, bandwidth, launches, loopback. Needs torch.
 
-The machine's own peaks are what it was seen to reach, so its efficiency is 1 by definition and what remains is the shape of the work.
+The machine's own peaks are what it was seen to reach, so its efficiency is 1 by definition and what remains is the
+shape of the work.
 """
 
 from __future__ import annotations

@@ -109,7 +109,9 @@ class Chip:
         Raises:
             PerformanceError: the row lacks a peak, the bandwidth or the memory, so nothing can be predicted.
         """
-        peaks = {p: t * 1e12 for p in PRECISIONS if (t := getattr(accelerator, f"{p}_tflops")) is not None}
+        peaks: dict[str, float] = {
+            p: t * 1e12 for p in PRECISIONS if (t := getattr(accelerator, f"{p}_tflops")) is not None
+        }
         bandwidth, memory = accelerator.memory_bandwidth_gb_per_s, accelerator.memory_gib
         if not peaks or bandwidth is None or memory is None:
             raise PerformanceError(

@@ -40,7 +40,9 @@ def ring_all_reduce_s(size_bytes: float, devices: int, link: Link) -> float:
 
 
 def tree_all_reduce_s(size_bytes: float, devices: int, link: Link) -> float:
-    """2⌈log₂ n⌉·α + 2·bytes/β: a pipelined reduction and broadcast along a double tree (NCCL 2.4; Sanders et al. 2009)."""
+    """2⌈log₂ n⌉·α + 2·bytes/β: a pipelined reduction and broadcast along a double tree (NCCL 2.4; Sanders et al.
+    2009).
+    """
     n = _devices(size_bytes, devices)
     return 0.0 if n == 1 else 2 * math.ceil(math.log2(n)) * link.latency_s + 2 * size_bytes / link.rate
 

@@ -73,8 +73,9 @@ def gemm_time(
 ) -> GemmTime:
     """Seconds of `count` products (m × k)·(k × n) in one launch: the best of the tile shapes and splits of k.
 
-    `weight_copies` is how many different right-hand matrices are used in turn: if all fit into the last-level cache with the
-    left-hand one they are read from there. A model's weights never do (infinite); a benchmark that repeats one shape may.
+    `weight_copies` is how many different right-hand matrices are used in turn: if all fit into the last-level cache
+    with the left-hand one they are read from there. A model's weights never do (infinite); a benchmark that repeats
+    one shape may.
     """
     size = BYTES[precision]
     out_size = max(size, 2.0)

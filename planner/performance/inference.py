@@ -42,7 +42,15 @@ class InferenceLoad:
         whole("replicas", self.replicas, at_most=100_000)
         whole("batch_max", self.batch_max, at_most=65_536)
         positive("network_bytes_per_s", self.network_bytes_per_s)
-        for field in ["batch_wait_s", "network_round_trip_s", "request_bytes", "response_bytes", "overhead_s_per_batch", "overhead_s_per_request", "service_variation"]:
+        for field in [
+            "batch_wait_s",
+            "network_round_trip_s",
+            "request_bytes",
+            "response_bytes",
+            "overhead_s_per_batch",
+            "overhead_s_per_request",
+            "service_variation",
+        ]:
             not_negative(field, getattr(self, field))
 
 

@@ -15,7 +15,9 @@ from planner.performance.chip import BYTES, GIB, Chip
 from planner.profiles.decoder import DecoderConfig
 
 MEMORY_USED_FRACTION = 0.9
-"""Serving engines leave 10 % of the device memory for activations and fragments (vLLM's gpu_memory_utilization default)."""
+"""Serving engines leave 10 % of the device memory for activations and fragments (vLLM's gpu_memory_utilization
+default).
+"""
 WORKSPACE_BYTES = 3 * GIB
 """Activations, captured graphs and the communication library's buffers of one device."""
 HEAD_BYTES = 2.0
@@ -172,7 +174,8 @@ def closed_loop(
     """Mean times when `concurrency` users each send their next request as soon as the last is answered.
 
     Every sequence's decode is interrupted by the prefills of all others that run beside it, so
-    time by token = decode step + (running - 1) · prefill ÷ output tokens; who finds the memory full waits for whole requests.
+    time by token = decode step + (running - 1) · prefill ÷ output tokens; who finds the memory full waits for whole
+    requests.
 
     Raises:
         DoesNotFit: the weights and one sequence exceed the memory.
@@ -207,8 +210,9 @@ def open_loop(
 ) -> DecoderTiming:
     """Mean times when requests arrive as a Poisson stream, whoever is still being answered.
 
-    Concurrency follows from Little's law, solved by bisection: sequences = rate · (tokens · time by token). Prefills interrupt decode
-    for the share `rate · prefill` of the time, and a prompt waits for those before it as in M/D/1 (Kleinrock, Queueing Systems I, 5.6).
+    Concurrency follows from Little's law, solved by bisection: sequences = rate · (tokens · time by token). Prefills
+    interrupt decode for the share `rate · prefill` of the time, and a prompt waits for those before it as in M/D/1
+    (Kleinrock, Queueing Systems I, 5.6).
 
     Raises:
         DoesNotFit: the weights and one sequence exceed the memory.

@@ -11,7 +11,8 @@ from planner.performance.language_model import DecoderTraffic, closed_loop, open
 from planner.profiles.decoder import DecoderConfig
 
 UNMEASURED_CHIP = 1.3
-"""How much wider the interval is on a chip that has no rows: as the matrix products of chips that were left out show."""
+"""How much wider the interval is on a chip that has no rows: as the matrix products of chips that were left out show.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,8 @@ class TrainingPrediction:
 def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> TrainingPrediction:
     """Step and total time of a training job.
 
-    step = max(compute·(1 + bubble) + exposed communication, input); total = steps · step, lengthened by Daly's equation 20.
+    step = max(compute·(1 + bubble) + exposed communication, input); total = steps · step, lengthened by Daly's
+    equation 20.
 
     Raises:
         DoesNotFit: the memory; says by how much.
@@ -140,8 +141,8 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
 def checkpointing(write_s: float, restart_s: float, interruptions_per_hour: float) -> tuple[float, float]:
     """Seconds between checkpoints, and by how much the total time is stretched, at the best interval.
 
-    Daly 2006: W = √(2δM)·[1 + ⅓√(δ/2M) + δ/(18M)] - δ for δ < 2M (equation 37), else M; T/T_s = M·e^(R/M)·(e^((W+δ)/M) - 1)/W
-    (equation 20) with M the mean time between interruptions, δ the write and R the restart.
+    Daly 2006: W = √(2δM)·[1 + ⅓√(δ/2M) + δ/(18M)] - δ for δ < 2M (equation 37), else M; T/T_s = M·e^(R/M)·(e^((W+δ)/M)
+    - 1)/W (equation 20) with M the mean time between interruptions, δ the write and R the restart.
     """
     if interruptions_per_hour == 0:
         return math.inf, 1.0
@@ -158,7 +159,9 @@ def checkpointing(write_s: float, restart_s: float, interruptions_per_hour: floa
 
 
 def optimal_interval_s(write_s: float, mean_between_s: float) -> float:
-    """Daly's higher-order optimum of the computing time between checkpoints (equation 37); Young's √(2δM) is its first term."""
+    """Daly's higher-order optimum of the computing time between checkpoints (equation 37); Young's √(2δM) is its first
+    term.
+    """
     write, mean = positive("checkpoint_write_s", write_s), positive("mean_between_s", mean_between_s)
     if write >= 2 * mean:
         return mean

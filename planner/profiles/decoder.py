@@ -38,7 +38,17 @@ class DecoderConfig:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for field in ["layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocabulary", "experts", "active_experts"]:
+        for field in [
+            "layers",
+            "hidden_size",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "intermediate_size",
+            "vocabulary",
+            "experts",
+            "active_experts",
+        ]:
             whole(f"{self.name}: {field}", getattr(self, field), at_most=10**8)
         if self.heads % self.kv_heads:
             raise PerformanceError(
