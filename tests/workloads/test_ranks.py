@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import free_port
-from recording import recorded
-from test_resume import MODEL
-from test_training import final_weights
-
+from tests.workloads.conftest import free_port
+from tests.workloads.recording import recorded
+from tests.workloads.test_resume import MODEL
+from tests.workloads.test_training import final_weights
 from workloads.training.config import TrainingConfig
 from workloads.training.run import run
 from workloads.training.stopping import StopRequest

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import MachineGone, recorded
-from test_training import assert_same, final_weights, forget_checkpoints
 
+from tests.workloads.recording import MachineGone, recorded
+from tests.workloads.test_training import assert_same, final_weights, forget_checkpoints
 from workloads.training.checkpoint import COMMITTED, ResumeError
 from workloads.training.config import TrainingConfig
 from workloads.training.run import run
@@ -24,7 +24,7 @@ Configured = Callable[..., TrainingConfig]
 
 STEPS = 46  # two epochs of 23
 EVERY = 7
-MODEL = {"name": "recording:RecordingNet"}
+MODEL = {"name": "tests.workloads.recording:RecordingNet"}
 
 
 @pytest.fixture
