@@ -1,8 +1,8 @@
 """Predictions of time: training, inference, language models. Pure functions of a chip, a load and a calibration.
 
 `predict_training(chip, TrainingRun, calibration)`, `predict_inference(chip, InferenceLoad, calibration)` and
-`predict_language_model(chip, config, DecoderTraffic, calibration, …)` each return a prediction with intervals and reasons.
-Names are imported when first used, so that each part loads alone and fast.
+`predict_language_model(chip, config, DecoderTraffic, calibration, …)` each return a prediction with intervals and
+reasons. Names are imported when first used, so that each part loads alone and fast.
 """
 
 from __future__ import annotations

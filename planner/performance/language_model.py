@@ -1,8 +1,9 @@
 """Serving of decoder language models with continuous batching: time to first token, time by output token, limits.
 
-Sources: R. Pope et al., "Efficiently Scaling Transformer Inference" (arXiv 2211.05102), sections 2–3: prefill is bound by compute,
-decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OSDI 2022): iteration-level batching; W. Kwon et al.,
-"PagedAttention" (SOSP 2023): what the memory left over holds; J. Little (1961) for concurrency and rate.
+Sources: R. Pope et al., "Efficiently Scaling Transformer Inference" (arXiv 2211.05102), sections 2–3: prefill is
+bound by compute, decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OSDI 2022):
+iteration-level batching; W. Kwon et al., "PagedAttention" (SOSP 2023): what the memory left over holds; J. Little
+(1961) for concurrency and rate.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from planner.performance.chip import BYTES, GIB, Chip
 from planner.profiles.decoder import DecoderConfig
 
 MEMORY_USED_FRACTION = 0.9
-"""Serving engines leave 10 % of the device memory for activations and fragments (vLLM's gpu_memory_utilization default)."""
+"""Serving engines leave 10 % of the device memory for activations and fragments (vLLM's gpu_memory_utilization
+default)."""
 WORKSPACE_BYTES = 3 * GIB
 """Activations, captured graphs and the communication library's buffers of one device."""
 HEAD_BYTES = 2.0
@@ -105,8 +107,10 @@ def most_sequences(chip: Chip, config: DecoderConfig, precision: str, tensor_par
     if left < one:
         missing = (one - left) / GIB
         raise DoesNotFit(
-            f"{config.name} in {precision} on {tensor_parallel} × {chip.name}: {missing:.1f} GiB a device are missing for the weights "
-            f"({held / GIB:.1f} GiB) and one sequence of {tokens_each:.0f} tokens; take more devices or a lower precision",
+            f"{config.name} in {precision} on {tensor_parallel} × {chip.name}: {missing:.1f} GiB a device are "
+            "missing for the weights "
+            f"({held / GIB:.1f} GiB) and one sequence of {tokens_each:.0f} tokens; take more devices or a "
+            "lower precision",
             missing,
         )
     return int(left / one)
@@ -172,7 +176,8 @@ def closed_loop(
     """Mean times when `concurrency` users each send their next request as soon as the last is answered.
 
     Every sequence's decode is interrupted by the prefills of all others that run beside it, so
-    time by token = decode step + (running - 1) · prefill ÷ output tokens; who finds the memory full waits for whole requests.
+    time by token = decode step + (running - 1) · prefill ÷ output tokens; who finds the memory full waits for whole
+    requests.
 
     Raises:
         DoesNotFit: the weights and one sequence exceed the memory.
@@ -207,8 +212,9 @@ def open_loop(
 ) -> DecoderTiming:
     """Mean times when requests arrive as a Poisson stream, whoever is still being answered.
 
-    Concurrency follows from Little's law, solved by bisection: sequences = rate · (tokens · time by token). Prefills interrupt decode
-    for the share `rate · prefill` of the time, and a prompt waits for those before it as in M/D/1 (Kleinrock, Queueing Systems I, 5.6).
+    Concurrency follows from Little's law, solved by bisection: sequences = rate · (tokens · time by token). Prefills
+    interrupt decode for the share `rate · prefill` of the time, and a prompt waits for those before it as in M/D/1
+    (Kleinrock, Queueing Systems I, 5.6).
 
     Raises:
         DoesNotFit: the weights and one sequence exceed the memory.
@@ -225,7 +231,8 @@ def open_loop(
 
     if rate >= sustained(most):
         raise PerformanceError(
-            f"requests_per_s is {rate:g}; {config.name} on {tensor_parallel} × {chip.name} sustains {sustained(most):.3g}: add replicas"
+            f"requests_per_s is {rate:g}; {config.name} on {tensor_parallel} × {chip.name} sustains "
+            f"{sustained(most):.3g}: add replicas"
         )
     low, high = 0.0, float(most)
     for _ in range(60):

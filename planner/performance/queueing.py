@@ -1,15 +1,16 @@
 """Waiting and response of requests that are served in batches by several replicas behind one dispatcher.
 
-The dispatcher is the serving layer's: one queue in order of arrival; an idle replica takes what waits, up to `batch_max`, as
-soon as the batch is full or its oldest request has waited `batch_wait_s` (0: at once). A batch of b takes `service_s[b - 1]`.
+The dispatcher is the serving layer's: one queue in order of arrival; an idle replica takes what waits, up to
+`batch_max`, as soon as the batch is full or its oldest request has waited `batch_wait_s` (0: at once). A batch of b
+takes `service_s[b - 1]`.
 
-Method. No closed form covers this queue (load-dependent deterministic batches, several servers, a deadline), so the recursion of
-J. Kiefer and J. Wolfowitz, "On the theory of queues with many servers" (Trans. AMS 78, 1955), extended by batches, is evaluated on one
-fixed Poisson trace: the same arrivals for every query (common random numbers), so that answers are smooth and ordered in the
-parameters. What the trace's own luck does in heavy traffic is removed by a control variate (P. Glasserman, "Monte Carlo Methods",
-4.1): the M/D/1 queue at the same utilisation, to which such queues tend (W. Whitt, "Stochastic-Process Limits", chapter 5), on the
-same trace, against its exact quantile (A. Erlang 1909; D. Gross et al., "Fundamentals of Queueing Theory", 5.1.6; tail root from
-J. Kingman 1970).
+Method. No closed form covers this queue (load-dependent deterministic batches, several servers, a deadline), so the
+recursion of J. Kiefer and J. Wolfowitz, "On the theory of queues with many servers" (Trans. AMS 78, 1955), extended
+by batches, is evaluated on one fixed Poisson trace: the same arrivals for every query (common random numbers), so
+that answers are smooth and ordered in the parameters. What the trace's own luck does in heavy traffic is removed by a
+control variate (P. Glasserman, "Monte Carlo Methods", 4.1): the M/D/1 queue at the same utilisation, to which such
+queues tend (W. Whitt, "Stochastic-Process Limits", chapter 5), on the same trace, against its exact quantile (A.
+Erlang 1909; D. Gross et al., "Fundamentals of Queueing Theory", 5.1.6; tail root from J. Kingman 1970).
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def queue_times(queue: BatchQueue) -> QueueTimes:
     if queue.utilisation >= 1:
         needed = math.floor(queue.utilisation * queue.replicas) + 1
         raise Overloaded(
-            f"arrivals_per_s is {queue.arrivals_per_s:g}; {queue.replicas} replicas answer at most {queue.capacity_per_s:.4g} a second "
+            f"arrivals_per_s is {queue.arrivals_per_s:g}; {queue.replicas} replicas answer at most "
+            f"{queue.capacity_per_s:.4g} a second "
             f"in batches of {queue.batch_max}: take at least {needed} replicas, or larger batches"
         )
     return _queue_times(queue)
@@ -130,7 +132,8 @@ def _queue_times(queue: BatchQueue) -> QueueTimes:
 
 
 def _replay(queue: BatchQueue, arrivals: int) -> tuple[list[float], list[float], float, int, float]:
-    """Waits and responses (s) of the trace's requests after a warm-up, seconds worked, batches, and seconds of the trace.
+    """Waits and responses (s) of the trace's requests after a warm-up, seconds worked, batches, and seconds of the
+    trace.
 
     Time runs in mean gaps between arrivals, so that one trace serves every rate.
     """
@@ -211,8 +214,8 @@ def _trace_luck(utilisation: float, arrivals: int) -> tuple[float, ...]:
 def md1_wait_quantile(utilisation: float, quantile: float) -> float:
     """The wait, in service times, that a share `quantile` of the requests of an M/D/1 queue stays below.
 
-    P(W > x) → c·exp(-ηx) with η the positive root of ρ(e^η - 1) = η and c = (1 - ρ)/(ρ·e^η - 1) (Kingman; exact but for terms that
-    vanish within one service time; used above a utilisation of 0.7).
+    P(W > x) → c·exp(-ηx) with η the positive root of ρ(e^η - 1) = η and c = (1 - ρ)/(ρ·e^η - 1) (Kingman; exact but
+    for terms that vanish within one service time; used above a utilisation of 0.7).
     """
     rho = fraction("utilisation", utilisation)
     low, high = 1e-12, 200.0

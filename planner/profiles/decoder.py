@@ -1,9 +1,9 @@
 """Decoder language models, analytically from their configuration: parameters, FLOPs, bytes and key–value cache.
 
-Source of the counts: J. Kaplan et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361), table 1 (2 FLOPs by parameter
-and token, attention apart), with grouped key–value heads as in J. Ainslie et al., "GQA" (arXiv 2305.13245), gated feed-forward as
-in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), and experts as in A. Jiang et al., "Mixtral of Experts"
-(arXiv 2401.04088).
+Source of the counts: J. Kaplan et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361), table 1 (2 FLOPs
+by parameter and token, attention apart), with grouped key–value heads as in J. Ainslie et al., "GQA" (arXiv
+2305.13245), gated feed-forward as in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), and experts
+as in A. Jiang et al., "Mixtral of Experts" (arXiv 2401.04088).
 """
 
 from __future__ import annotations
@@ -38,7 +38,17 @@ class DecoderConfig:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for field in ["layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "vocabulary", "experts", "active_experts"]:
+        for field in [
+            "layers",
+            "hidden_size",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "intermediate_size",
+            "vocabulary",
+            "experts",
+            "active_experts",
+        ]:
             whole(f"{self.name}: {field}", getattr(self, field), at_most=10**8)
         if self.heads % self.kv_heads:
             raise PerformanceError(

@@ -1,4 +1,5 @@
-"""Queue times: exact where theory is exact, near a simulation elsewhere, ordered in every parameter, clear when overloaded."""
+"""Queue times: exact where theory is exact, near a simulation elsewhere, ordered in every parameter, clear when
+overloaded."""
 
 import math
 
