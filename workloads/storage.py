@@ -128,7 +128,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _is_local(filesystem: Any) -> bool:  # noqa: ANN401 - fsspec has no types
+def _is_local(filesystem: Any) -> bool:
     return bool(filesystem.protocol == "file" or "file" in filesystem.protocol)
 
 

@@ -34,7 +34,9 @@ def test_a_stack_is_built_kept_changed_and_destroyed_to_nothing(platform: Engine
     group = client(platform, "eks").describe_nodegroup(clusterName="local-cluster", nodegroupName=pool)["nodegroup"]
     assert group["scalingConfig"]["maxSize"] == 3
 
-    platform.configure(workloads=[changed | {"needs": {"instance_type": "g5.2xlarge", "accelerators": 1, "memory_gib": 12}}])
+    platform.configure(
+        workloads=[changed | {"needs": {"instance_type": "g5.2xlarge", "accelerators": 1, "memory_gib": 12}}]
+    )
     platform.up()
     (pool,) = pools(platform)
     assert "g5-2xlarge" in pool

@@ -288,7 +288,7 @@ class _HashedFiles(FileSystemBase):
 class _HashingStream(io.RawIOBase):
     """Passes bytes on to a file of the bucket and hashes them."""
 
-    def __init__(self, target: Any) -> None:  # noqa: ANN401 - fsspec has no types
+    def __init__(self, target: Any) -> None:
         self.target = target
         self.sha256 = hashlib.sha256()
         self.written = 0
@@ -296,7 +296,7 @@ class _HashingStream(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+    def write(self, data: Any) -> int:
         self.target.write(data)
         self.sha256.update(data)
         self.written += len(data)

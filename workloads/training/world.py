@@ -61,7 +61,7 @@ class World:
         dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
         return bool(value)
 
-    def gather(self, value: Any) -> list[Any] | None:  # noqa: ANN401 - anything that pickles
+    def gather(self, value: Any) -> list[Any] | None:
         """Every rank's value, on the first rank; None on the others."""
         if self.size == 1:
             return [value]
@@ -69,7 +69,7 @@ class World:
         dist.gather_object(value, values, group=self.control)
         return values
 
-    def broadcast(self, value: Any) -> Any:  # noqa: ANN401 - anything that pickles
+    def broadcast(self, value: Any) -> Any:
         """The first rank's value, on every rank."""
         if self.size == 1:
             return value
