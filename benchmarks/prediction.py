@@ -38,6 +38,7 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
     tables, worst = [], []
     for precision in ("bf16", "fp8"):
         same = [row for row in rows if row.precision == precision]
+        pooled: list[float] = []
         for name in sorted({row.chip.name for row in same}):
             own = [row for row in same if row.chip.name == name]
             left_out = fit.fit_gemm([row for row in same if row.chip.name != name])
@@ -46,6 +47,7 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
                 errors = [fit.predicted_gemm(row, parameters) / row.seconds - 1 for row in own]
                 tables.append(summary(f"matrix product {precision}", split, name, errors))
                 if split == "chip left out":
+                    pooled += errors
                     worst += [
                         {
                             "quantity": f"matrix product {precision}",
@@ -55,6 +57,7 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
                         }
                         for row, error in zip(own, errors, strict=True)
                     ]
+        tables.append(summary(f"matrix product {precision}", "chip left out", "all", pooled))
     return tables, worst
 
 
@@ -65,6 +68,7 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
         "time to first token": (lambda timing: timing.time_to_first_token_s, lambda row: row.first_token_s),
     }
     everything = fit.fit_decoder(rows)
+    pooled: dict[tuple[str, str], list[float]] = {}
     keys: dict[str, Callable[[fit.DecoderRow], str]] = {
         "model left out": lambda row: row.config.name,
         "chip left out": lambda row: row.chip.name,
@@ -79,6 +83,7 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
             for quantity, (predicted, measured) in quantities.items():
                 errors = [predicted(timing) / measured(row) - 1 for timing, row in zip(timings, own, strict=True)]
                 tables.append(summary(quantity, split, name, errors))
+                pooled.setdefault((quantity, split), []).extend(errors)
                 if split == "model left out":
                     worst += [
                         {
@@ -91,6 +96,7 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
                         }
                         for row, error in zip(own, errors, strict=True)
                     ]
+    tables += [summary(quantity, split, "all", errors) for (quantity, split), errors in pooled.items()]
     return tables, worst
 
 

@@ -20,9 +20,8 @@ ARCHITECTURES = Path(__file__).with_name("architectures.csv")
 GIB = 2**30
 REFERENCE_GHZ = 1.75
 POWER_CONSTANT = 1.42
-"""Sustained share = 1.42·(W/TFLOP ÷ GHz² ÷ energy scale)^⅓, at most 1: one constant set on the H100's largest
-measured products (0.85); it then gives 1.0 for the A100 and 0.76 for the L40S, where 0.94 and 0.76 were the most that
-was measured."""
+"""Sustained share = 1.42·(W/TFLOP ÷ GHz² ÷ energy scale)^⅓, at most 1: set so that the H100 has the 0.85 that was fitted
+to its rows. It gives 0.76 for the L40S and 1 for the A100, of whose peaks 0.76 and 0.94 are the most that was measured."""
 
 
 class AcceleratorLike(Protocol):

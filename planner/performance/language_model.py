@@ -36,6 +36,8 @@ class DecoderParameters:
     """Share of it while keys and values are gathered."""
     layer_s: float
     """Kernels' launches and tails of one layer in a decode step."""
+    host_layer_s: float
+    """What an engine driven from Python adds to that; none in TensorRT-LLM."""
     all_reduce_s: float
     """Latency of one tensor-parallel all-reduce of a few kilobytes, by doubling of the devices."""
     sequence_s: float
@@ -248,7 +250,7 @@ def open_loop(
 
 
 def _layer_s(tensor_parallel: int, p: DecoderParameters) -> float:
-    return p.layer_s + 2 * p.all_reduce_s * math.log2(tensor_parallel)
+    return p.layer_s + p.host_layer_s + 2 * p.all_reduce_s * math.log2(tensor_parallel)
 
 
 def _ring_share(devices: int) -> float:
