@@ -20,8 +20,9 @@ ARCHITECTURES = Path(__file__).with_name("architectures.csv")
 GIB = 2**30
 REFERENCE_GHZ = 1.75
 POWER_CONSTANT = 1.42
-"""Sustained share = 1.42·(W/TFLOP ÷ GHz² ÷ energy scale)^⅓, at most 1: set so that the H100 has the 0.85 that was fitted
-to its rows. It gives 0.76 for the L40S and 1 for the A100, of whose peaks 0.76 and 0.94 are the most that was measured."""
+"""Sustained share = 1.42·(W/TFLOP ÷ GHz² ÷ energy scale)^⅓, at most 1: set so that the H100 has the 0.85 that was
+fitted to its rows. It gives 0.76 for the L40S and 1 for the A100, of whose peaks 0.76 and 0.94 are the most that was
+measured."""
 
 
 class AcceleratorLike(Protocol):
