@@ -2,7 +2,9 @@
 file.
 
 Its state survives a restart: every request that changes something is written to a log before it is served, and a new
-server serves the log again. Random ids come out the same, because the generator is seeded with the request's number.
+server serves the log again, each request at the time of day it first came. Random ids come out the same, because the
+generator is seeded with the request's number; the first of each kind of reading request is in the log as well, because
+moto fills a region (its default VPC) when it is first looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import fcntl
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,6 +24,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +107,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 HEALTH_PATH = "/fusion/health"
 LEDGER_PATH = "/fusion/ledger"
+STEP_HEADER = "X-Fusion-Step"
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -118,7 +124,10 @@ class DurableApp:
         self.log = log
         self.lock = threading.Lock()
         self.served = 0
-        self.ledger: dict[str, list[str]] = {}
+        self.replayed_at: datetime | None = None
+        self.kinds_seen: set[tuple[str, ...]] = set()
+        self.ledger: dict[str, dict[str, Any]] = {}
+        self.steps: dict[str, tuple[bytes, str, list[tuple[str, str]]]] = {}
 
     def replay(self) -> None:
         """Serve the log again; a last line that was not written whole was never served and is dropped."""
@@ -134,6 +143,7 @@ class DurableApp:
         replaying, self.log = self.log, Path(os.devnull)
         for line in lines:
             entry = json.loads(line)
+            self.replayed_at = datetime.fromisoformat(entry["time"])
             client.open(
                 entry["path"],
                 method=entry["method"],
@@ -142,6 +152,7 @@ class DurableApp:
                 base_url=f"http://{entry['headers'].get('Host', 'localhost')}",
             ).close()
         self.log = replaying
+        self.replayed_at = None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
@@ -149,10 +160,12 @@ class DurableApp:
 
         if environ["PATH_INFO"] == HEALTH_PATH:
             return Response("ok")(environ, start_response)
-        with self.lock:
+        with self.lock, CLOCK.standing_at(self.replayed_at):
             request = Request(environ)
             body = request.get_data(cache=False)
-            if _changes_something(request, body):
+            changes_something, kind = _changes_something(request, body), _kind(request, body)
+            if changes_something or kind not in self.kinds_seen:
+                self.kinds_seen.add(kind)
                 self._write_down(request, body)
             environ["wsgi.input"] = io.BytesIO(body)
             environ["CONTENT_LENGTH"] = str(len(body))
@@ -160,15 +173,34 @@ class DurableApp:
             if environ["PATH_INFO"] == LEDGER_PATH:
                 answer: Iterable[bytes] = self._ledger(request.method, body)(environ, start_response)
                 return answer
+            step = request.headers.get(STEP_HEADER)
+            if step and changes_something:
+                return self._serve_once(step, environ, start_response)
             return list(self.app(environ, start_response))
+
+    def _serve_once(self, step: str, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve a step of a creation, or answer as before if it was served already: a creation cut off by a kill can be
+        gone through again, and makes nothing twice.
+        """
+        from werkzeug.wrappers import Response
+
+        if step not in self.steps:
+            answer = Response.from_app(self.app, environ, buffered=True)
+            if answer.status_code >= 400:
+                return answer(environ, start_response)
+            self.steps[step] = (answer.get_data(), answer.status, list(answer.headers.items()))
+        data, status, headers = self.steps[step]
+        return Response(data, status, headers)(environ, start_response)
 
     def _write_down(self, request: Any, body: bytes) -> None:
         from moto.moto_api._internal import mock_random
 
         self.served += 1
         mock_random.seed(self.served)
+        random.seed(self.served)
         target = request.environ.get("RAW_URI") or request.full_path.rstrip("?")
         entry = {
+            "time": CLOCK.now().isoformat(),
             "method": request.method,
             "path": target,
             "headers": {name: value for name, value in request.headers if name.lower() not in UNRECORDED_HEADERS},
@@ -178,20 +210,51 @@ class DurableApp:
             handle.write(json.dumps(entry) + "\n")
 
     def _ledger(self, method: str, body: bytes) -> Any:
-        """Which ids were created for a URN and not deleted: `{urn, id}` is added by PUT and removed by DELETE."""
+        """Creations that Pulumi's state is not known to have: PUT adds to the entry of a `key`, DELETE forgets it."""
         from werkzeug.wrappers import Response
 
-        if method == "GET":
-            return Response(json.dumps(self.ledger), content_type="application/json")
-        entry = json.loads(body)
-        ids = self.ledger.setdefault(entry["urn"], [])
-        if method == "PUT" and entry["id"] not in ids:
-            ids.append(entry["id"])
-        if method == "DELETE" and entry["id"] in ids:
-            ids.remove(entry["id"])
-        if not ids:
-            del self.ledger[entry["urn"]]
-        return Response("{}", content_type="application/json")
+        if method != "GET":
+            entry = json.loads(body)
+            if method == "PUT":
+                self.ledger.setdefault(entry["key"], {}).update(entry)
+            else:
+                self.ledger.pop(entry["key"], None)
+                for step in [each for each in self.steps if each.startswith(f"{entry['key']}/")]:
+                    del self.steps[step]
+        entries = [
+            entry | {"steps": sum(step.startswith(f"{key}/") for step in self.steps)}
+            for key, entry in self.ledger.items()
+        ]
+        return Response(json.dumps(entries), content_type="application/json")
+
+
+@dataclass
+class Clock:
+    """The time of day as moto sees it: in UTC, without a time zone, and standing still while a request is served."""
+
+    stands_at: datetime | None = None
+
+    def now(self) -> datetime:
+        """The time at which it stands, or that of this machine."""
+        return self.stands_at or datetime.now(UTC).replace(tzinfo=None)
+
+    @contextlib.contextmanager
+    def standing_at(self, time: datetime | None) -> Iterator[None]:
+        """Stand still at a time; None is now."""
+        self.stands_at = time or self.now()
+        try:
+            yield
+        finally:
+            self.stands_at = None
+
+
+CLOCK = Clock()
+
+
+def _moto_now() -> datetime:
+    from localcloud import server
+
+    return server.CLOCK.now()
 
 
 UNRECORDED_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "expect"})
@@ -208,6 +271,14 @@ def _changes_something(request: Any, body: bytes) -> bool:
     return not action.startswith(READ_ONLY_ACTIONS)
 
 
+def _kind(request: Any, body: bytes) -> tuple[str, ...]:
+    """Service, region and operation, as far as they can be told without moto."""
+    _, _, credential = request.headers.get("Authorization", "").partition("Credential=")
+    scope = credential.partition(",")[0].split("/")[2:4]
+    action = request.headers.get("X-Amz-Target", "") or _form_action(body)
+    return (*scope, request.method, str(request.path.count("/")), action)
+
+
 def _form_action(body: bytes) -> str:
     for pair in body[:4096].split(b"&"):
         if pair.startswith(b"Action="):
@@ -217,9 +288,16 @@ def _form_action(body: bytes) -> str:
 
 def application(log: Path) -> DurableApp:
     """The whole local AWS: moto with the backends that Fusion adds, and its state from the log."""
+    from moto.moto_api._internal import mock_random
+
+    mock_random.seed(0)  # moto's EKS draws the names of its endpoints when it is imported
+    import moto.core.utils
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     from localcloud.aws import backends
+
+    # moto's modules import this function by name, so it is its code that has to change.
+    moto.core.utils.utcnow.__code__ = _moto_now.__code__
 
     backends.install()
     app = DurableApp(DomainDispatcherApplication(create_backend_app), log)
@@ -243,4 +321,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    from localcloud import server as this  # under its own name: there is one clock
+
+    this.main(Path(sys.argv[1]))

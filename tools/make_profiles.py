@@ -1,4 +1,5 @@
-"""Make the profiles that ship: `python tools/make_profiles.py`. Models are written out here, so that no hub is needed."""
+"""Make the profiles that ship: `python tools/make_profiles.py`. Models are written out here, so that no hub is
+needed."""
 
 from __future__ import annotations
 

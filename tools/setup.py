@@ -72,8 +72,9 @@ def is_complete() -> bool:
 def fingerprint() -> str:
     """Changes when anything that set-up depends on does, the CLI on PATH included."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {ROOT} {shutil.which('pulumi', path=outer_path())}".encode())
-    for name in ("requirements.lock", "pyproject.toml", "tools/setup.py", "tools/pulumi/go.mod", "tools/pulumi/go.sum"):
+    for name in ("requirements.lock", "pyproject.toml", "tools/setup.py", "tools/uv.lock.txt"):
         digest.update((ROOT / name).read_bytes())
+    digest.update(b"".join(cli_sources()))
     return digest.hexdigest()
 
 
@@ -202,9 +203,14 @@ def is_new_enough(version: str) -> bool:
 
 
 def cli_of_release() -> Path:
-    """The official release archive, checked against the checksums published with the release."""
+    """The official release archive, checked against the checksums published with the release.
+
+    The release's own list is trusted as its site serves it: this checkout pins the version, not the archive's hash.
+    """
     machine = {"x86_64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(os.uname().machine)
     system = {"Linux": "linux", "Darwin": "darwin"}.get(os.uname().sysname)
+    if machine is None or system is None:
+        raise SetupError(f"official release: there is none for {os.uname().sysname} on {os.uname().machine}")
     archive = f"pulumi-v{PULUMI_VERSION}-{system}-{machine}.tar.gz"
     home = CACHE / "pulumi" / f"{PULUMI_VERSION}-release"
     if not (home / "pulumi" / "pulumi").exists():
@@ -251,8 +257,8 @@ def cli_from_source() -> Path:
     if go is None:
         raise SetupError("building from source: go is not on PATH")
     sources = ROOT / "tools" / "pulumi"
-    inputs = (sources / "go.mod").read_bytes() + (sources / "go.sum").read_bytes() + GO_LDFLAGS.encode()
-    home = CACHE / "pulumi" / f"{PULUMI_VERSION}-{hashlib.sha256(inputs).hexdigest()[:12]}"
+    key = hashlib.sha256(b"".join(cli_sources())).hexdigest()[:12]
+    home = CACHE / "pulumi" / f"{PULUMI_VERSION}-{key}"
     built = home / "pulumi"
     with locked(CACHE / "pulumi" / "build.lock"):
         if not built.exists():
@@ -265,14 +271,21 @@ def cli_from_source() -> Path:
     return built
 
 
+def cli_sources() -> tuple[bytes, ...]:
+    """What the CLI that we build depends on."""
+    sources = ROOT / "tools" / "pulumi"
+    return (sources / "go.mod").read_bytes(), (sources / "go.sum").read_bytes(), GO_LDFLAGS.encode()
+
+
 def write_shell_files(cli: Path) -> None:
     """`.fusion/bin` and `.fusion/env`."""
     folder = FUSION / "bin"
     folder.mkdir(parents=True, exist_ok=True)
-    link(folder / "pulumi", cli)
     host = "pulumi-language-python"
     (folder / host).unlink(missing_ok=True)
-    if not (cli.resolve().parent / host).exists() and shutil.which(host, path=outer_path()) is None:
+    needs_host = not (cli.resolve().parent / host).exists() and shutil.which(host, path=outer_path()) is None
+    put(folder / "pulumi", cli, as_hard_link=needs_host and cli.is_relative_to(CACHE))
+    if needs_host:
         say("the CLI came without a Python language host; Fusion's own stands in")
         script = ROOT / "tools" / "language_host" / "host.py"
         write_executable(folder / host, f'#!/bin/sh\nexec "{VENV}/bin/python" "{script}" "$@"\n')
@@ -292,10 +305,20 @@ export PULUMI_SKIP_UPDATE_CHECK=true
 """
 
 
-def link(path: Path, target: Path) -> None:
-    """A symbolic link, in place of any earlier one."""
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
+def put(path: Path, target: Path, *, as_hard_link: bool) -> None:
+    """A link in place of any earlier one, at no moment absent.
+
+    With a hard link the engine takes the folder of the link for its own and finds the language host beside it;
+    through a symbolic link it would warn on each call that the host comes from PATH.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    if as_hard_link:
+        with contextlib.suppress(OSError):  # on another file system: the symbolic link works too, with the warning
+            fresh.hardlink_to(target)
+    if not fresh.exists():
+        fresh.symlink_to(target)
+    fresh.replace(path)
+    fresh.unlink(missing_ok=True)  # stays where both names were one file already
 
 
 def write_executable(path: Path, text: str) -> None:

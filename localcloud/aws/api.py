@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from localcloud.provider import Properties, ProviderError
+from localcloud.server import STEP_HEADER
 
 ACCOUNT_ID = "123456789012"
 CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 MISSING = ("NotFound", "NoSuch", "Unknown", "NonExistent", "404")
+
+
+@dataclass
+class Creation:
+    """A resource's creation under way. Its calls are numbered, so that one that was cut off can be gone through again:
+    the server answers the steps it has served as it did before.
+    """
+
+    key: str
+    written_down: Callable[[str], None]
+    is_resumed: bool = False
+    steps: int = 0
+
+
+CURRENT_STEP: ContextVar[str | None] = ContextVar("CURRENT_STEP", default=None)
+
+
+def _number_the_step(request: Any, **_: Any) -> None:
+    if step := CURRENT_STEP.get():
+        request.headers[STEP_HEADER] = step
 
 
 @dataclass
@@ -20,6 +42,7 @@ class Aws:
     endpoint: str
     region: str
     clients: dict[str, Any] = field(default_factory=dict)
+    creation: Creation | None = None
 
     def client(self, service: str) -> Any:
         """The client of a service."""
@@ -35,13 +58,29 @@ class Aws:
                 config=Config(retries={"max_attempts": 2}, s3={"addressing_style": "path"}, max_pool_connections=32),
                 **CREDENTIALS,
             )
+            self.clients[service].meta.events.register("before-sign", _number_the_step)
         return self.clients[service]
 
     def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """Call an operation; arguments that are None are left out. boto3's errors pass through."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        answer: dict[str, Any] = getattr(self.client(service), operation)(**given)
+        method = getattr(self.client(service), operation)
+        if self.creation is None:
+            answer: dict[str, Any] = method(**given)
+            return answer
+        self.creation.steps += 1
+        step = CURRENT_STEP.set(f"{self.creation.key}/{self.creation.steps}")
+        try:
+            answer = method(**given)
+        finally:
+            CURRENT_STEP.reset(step)
         return answer
+
+    def made(self, id: str) -> str:
+        """Of a creation with several calls: the id is known. If a later call fails, the resource is removed again."""
+        if self.creation:
+            self.creation.written_down(id)
+        return id
 
     def find(self, service: str, operation: str, *path: str | int, **arguments: Any) -> Any:
         """The value at a path of the answer; None where the resource, or the path, does not exist."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 Record = dict[str, Any]
@@ -72,7 +72,9 @@ EKS_PATHS = (
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    from moto.core.utils import utcnow
+
+    return utcnow().replace(tzinfo=UTC).isoformat()
 
 
 def _records(backend: Any, kind: str) -> dict[str, Record]:

@@ -9,12 +9,13 @@ import secrets
 import threading
 import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources as package_files
 from typing import Any
 
 from localcloud import server
-from localcloud.aws.api import ACCOUNT_ID, Aws, ResourceType
+from localcloud.aws.api import ACCOUNT_ID, Aws, Creation, ResourceType
 from localcloud.aws.resources import RESOURCE_TYPES
 from localcloud.official import official_version, serve_or_hand_over
 from localcloud.provider import (
@@ -31,6 +32,7 @@ from localcloud.values import UNKNOWN, Unknown, has_unknown
 
 LOCAL_PROFILE = "fusion-local"
 EVERYWHERE = ("region", "tags", "tagsAll")
+EVEN_IF_FULL: Properties = {"forceDestroy": True, "forceDelete": True}
 
 
 def main() -> None:
@@ -45,6 +47,18 @@ def schema() -> dict[str, Any]:
     return parsed
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A creation that Pulumi's state is not known to have yet, kept by the local cloud's server."""
+
+    urn: str
+    key: str
+    region: str
+    inputs: Properties
+    id: str = ""
+    steps: int = 0
+
+
 class AwsBackend(Backend):
     """AWS resources through boto3 against the local cloud's server."""
 
@@ -55,7 +69,7 @@ class AwsBackend(Backend):
         self.endpoint = endpoint
         self.region = "us-east-1"
         self.default_tags: dict[str, str] = {}
-        self.ids_in_state: dict[str, set[str]] = {}
+        self.unconfirmed: dict[str, Entry] | None = None
         self.apis: dict[str, Aws] = {}
         self.lock = threading.Lock()
 
@@ -101,12 +115,12 @@ class AwsBackend(Backend):
         kind = _kind(resource.type)
         if preview:
             return "", _preview(kind, inputs)
-        self._remove_orphans(resource, kind)
-        aws = self._aws(inputs)
-        with _sentence(resource):
-            id = kind.create(aws, inputs)
-        self._remember(resource, id)
-        return id, self._outputs(resource, kind, aws, id, inputs)
+        self._remove_leftovers(resource, kind)
+        region = str(inputs.get("region") or self.region)
+        entry = Entry(urn=resource.urn, key=secrets.token_hex(8), region=region, inputs=inputs)
+        self._write_down(entry)
+        id = self._made(resource, kind, entry)
+        return id, self._outputs(resource, kind, self._aws(inputs), id, inputs)
 
     def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
         """Refresh (inputs given) or import (none)."""
@@ -144,10 +158,9 @@ class AwsBackend(Backend):
         return self._outputs(resource, kind, aws, id, new)
 
     def delete(self, resource: Resource, id: str, inputs: Properties) -> None:
-        """Delete it, and forget that it was created."""
+        """Delete it."""
         with _sentence(resource):
             _kind(resource.type).delete(self._aws(inputs), id, inputs)
-        self._ledger("DELETE", {"urn": resource.urn, "id": id})
 
     def invoke(self, token: str, args: Properties) -> Properties:
         """The functions that programs ask for account, region, partition and zones."""
@@ -172,16 +185,16 @@ class AwsBackend(Backend):
         raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
 
     def known(self, resource: Resource, id: str) -> None:
-        """Remember that the state has this id: it is no leftover."""
-        with self.lock:
-            self.ids_in_state.setdefault(resource.urn, set()).add(id)
+        """The state has this id: its creation is over, and it is no leftover."""
+        for entry in self._entries(resource.urn):
+            if entry.id == id:
+                self._forget(entry)
 
     def _aws(self, inputs: Properties) -> Aws:
         region = str(inputs.get("region") or self.region)
         with self.lock:
             if region not in self.apis:
-                assert self.endpoint is not None
-                self.apis[region] = Aws(self.endpoint, region)
+                self.apis[region] = Aws(self._endpoint, region)
             return self.apis[region]
 
     def _outputs(self, resource: Resource, kind: ResourceType, aws: Aws, id: str, inputs: Properties) -> Properties:
@@ -205,20 +218,75 @@ class AwsBackend(Backend):
             inputs |= {"tags": tags} if tags else {}
         return inputs
 
-    def _remember(self, resource: Resource, id: str) -> None:
-        self.known(resource, id)
-        self._ledger("PUT", {"urn": resource.urn, "id": id})
+    def _made(self, resource: Resource, kind: ResourceType, entry: Entry) -> str:
+        """Create what an entry says, or finish its creation; where that fails, what was made of it is removed."""
+        aws = Aws(self._endpoint, entry.region, self._aws(entry.inputs).clients)
+        aws.creation = Creation(
+            entry.key, lambda id: self._write_down(replace(entry, id=id)), is_resumed=entry.steps > 0
+        )
+        from botocore.exceptions import ClientError
 
-    def _remove_orphans(self, resource: Resource, kind: ResourceType) -> None:
-        """Delete what was created for this URN and never reached the state: the engine was killed in between."""
-        for id in set(self._ledger("GET").get(resource.urn, ())) - self.ids_in_state.get(resource.urn, set()):
-            self.delete(resource, id, {"forceDestroy": True, "forceDelete": True})
+        with _sentence(resource):
+            try:
+                id = kind.create(aws, entry.inputs)
+            except (ClientError, ProviderError):
+                self._roll_back(kind, entry)
+                raise
+        self._write_down(replace(entry, id=id))
+        return id
 
-    def _ledger(self, method: str, entry: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+    def _roll_back(self, kind: ResourceType, entry: Entry) -> None:
+        """Remove what a failed creation made; where that fails as well, the next `up` tries again."""
+        from botocore.exceptions import ClientError
+
+        made = next(each for each in self._entries(entry.urn) if each.key == entry.key)
+        try:
+            if made.id:
+                kind.delete(self._aws(entry.inputs), made.id, entry.inputs | EVEN_IF_FULL)
+        except ClientError:
+            return
+        self._forget(entry)
+
+    def _remove_leftovers(self, resource: Resource, kind: ResourceType) -> None:
+        """Delete what was created for this URN and never reached the state: the engine or the plugin was killed.
+
+        A creation that was cut off is finished first, with its own inputs; only then its id is known.
+        """
+        for entry in self._entries(resource.urn):
+            if entry.id or entry.steps:  # otherwise nothing was made
+                id = entry.id or self._made(resource, kind, entry)
+                with _sentence(resource):
+                    kind.delete(self._aws(entry.inputs), id, entry.inputs | EVEN_IF_FULL)
+            self._forget(entry)
+
+    @property
+    def _endpoint(self) -> str:
+        assert self.endpoint is not None, "the engine configures a provider before it uses it"
+        return self.endpoint
+
+    def _entries(self, urn: str) -> list[Entry]:
+        with self.lock:
+            if self.unconfirmed is None:
+                self.unconfirmed = {each["key"]: Entry(**each) for each in self._ledger("GET")}
+            return [entry for entry in self.unconfirmed.values() if entry.urn == urn]
+
+    def _write_down(self, entry: Entry) -> None:
+        self._ledger("PUT", asdict(entry))
+        with self.lock:
+            if self.unconfirmed is not None:
+                self.unconfirmed[entry.key] = entry
+
+    def _forget(self, entry: Entry) -> None:
+        self._ledger("DELETE", {"key": entry.key})
+        with self.lock:
+            if self.unconfirmed is not None:
+                self.unconfirmed.pop(entry.key, None)
+
+    def _ledger(self, method: str, entry: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         body = None if entry is None else json.dumps(entry).encode()
-        request = urllib.request.Request(f"{self.endpoint}{server.LEDGER_PATH}", data=body, method=method)
+        request = urllib.request.Request(f"{self._endpoint}{server.LEDGER_PATH}", data=body, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            parsed: dict[str, list[str]] = json.load(answer)
+            parsed: list[dict[str, Any]] = json.load(answer)
             return parsed
 
 

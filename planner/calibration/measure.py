@@ -55,7 +55,7 @@ def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
         name=name,
         measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
         place=_describe(device),
-        source="fusion calibrate: the least of nine timed matrix products, convolutions, copies, launches and loopback messages",
+        source="fusion calibrate: least of nine timed matrix products, convolutions, copies and messages",
         split="none: the interval is of the same rows",
         gemms={p: _fit(machine.chip(), p, rows[p], launch) for p in precisions},
         convolution_share=deep,
@@ -99,8 +99,9 @@ def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], floa
 
 
 def _median_s(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
-    """Least seconds of one call: what the machine does when nothing disturbs it; short calls are timed many at a time."""
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    """Least seconds of one call: what the machine does when nothing disturbs it; short calls are timed many at a
+    time."""
+    wait: Callable[[], object] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     work()
     wait()
     began = time.perf_counter()

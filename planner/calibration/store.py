@@ -25,6 +25,22 @@ BUILTIN = Path(__file__).with_name("builtin.json")
 NEAREST_PRECISION: Mapping[str, str] = {"fp16": "bf16", "tf32": "bf16", "fp32": "bf16", "int8": "fp8", "fp4": "fp8"}
 """Whose measurements stand in for a precision that nobody measured."""
 
+NEAREST_CHIP: Mapping[str, str] = {
+    "A100-40GB": "A100-80GB",
+    "H200": "H100",
+    "H100-PCIe": "H100",
+    "H100-NVL": "H100",
+    "B200": "H100",
+    "B300": "H100",
+    "GB200": "H100",
+    "L4": "L40S",
+    "A10G": "L40S",
+    "RTXPRO6000": "L40S",
+}
+"""Whose parameters a chip without rows takes: the same die, else the same or the next generation with the same kind
+of memory (HBM or GDDR). Others take those fitted to all chips."""
+SAME_DIE = ("A100-40GB", "H200", "H100-NVL")
+
 UNMEASURED_CONVOLUTION = 1.6
 """How much wider intervals are where the share of convolutions is general knowledge."""
 
@@ -143,7 +159,8 @@ class Calibration(Stored):
         key = precision if precision in self.gemms else NEAREST_PRECISION.get(precision, "")
         if key not in self.gemms:
             raise PerformanceError(
-                f"precision is {precision!r}, which calibration {self.name} says nothing about; it has {', '.join(self.gemms)}"
+                f"precision is {precision!r}, which calibration {self.name} says nothing about; it has "
+                f"{', '.join(self.gemms)}"
             )
         return _efficiency(self.name, self.measured_at, self.place, key, precision, chip, _Frozen(self.gemms[key]))
 
@@ -206,10 +223,16 @@ def _efficiency(
     name: str, measured_at: str, place: str, key: str, precision: str, chip: str, frozen: _Frozen
 ) -> Efficiency:
     fit = frozen.fit
-    own = fit.by_chip.get(chip)
-    ratio = fit.measured_ratio[chip] if own else fit.transferred_ratio
-    notes = [f"{name} of {measured_at} ({place})"]
-    notes.append("measured on this chip" if own else "transferred from other chips: the interval is wider")
+    nearest = NEAREST_CHIP.get(chip, "")
+    own = fit.by_chip.get(chip) or fit.by_chip.get(nearest)
+    ratio, rests = fit.transferred_ratio, "transferred from other chips: the interval is wider"
+    if chip in fit.by_chip:
+        ratio, rests = fit.measured_ratio[chip], "measured on this chip"
+    elif chip in SAME_DIE and nearest in fit.by_chip:
+        ratio, rests = widened(fit.measured_ratio[nearest], 1.1), f"measured on {nearest}, which has the same die"
+    elif nearest in fit.by_chip:
+        rests = f"transferred from {nearest}, the nearest generation: the interval is wider"
+    notes = [f"{name} of {measured_at} ({place})", rests]
     low, high = ratio.low, ratio.high
     if key != precision:
         notes.append(f"{precision} taken from {key}: the interval is wider")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from planner.performance.checks import PerformanceError, not_negative, positive, whole
+from planner.performance.checks import PerformanceError, fraction, not_negative, positive, whole
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
@@ -18,37 +18,71 @@ BYTES: Mapping[str, float] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8":
 
 ARCHITECTURES = Path(__file__).with_name("architectures.csv")
 GIB = 2**30
+REFERENCE_GHZ = 1.75
+POWER_CONSTANT = 1.42
+"""Sustained share = 1.42·(W/TFLOP ÷ GHz² ÷ energy scale)^⅓, at most 1: set so that the H100 has the 0.85 that was
+fitted to its rows. It gives 0.76 for the L40S and 1 for the A100, of whose peaks 0.76 and 0.94 are the most that was
+measured."""
 
 
 class AcceleratorLike(Protocol):
     """What is read of the catalog's `Accelerator`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As the catalog names it."""
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """gpu, tpu, neuron …"""
+
     @property
-    def memory_gib(self) -> float | None: ...
+    def memory_gib(self) -> float | None:
+        """Of one chip."""
+
     @property
-    def memory_bandwidth_gb_per_s(self) -> float | None: ...
+    def memory_bandwidth_gb_per_s(self) -> float | None:
+        """Of one chip, reading or writing."""
+
     @property
-    def fp32_tflops(self) -> float | None: ...
+    def fp32_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def tf32_tflops(self) -> float | None: ...
+    def tf32_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def bf16_tflops(self) -> float | None: ...
+    def bf16_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def fp16_tflops(self) -> float | None: ...
+    def fp16_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def fp8_tflops(self) -> float | None: ...
+    def fp8_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def fp4_tflops(self) -> float | None: ...
+    def fp4_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def int8_tflops(self) -> float | None: ...
+    def int8_tflops(self) -> float | None:
+        """Dense peak."""
+
     @property
-    def interconnect_gb_per_s_bidirectional(self) -> float | None: ...
+    def interconnect_gb_per_s_bidirectional(self) -> float | None:
+        """All links of one chip, both directions."""
+
     @property
-    def pcie_gb_per_s_per_direction(self) -> float | None: ...
+    def pcie_gb_per_s_per_direction(self) -> float | None:
+        """To the host."""
+
+    @property
+    def tdp_watts(self) -> float | None:
+        """The power limit."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +93,11 @@ class Architecture:
     generation: str
     compute_units: int
     l2_mib: float
+    """What one kernel finds near: half of the A100's and H100's, whose two partitions each keep their own copy."""
+    clock_ghz: float
+    """Boost clock, at which the published peaks are stated."""
+    energy_scale: float
+    """Energy of a FLOP at equal clock over TSMC 4N's; of the process node, general knowledge."""
     source: str
 
 
@@ -75,8 +114,14 @@ class Chip:
     link_bytes_per_s: float = 16e9
     """One direction of all links to other chips of the node, or PCIe where there are none."""
     generation: str = ""
+    clock_ghz: float = REFERENCE_GHZ
+    """Launches, pipelines and waves take cycles; the calibration states them at `REFERENCE_GHZ`."""
+    sustained: float = 1.0
+    """Share of the peak that the power limit allows for long; 1 where it is not known."""
 
     def __post_init__(self) -> None:
+        positive(f"{self.name}: clock_ghz", self.clock_ghz)
+        positive(f"{self.name}: sustained", fraction(f"{self.name}: sustained", self.sustained))
         if not self.peak_flops:
             raise PerformanceError(f"{self.name}: peak_flops is empty; it must give FLOP/s of at least one precision")
         for precision, peak in self.peak_flops.items():
@@ -115,7 +160,8 @@ class Chip:
         bandwidth, memory = accelerator.memory_bandwidth_gb_per_s, accelerator.memory_gib
         if not peaks or bandwidth is None or memory is None:
             raise PerformanceError(
-                f"accelerator {accelerator.name} has no sourced peak rate, memory or memory bandwidth in the catalog, so "
+                f"accelerator {accelerator.name} has no sourced peak rate, memory or memory bandwidth in the "
+                "catalog, so "
                 "nothing can be predicted of it; choose another accelerator"
             )
         shape = architectures().get(accelerator.name)
@@ -129,7 +175,22 @@ class Chip:
             l2_bytes=shape.l2_mib * 2**20 if shape else 0.0,
             link_bytes_per_s=(both_ways / 2 if both_ways else pcie or 16.0) * 1e9,
             generation=shape.generation if shape else accelerator.kind,
+            clock_ghz=shape.clock_ghz if shape else REFERENCE_GHZ,
+            sustained=sustained_share(shape, peaks.get("bf16", peaks.get("fp16", 0.0)), accelerator.tdp_watts),
         )
+
+
+def sustained_share(shape: Architecture | None, peak_flops: float, tdp_watts: float | None) -> float:
+    """Share of the peak that the power limit allows: dynamic power is C·V²·f, and voltage follows frequency, so f ∝
+    P^⅓.
+
+    Source: J. Hennessy, D. Patterson, "Computer Architecture", 1.5 (power and energy); the constant is
+    `POWER_CONSTANT`.
+    """
+    if shape is None or not tdp_watts or not peak_flops:
+        return 1.0
+    density = tdp_watts / (peak_flops / 1e12) / shape.clock_ghz**2 / shape.energy_scale
+    return float(min(1.0, POWER_CONSTANT * density ** (1 / 3)))
 
 
 @functools.cache
@@ -138,7 +199,13 @@ def architectures() -> Mapping[str, Architecture]:
     with ARCHITECTURES.open(encoding="utf-8", newline="") as file:
         return {
             row["name"]: Architecture(
-                row["name"], row["generation"], int(row["compute_units"]), float(row["l2_mib"]), row["source"]
+                row["name"],
+                row["generation"],
+                int(row["compute_units"]),
+                float(row["l2_mib"]),
+                float(row["clock_ghz"]),
+                float(row["energy_scale"]),
+                row["source"],
             )
             for row in csv.DictReader(file)
         }

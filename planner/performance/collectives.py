@@ -1,8 +1,8 @@
 """Time of collective operations by the α–β model.
 
-Sources: R. Hockney, "The communication challenge for MPP" (Parallel Computing 20, 1994) for α + bytes/β; R. Thakur, R. Rabenseifner,
-W. Gropp, "Optimization of Collective Communication Operations in MPICH" (IJHPCA 19, 2005), section 4, for the ring and the tree;
-P. Patarasuk and X. Yuan (JPDC 69, 2009) for the ring's 2(n - 1)/n optimum.
+Sources: R. Hockney, "The communication challenge for MPP" (Parallel Computing 20, 1994) for α + bytes/β; R. Thakur,
+R. Rabenseifner, W. Gropp, "Optimization of Collective Communication Operations in MPICH" (IJHPCA 19, 2005), section
+4, for the ring and the tree; P. Patarasuk and X. Yuan (JPDC 69, 2009) for the ring's 2(n - 1)/n optimum.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def ring_all_reduce_s(size_bytes: float, devices: int, link: Link) -> float:
 
 def tree_all_reduce_s(size_bytes: float, devices: int, link: Link) -> float:
     """2⌈log₂ n⌉·α + 2·bytes/β: a pipelined reduction and broadcast along a double tree (NCCL 2.4; Sanders et al.
-    2009).
-    """
+    2009)."""
     n = _devices(size_bytes, devices)
     return 0.0 if n == 1 else 2 * math.ceil(math.log2(n)) * link.latency_s + 2 * size_bytes / link.rate
 

@@ -1,8 +1,8 @@
 """Time of one matrix product from its shape: tiles, waves, split-k, cache and bandwidth; few parameters.
 
-Sources: S. Williams, A. Waterman, D. Patterson, "Roofline" (CACM 52(4), 2009); NVIDIA, "Matrix Multiplication Background
-User's Guide" (DU-09799), sections "Tile Quantization" and "Wave Quantization"; J. Little, "A Proof for the Queuing Formula
-L = λW" (1961) for the bandwidth that a few compute units can draw.
+Sources: S. Williams, A. Waterman, D. Patterson, "Roofline" (CACM 52(4), 2009); NVIDIA, "Matrix Multiplication
+Background User's Guide" (DU-09799), sections "Tile Quantization" and "Wave Quantization"; J. Little, "A Proof for the
+Queuing Formula L = λW" (1961) for the bandwidth that a few compute units can draw.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-from planner.performance.chip import BYTES, Chip
+from planner.performance.chip import BYTES, REFERENCE_GHZ, Chip
 
 TILES = ((256, 128), (128, 256), (128, 128), (64, 256), (256, 64), (128, 64), (64, 128), (64, 64), (32, 64), (16, 64))
 SPLITS = (1, 2, 4, 8, 16)
@@ -86,20 +86,23 @@ def gemm_time(
     left_hot = chip.l2_bytes > 0 and left + right + out < chip.l2_bytes
     cached = (left + right + out) if hot else (left + out if left_hot else 0.0)
     stream_s = (left + right + out - cached) / bandwidth + cached / (bandwidth * p.cache_speedup)
-    rate = chip.peak(precision) * p.compute_efficiency / units
+    rate = chip.peak(precision) * chip.sustained * p.compute_efficiency / units
+    cycles = REFERENCE_GHZ / chip.clock_ghz
     best, best_parts = math.inf, (0.0, 0.0)
     for one, rows, columns in _tilings(m, n):
-        per_k_s = max(2.0 * rows * columns / rate * (1 + p.tile_overhead * (1 / rows + 1 / columns)), p.latency_s_per_k)
+        per_k_s = max(
+            2.0 * rows * columns / rate * (1 + p.tile_overhead * (1 / rows + 1 / columns)), p.latency_s_per_k * cycles
+        )
         for split in SPLITS:
             if split > 1 and (one * count * split > 2 * units or k < 64 * split):
                 break
             tiles = one * count * split
             waves = math.ceil(tiles / units)
-            compute_s = waves * (per_k_s * k / split + p.wave_s)
+            compute_s = waves * (per_k_s * k / split + p.wave_s * cycles)
             drawn = min(1.0, p.unit_bandwidth_share * min(tiles, units) / units)
             memory_s = (stream_s + (2 * out * split * 2 / (bandwidth * p.cache_speedup) if split > 1 else 0.0)) / drawn
             total = (compute_s**p.sharpness + memory_s**p.sharpness) ** (1 / p.sharpness)
-            total += p.split_s if split > 1 else 0.0
+            total += p.split_s * cycles if split > 1 else 0.0
             if total < best:
                 best, best_parts = total, (compute_s, memory_s)
-    return GemmTime(best + p.launch_s, *best_parts, p.launch_s)
+    return GemmTime(best + p.launch_s * cycles, *best_parts, p.launch_s * cycles)

@@ -1,6 +1,7 @@
 """What a request sees: network, transfer, waiting for a batch and for a replica, service; and what a service can bear.
 
-The sum is D. Menascé, V. Almeida, "Capacity Planning for Web Services" (2001), chapter 3; each part names its own source.
+The sum is D. Menascé, V. Almeida, "Capacity Planning for Web Services" (2001), chapter 3; each part names its own
+source.
 """
 
 from __future__ import annotations
@@ -115,9 +116,12 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
         memory_fraction=fit,
         bound_by=bound,
         reasons=(
-            f"p99 is {(times.response.p99_s + network) * 1e3:.3g} ms, bound by {bound}: network {network * 1e3:.3g} ms, waiting "
-            f"{waiting * 1e3:.3g} ms at p99, service {service[batch - 1] * 1e3:.3g} ms for {batch} at once ({pass_time.bound_by})",
-            f"{load.replicas} replicas answer {capacity:.4g} requests/s at most; {times.utilisation:.0%} of that is used",
+            f"p99 is {(times.response.p99_s + network) * 1e3:.3g} ms, bound by {bound}: network "
+            f"{network * 1e3:.3g} ms, waiting "
+            f"{waiting * 1e3:.3g} ms at p99, service {service[batch - 1] * 1e3:.3g} ms for {batch} at once "
+            f"({pass_time.bound_by})",
+            f"{load.replicas} replicas answer {capacity:.4g} requests/s at most; {times.utilisation:.0%} of "
+            "that is used",
         ),
         calibration=efficiency.note,
     )

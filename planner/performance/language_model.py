@@ -1,8 +1,9 @@
 """Serving of decoder language models with continuous batching: time to first token, time by output token, limits.
 
-Sources: R. Pope et al., "Efficiently Scaling Transformer Inference" (arXiv 2211.05102), sections 2–3: prefill is bound by compute,
-decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OSDI 2022): iteration-level batching; W. Kwon et al.,
-"PagedAttention" (SOSP 2023): what the memory left over holds; J. Little (1961) for concurrency and rate.
+Sources: R. Pope et al., "Efficiently Scaling Transformer Inference" (arXiv 2211.05102), sections 2–3: prefill is
+bound by compute, decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OSDI 2022):
+iteration-level batching; W. Kwon et al., "PagedAttention" (SOSP 2023): what the memory left over holds; J. Little
+(1961) for concurrency and rate.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from planner.profiles.decoder import DecoderConfig
 
 MEMORY_USED_FRACTION = 0.9
 """Serving engines leave 10 % of the device memory for activations and fragments (vLLM's gpu_memory_utilization
-default).
-"""
+default)."""
 WORKSPACE_BYTES = 3 * GIB
 """Activations, captured graphs and the communication library's buffers of one device."""
 HEAD_BYTES = 2.0
@@ -36,6 +36,8 @@ class DecoderParameters:
     """Share of it while keys and values are gathered."""
     layer_s: float
     """Kernels' launches and tails of one layer in a decode step."""
+    host_layer_s: float
+    """What an engine driven from Python adds to that; none in TensorRT-LLM."""
     all_reduce_s: float
     """Latency of one tensor-parallel all-reduce of a few kilobytes, by doubling of the devices."""
     sequence_s: float
@@ -107,8 +109,10 @@ def most_sequences(chip: Chip, config: DecoderConfig, precision: str, tensor_par
     if left < one:
         missing = (one - left) / GIB
         raise DoesNotFit(
-            f"{config.name} in {precision} on {tensor_parallel} × {chip.name}: {missing:.1f} GiB a device are missing for the weights "
-            f"({held / GIB:.1f} GiB) and one sequence of {tokens_each:.0f} tokens; take more devices or a lower precision",
+            f"{config.name} in {precision} on {tensor_parallel} × {chip.name}: {missing:.1f} GiB a device are "
+            "missing for the weights "
+            f"({held / GIB:.1f} GiB) and one sequence of {tokens_each:.0f} tokens; take more devices or a "
+            "lower precision",
             missing,
         )
     return int(left / one)
@@ -229,7 +233,8 @@ def open_loop(
 
     if rate >= sustained(most):
         raise PerformanceError(
-            f"requests_per_s is {rate:g}; {config.name} on {tensor_parallel} × {chip.name} sustains {sustained(most):.3g}: add replicas"
+            f"requests_per_s is {rate:g}; {config.name} on {tensor_parallel} × {chip.name} sustains "
+            f"{sustained(most):.3g}: add replicas"
         )
     low, high = 0.0, float(most)
     for _ in range(60):
@@ -245,7 +250,7 @@ def open_loop(
 
 
 def _layer_s(tensor_parallel: int, p: DecoderParameters) -> float:
-    return p.layer_s + 2 * p.all_reduce_s * math.log2(tensor_parallel)
+    return p.layer_s + p.host_layer_s + 2 * p.all_reduce_s * math.log2(tensor_parallel)
 
 
 def _ring_share(devices: int) -> float:

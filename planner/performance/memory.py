@@ -1,8 +1,8 @@
 """Memory that training and inference take on each device, and whether it fits.
 
-Source: S. Rajbhandari et al., "ZeRO" (arXiv 1910.02054), section 3.1 (mixed precision with Adam: 2 + 2 + 12 bytes a parameter) and
-section 5 (what each stage divides by the number of devices); T. Chen et al., "Training Deep Nets with Sublinear Memory Cost" (arXiv
-1604.06174) for checkpointed activations.
+Source: S. Rajbhandari et al., "ZeRO" (arXiv 1910.02054), section 3.1 (mixed precision with Adam: 2 + 2 + 12 bytes a
+parameter) and section 5 (what each stage divides by the number of devices); T. Chen et al., "Training Deep Nets with
+Sublinear Memory Cost" (arXiv 1604.06174) for checkpointed activations.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def check_fit(use: MemoryUse, chip: Chip, what: str) -> float:
         largest = max(parts, key=lambda name: parts[name])
         raise DoesNotFit(
             f"{what} needs {use.total / GIB:.1f} GiB of each {chip.name}, which has {usable / GIB:.1f} GiB to give: "
-            f"{missing / GIB:.1f} GiB are missing, and {largest.replace('_', ' ')} take most ({parts[largest] / GIB:.1f} GiB); "
+            f"{missing / GIB:.1f} GiB are missing, and {largest.replace('_', ' ')} take most "
+            f"({parts[largest] / GIB:.1f} GiB); "
             "take a smaller batch, a lower precision, more devices with sharding, or a larger accelerator",
             missing / GIB,
         )

@@ -1,9 +1,9 @@
 """What many devices add to a training step: communication that overlap does not hide, and pipeline bubbles.
 
-Sources: S. Li et al., "PyTorch Distributed" (VLDB 13, 2020), section 3.2.3 (gradients are reduced in buckets during backward);
-S. Rajbhandari et al., "ZeRO" (arXiv 1910.02054), section 7 (volume 3 × parameters at stage 3); M. Shoeybi et al., "Megatron-LM" (arXiv
-1909.08053), section 3 (two all-reduces forward and two backward in a block); Y. Huang et al., "GPipe" (arXiv 1811.06965), section 2.3
-(the bubble).
+Sources: S. Li et al., "PyTorch Distributed" (VLDB 13, 2020), section 3.2.3 (gradients are reduced in buckets during
+backward); S. Rajbhandari et al., "ZeRO" (arXiv 1910.02054), section 7 (volume 3 × parameters at stage 3); M. Shoeybi
+et al., "Megatron-LM" (arXiv 1909.08053), section 3 (two all-reduces forward and two backward in a block); Y. Huang et
+al., "GPipe" (arXiv 1811.06965), section 2.3 (the bubble).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Parallelism:
             )
         if self.devices_per_node % self.tensor:
             raise PerformanceError(
-                f"tensor is {self.tensor}; it must divide the {self.devices_per_node} devices of a node, whose links it needs"
+                f"tensor is {self.tensor}; it must divide the {self.devices_per_node} devices of a node, whose "
+                "links it needs"
             )
 
     @property

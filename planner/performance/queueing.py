@@ -5,12 +5,12 @@ The dispatcher is the serving layer's: one queue in order of arrival; an idle re
 takes `service_s[b - 1]`.
 
 Method. No closed form covers this queue (load-dependent deterministic batches, several servers, a deadline), so the
-recursion of J. Kiefer and J. Wolfowitz, "On the theory of queues with many servers" (Trans. AMS 78, 1955), extended by batches, is evaluated on one
-fixed Poisson trace: the same arrivals for every query (common random numbers), so that answers are smooth and ordered
-in the parameters. What the trace's own luck does in heavy traffic is removed by a control variate (P. Glasserman, "Monte Carlo Methods",
-4.1): the M/D/1 queue at the same utilisation, to which such queues tend (W. Whitt, "Stochastic-Process Limits", chapter 5), on the
-same trace, against its exact quantile (A. Erlang 1909; D. Gross et al., "Fundamentals of Queueing Theory", 5.1.6; tail root from
-J. Kingman 1970).
+recursion of J. Kiefer and J. Wolfowitz, "On the theory of queues with many servers" (Trans. AMS 78, 1955), extended
+by batches, is evaluated on one fixed Poisson trace: the same arrivals for every query (common random numbers), so
+that answers are smooth and ordered in the parameters. What the trace's own luck does in heavy traffic is removed by a
+control variate (P. Glasserman, "Monte Carlo Methods", 4.1): the M/D/1 queue at the same utilisation, to which such
+queues tend (W. Whitt, "Stochastic-Process Limits", chapter 5), on the same trace, against its exact quantile (A.
+Erlang 1909; D. Gross et al., "Fundamentals of Queueing Theory", 5.1.6; tail root from J. Kingman 1970).
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def queue_times(queue: BatchQueue) -> QueueTimes:
     if queue.utilisation >= 1:
         needed = math.floor(queue.utilisation * queue.replicas) + 1
         raise Overloaded(
-            f"arrivals_per_s is {queue.arrivals_per_s:g}; {queue.replicas} replicas answer at most {queue.capacity_per_s:.4g} a second "
+            f"arrivals_per_s is {queue.arrivals_per_s:g}; {queue.replicas} replicas answer at most "
+            f"{queue.capacity_per_s:.4g} a second "
             f"in batches of {queue.batch_max}: take at least {needed} replicas, or larger batches"
         )
     return _queue_times(queue)

@@ -1,7 +1,7 @@
 """Time of a model's forward pass on one chip, layer by layer.
 
-Source: S. Williams, A. Waterman, D. Patterson, "Roofline: An Insightful Visual Performance Model" (CACM 52(4), 2009), by layer, with the
-launch overhead of each kernel; matrix products by shape as in `planner.performance.gemm`.
+Source: S. Williams, A. Waterman, D. Patterson, "Roofline: An Insightful Visual Performance Model" (CACM 52(4), 2009),
+by layer, with the launch overhead of each kernel; matrix products by shape as in `planner.performance.gemm`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class PassTime:
 
 
 def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, calibration: Calibration) -> PassTime:
-    """Seconds of one forward pass of a batch: Σ over layers of max(FLOPs/(peak·eff), bytes/(bandwidth·eff)) + launch."""
+    """Seconds of one forward pass of a batch: Σ over layers of max(FLOPs/(peak·eff), bytes/(bandwidth·eff)) +
+    launch."""
     whole("batch", batch, at_most=10**7)
     parameters = calibration.gemm(chip.name, precision).parameters
     total = compute_bound = memory_bound = launches = 0.0

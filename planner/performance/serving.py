@@ -11,8 +11,8 @@ from planner.performance.language_model import DecoderTraffic, closed_loop, open
 from planner.profiles.decoder import DecoderConfig
 
 UNMEASURED_CHIP = 1.3
-"""How much wider the interval is on a chip that has no rows: as the matrix products of chips that were left out show.
-"""
+"""How much wider the interval is on a chip that has no rows: as the matrix products of chips that were left out
+show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,10 @@ def predict_language_model(
         most_sequences=timing.most_sequences,
         bound_by=timing.bound_by,
         reasons=(
-            f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by {timing.bound_by}",
-            f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step {timing.decode_step_s * 1e3:.3g} ms",
+            f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by "
+            f"{timing.bound_by}",
+            f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step "
+            f"{timing.decode_step_s * 1e3:.3g} ms",
         ),
         calibration=note,
     )

@@ -1,7 +1,7 @@
 """Time of a training job: step, input, checkpoints, interruptions.
 
-Sources: J. Daly, "A higher order estimate of the optimum checkpoint interval" (FGCS 22, 2006), equations 20 and 37; J. Young, "A first
-order approximation to the optimum checkpoint interval" (CACM 17, 1974).
+Sources: J. Daly, "A higher order estimate of the optimum checkpoint interval" (FGCS 22, 2006), equations 20 and 37;
+J. Young, "A first order approximation to the optimum checkpoint interval" (CACM 17, 1974).
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ BETWEEN_LATENCY_S = 25e-6
 """Message latencies of NCCL inside a node, and over EFA or TCP between nodes (general knowledge)."""
 
 
+ONE_DEVICE = Parallelism()
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """A training job, in numbers."""
@@ -40,7 +43,7 @@ class TrainingRun:
     epochs: float
     batch_per_device: int
     precision: str = "bf16"
-    parallelism: Parallelism = Parallelism()
+    parallelism: Parallelism = ONE_DEVICE
     optimizer: Optimizer = "adam"
     checkpoint_activations: bool = False
     network_bytes_per_s: float = 12.5e9
@@ -129,7 +132,8 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
         model_flops_utilisation=3 * run.profile.flops * per_step / (step * shape.devices * chip.peak(run.precision)),
         bound_by=bound,
         reasons=(
-            f"a step of {per_step} samples takes {step * 1e3:.3g} ms, bound by {bound}: compute {compute * 1e3:.3g} ms, exposed "
+            f"a step of {per_step} samples takes {step * 1e3:.3g} ms, bound by {bound}: compute "
+            f"{compute * 1e3:.3g} ms, exposed "
             f"communication {exchange * 1e3:.3g} ms, input {input_s * 1e3:.3g} ms",
             f"{(1 - 1 / stretch):.1%} of the time goes to checkpoints and interruptions",
             f"memory is {fit:.0%} full",
@@ -141,8 +145,9 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
 def checkpointing(write_s: float, restart_s: float, interruptions_per_hour: float) -> tuple[float, float]:
     """Seconds between checkpoints, and by how much the total time is stretched, at the best interval.
 
-    Daly 2006: W = √(2δM)·[1 + ⅓√(δ/2M) + δ/(18M)] - δ for δ < 2M (equation 37), else M; T/T_s = M·e^(R/M)·(e^((W+δ)/M)
-    - 1)/W (equation 20) with M the mean time between interruptions, δ the write and R the restart.
+    Daly 2006: W = √(2δM)·[1 + ⅓√(δ/2M) + δ/(18M)] - δ for δ < 2M (equation 37), else M; T/T_s =
+    M·e^(R/M)·(e^((W+δ)/M) - 1)/W (equation 20) with M the mean time between interruptions, δ the write and R the
+    restart.
     """
     if interruptions_per_hour == 0:
         return math.inf, 1.0
@@ -152,16 +157,16 @@ def checkpointing(write_s: float, restart_s: float, interruptions_per_hour: floa
     exponent = (every + write + restart_s) / mean
     if exponent > 50:
         raise PerformanceError(
-            f"an interruption every {mean:.0f} s with checkpoints of {write_s:.0f} s and restarts of {restart_s:.0f} s lets no training "
+            f"an interruption every {mean:.0f} s with checkpoints of {write_s:.0f} s and restarts of "
+            f"{restart_s:.0f} s lets no training "
             "finish; take fewer nodes, faster checkpoints, or on-demand capacity"
         )
     return every, mean * math.exp(restart_s / mean) * math.expm1((every + write) / mean) / every
 
 
 def optimal_interval_s(write_s: float, mean_between_s: float) -> float:
-    """Daly's higher-order optimum of the computing time between checkpoints (equation 37); Young's √(2δM) is its first
-    term.
-    """
+    """Daly's higher-order optimum of the computing time between checkpoints (equation 37); Young's √(2δM) is its
+    first term."""
     write, mean = positive("checkpoint_write_s", write_s), positive("mean_between_s", mean_between_s)
     if write >= 2 * mean:
         return mean

@@ -1,9 +1,9 @@
 """Decoder language models, analytically from their configuration: parameters, FLOPs, bytes and key–value cache.
 
-Source of the counts: J. Kaplan et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361), table 1 (2 FLOPs by parameter
-and token, attention apart), with grouped key–value heads as in J. Ainslie et al., "GQA" (arXiv 2305.13245), gated feed-forward as
-in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), and experts as in A. Jiang et al., "Mixtral of Experts"
-(arXiv 2401.04088).
+Source of the counts: J. Kaplan et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361), table 1 (2 FLOPs
+by parameter and token, attention apart), with grouped key–value heads as in J. Ainslie et al., "GQA" (arXiv
+2305.13245), gated feed-forward as in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), and experts
+as in A. Jiang et al., "Mixtral of Experts" (arXiv 2401.04088).
 """
 
 from __future__ import annotations

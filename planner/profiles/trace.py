@@ -56,11 +56,11 @@ def trace(module: nn.Module, inputs: Callable[[int], Sequence[Tensor]], *, name:
     )
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
     """Sees every operation below autograd, after fused ones were taken apart as the device would."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.weights = {_storage(parameter) for parameter in parameters}
         self.seen: set[int] = set(self.weights)
         self.alive: list[Tensor] = []

@@ -23,7 +23,7 @@ PACK = {"PULUMI_OPTION_POLICY_PACK": str(ROOT / "policies")}
 
 @dataclass
 class Engine:
-    """A project with one stack. Every call of the CLI gets `environment`; `FUSION_HOME` makes the local cloud its own."""
+    """A project with one stack. Every call of the CLI gets `environment`; `FUSION_HOME` gives it a local cloud."""
 
     folder: Path
     environment: dict[str, str]
@@ -61,7 +61,7 @@ class Engine:
         )
 
     def run(self, *args: str, status: int | None = 0, **more: str) -> str:
-        """Run the CLI to its end and return what it printed; its exit status must be `status` (None: anything but 0)."""
+        """Run the CLI to its end and return what it printed; it must exit with `status` (None: anything but 0)."""
         process = self.start(*args, **more)
         output, _ = process.communicate(timeout=300)
         assert (process.returncode == status) if status is not None else process.returncode, output

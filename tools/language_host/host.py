@@ -7,6 +7,7 @@ generates no code.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2
@@ -73,8 +74,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         }
         program = str(Path(info.program_directory) / info.entry_point)
         command = [interpreter(info), "-u", str(PROGRAM), json.dumps(settings), program, *request.args]
-        child = subprocess.Popen(command, env=environment, cwd=request.pwd, stdin=subprocess.DEVNULL)
-        status = self._wait(child)
+        with self._started(command, env=environment, cwd=request.pwd, stdin=subprocess.DEVNULL) as child:
+            status = child.wait()
         if status == SHOWN_ALREADY:
             return language_pb2.RunResponse(bail=True)
         if status < 0:
@@ -94,13 +95,15 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         else:
             command = [python, "-u", str(Path(directory) / (info.entry_point or ".")), *request.args]
         given = dict(pair.split("=", 1) for pair in request.env)
-        child = subprocess.Popen(
-            command, env=given or None, cwd=request.pwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        context.add_callback(lambda: end(child))
-        for stream, chunk in _output(child):
-            yield language_pb2.RunPluginResponse(**{stream: chunk})
-        yield language_pb2.RunPluginResponse(exitcode=self._wait(child))
+        pipe = subprocess.PIPE
+        with self._started(command, env=given or None, cwd=request.pwd, stdout=pipe, stderr=pipe) as child:
+            context.add_callback(lambda: end(child))
+            for stream, chunk in _output(child):
+                if stream == "stdout":
+                    yield language_pb2.RunPluginResponse(stdout=chunk)
+                else:
+                    yield language_pb2.RunPluginResponse(stderr=chunk)
+            yield language_pb2.RunPluginResponse(exitcode=child.wait())
 
     def About(self, request: Any, context: Any) -> language_pb2.AboutResponse:
         """The interpreter of the host."""
@@ -127,17 +130,50 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         self.end_all()
         return empty_pb2.Empty()
 
+    def GeneratePackage(self, request: Any, context: Any) -> NoReturn:
+        """Refused: there is no code generator here."""
+        _refuse(context, "generate an SDK")
+
+    def GenerateProgram(self, request: Any, context: Any) -> NoReturn:
+        """Refused: there is no code generator here."""
+        _refuse(context, "convert a program to Python")
+
+    def GenerateProject(self, request: Any, context: Any) -> NoReturn:
+        """Refused: there is no code generator here."""
+        _refuse(context, "convert a project to Python")
+
+    def Pack(self, request: Any, context: Any) -> NoReturn:
+        """Refused: nothing is packaged here."""
+        _refuse(context, "pack an SDK")
+
+    def Link(self, request: Any, context: Any) -> NoReturn:
+        """Refused: the packages are the lock's."""
+        _refuse(context, "link a local SDK")
+
     def end_all(self) -> None:
         """End every program and plugin that this host started."""
-        for child in list(self.children):
+        running = list(self.children)
+        for child in running:
+            child.terminate()  # all at once: the grace runs for them together
+        for child in running:
             end(child)
 
-    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+    @contextlib.contextmanager
+    def _started(self, command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+        """A child that `end_all` knows for as long as it runs."""
+        child = subprocess.Popen(command, **options)
         self.children.add(child)
         try:
-            return child.wait()
+            yield child
         finally:
             self.children.discard(child)
+
+
+def _refuse(context: grpc.ServicerContext, action: str) -> NoReturn:
+    """Answer a call that this host can't do, with the way out."""
+    message = f"Fusion's language host can't {action}; install Pulumi's own release for that (pulumi.com/docs/install)"
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+    raise AssertionError  # abort has raised
 
 
 def interpreter(info: Any) -> str:

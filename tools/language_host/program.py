@@ -34,9 +34,7 @@ def main(settings_text: str, program: str, arguments: list[str]) -> NoReturn:
     sys.argv = [program, *arguments]
     status = SHOWN_ALREADY
     try:
-        loop.run_until_complete(
-            pulumi.runtime.run_in_stack(lambda: runpy.run_path(program, run_name="__main__") and None)
-        )
+        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: run(program)))
         status = 0
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
@@ -48,13 +46,18 @@ def main(settings_text: str, program: str, arguments: list[str]) -> NoReturn:
     os._exit(status)  # what is left are threads of a failed graph
 
 
+def run(program: str) -> None:
+    """The program, as `python PROGRAM` would run it."""
+    runpy.run_path(program, run_name="__main__")
+
+
 def own_frames(program: str) -> str:
     """The traceback of the current exception, from the program's first own frame on."""
-    root = Path(program).resolve()
+    own = Path(program).resolve()
+    own = own / "__main__.py" if own.is_dir() else own
     frames = traceback.extract_tb(sys.exc_info()[2])
     for index, frame in enumerate(frames):
-        file = Path(frame.filename)
-        if file.is_absolute() and root in (file, *file.parents):
+        if Path(frame.filename).resolve() == own:
             return traceback.format_exc(limit=index - len(frames))
     return traceback.format_exc()
 

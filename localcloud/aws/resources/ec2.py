@@ -42,8 +42,9 @@ def _create_vpc(aws: Aws, inputs: Properties) -> str:
         InstanceTenancy=inputs["instanceTenancy"],
         TagSpecifications=_specification("vpc", inputs),
     )["Vpc"]
-    _update_vpc(aws, vpc["VpcId"], {}, inputs)
-    return str(vpc["VpcId"])
+    id = aws.made(vpc["VpcId"])
+    _update_vpc(aws, id, {}, inputs)
+    return id
 
 
 VPC_ATTRIBUTES = {"enableDnsSupport": "EnableDnsSupport", "enableDnsHostnames": "EnableDnsHostnames"}
@@ -108,8 +109,9 @@ def _create_subnet(aws: Aws, inputs: Properties) -> str:
         AvailabilityZone=inputs.get("availabilityZone"),
         TagSpecifications=_specification("subnet", inputs),
     )["Subnet"]
-    _update_subnet(aws, subnet["SubnetId"], {"mapPublicIpOnLaunch": False}, inputs)
-    return str(subnet["SubnetId"])
+    id = aws.made(subnet["SubnetId"])
+    _update_subnet(aws, id, {"mapPublicIpOnLaunch": False}, inputs)
+    return id
 
 
 def _update_subnet(aws: Aws, id: str, old: Properties, new: Properties) -> None:
@@ -135,7 +137,7 @@ def _read_subnet(aws: Aws, id: str) -> Properties | None:
 def _create_gateway(aws: Aws, inputs: Properties) -> str:
     specification = _specification("internet-gateway", inputs)
     gateway = aws.call("ec2", "create_internet_gateway", TagSpecifications=specification)["InternetGateway"]
-    id = str(gateway["InternetGatewayId"])
+    id = aws.made(gateway["InternetGatewayId"])
     if inputs.get("vpcId"):
         aws.call("ec2", "attach_internet_gateway", InternetGatewayId=id, VpcId=inputs["vpcId"])
     return id
@@ -277,8 +279,9 @@ def _create_group(aws: Aws, inputs: Properties) -> str:
         TagSpecifications=_specification("security-group", inputs),
     )
     # The real provider removes the rule that lets everything out, which EC2 adds by itself.
-    _close(aws, str(answer["GroupId"]))
-    return str(answer["GroupId"])
+    id = aws.made(answer["GroupId"])
+    _close(aws, id)
+    return id
 
 
 def _close(aws: Aws, id: str) -> None:

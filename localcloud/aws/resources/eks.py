@@ -157,7 +157,7 @@ def _create_node_group(aws: Aws, inputs: Properties) -> str:
         version=inputs.get("version"),
         tags=inputs.get("tagsAll"),
     )
-    id = f"{inputs['clusterName']}:{inputs['nodeGroupName']}"
+    id = aws.made(f"{inputs['clusterName']}:{inputs['nodeGroupName']}")
     if inputs.get("updateConfig"):
         _configure_node_group(aws, id, updateConfig=inputs["updateConfig"])
     return id

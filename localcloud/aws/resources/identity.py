@@ -195,7 +195,7 @@ def _create_key(aws: Aws, inputs: Properties) -> str:
         Policy=inputs.get("policy"),
         Tags=to_tag_list(inputs.get("tagsAll"), "TagKey", "TagValue"),
     )
-    id = str(answer["KeyMetadata"]["KeyId"])
+    id = aws.made(answer["KeyMetadata"]["KeyId"])
     if inputs["enableKeyRotation"]:
         aws.call("kms", "enable_key_rotation", KeyId=id)
     return id

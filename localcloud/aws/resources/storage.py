@@ -23,9 +23,11 @@ from localcloud.provider import Properties, ProviderError
 def _create_bucket(aws: Aws, inputs: Properties) -> str:
     name = inputs["bucket"]
     elsewhere = None if aws.region == "us-east-1" else {"LocationConstraint": aws.region}
-    if aws.find("s3", "head_bucket", Bucket=name) is not None:
+    is_ours = aws.creation is not None and aws.creation.is_resumed
+    if not is_ours and aws.find("s3", "head_bucket", Bucket=name) is not None:
         raise ProviderError(f"bucket {name} exists already; choose another name or import it")
     aws.call("s3", "create_bucket", Bucket=name, CreateBucketConfiguration=elsewhere)
+    aws.made(name)
     _tag_bucket(aws, name, inputs.get("tagsAll") or {}, [])
     return str(name)
 
@@ -355,6 +357,7 @@ def _create_log_group(aws: Aws, inputs: Properties) -> str:
         kmsKeyId=inputs.get("kmsKeyId"),
         tags=inputs.get("tagsAll") or None,
     )
+    aws.made(name)
     _retain(aws, name, {}, inputs)
     return str(name)
 

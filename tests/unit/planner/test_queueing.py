@@ -1,6 +1,5 @@
 """Queue times: exact where theory is exact, near a simulation elsewhere, ordered in every parameter, clear when
-overloaded.
-"""
+overloaded."""
 
 import math
 

@@ -84,8 +84,17 @@ ANY = st.floats(allow_nan=True, allow_infinity=True) | st.integers() | st.boolea
 @settings(max_examples=150, deadline=None)
 @given(
     field=st.sampled_from(
-        ["samples", "epochs", "batch_per_device", "network_bytes_per_s", "input_bytes_per_sample", "input_bytes_per_s"]
-        + ["checkpoint_write_s", "restart_s", "interruptions_per_node_hour"]
+        [
+            "samples",
+            "epochs",
+            "batch_per_device",
+            "network_bytes_per_s",
+            "input_bytes_per_sample",
+            "input_bytes_per_s",
+            "checkpoint_write_s",
+            "restart_s",
+            "interruptions_per_node_hour",
+        ]
     ),
     value=ANY,
 )

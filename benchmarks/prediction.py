@@ -1,0 +1,127 @@
+"""Errors of the predictions on measured rows that were left out of the fit: `python -m benchmarks.prediction [--json
+FILE]`.
+
+Matrix products: one chip is left out at a time. Language models: one model is left out at a time. Prints errors by
+what was left out, those of the shipped (refitted) parameters beside them, and the worst rows. Needs scipy; takes
+about a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from planner.calibration import fit
+from planner.calibration.store import builtin
+
+Row = dict[str, Any]
+
+
+def summary(quantity: str, split: str, what: str, errors: Sequence[float]) -> Row:
+    ordered = sorted(abs(error) for error in errors)
+    return {
+        "quantity": quantity,
+        "split": split,
+        "what": what,
+        "rows": len(ordered),
+        "median_error": statistics.median(ordered),
+        "p90_error": ordered[int(0.9 * (len(ordered) - 1))],
+        "bias": statistics.median(errors),
+    }
+
+
+def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
+    tables, worst = [], []
+    for precision in ("bf16", "fp8"):
+        same = [row for row in rows if row.precision == precision]
+        pooled: list[float] = []
+        for name in sorted({row.chip.name for row in same}):
+            own = [row for row in same if row.chip.name == name]
+            left_out = fit.fit_gemm([row for row in same if row.chip.name != name])
+            shipped = builtin().gemm(name, precision).parameters
+            for split, parameters in (("chip left out", left_out), ("shipped (seen)", shipped)):
+                errors = [fit.predicted_gemm(row, parameters) / row.seconds - 1 for row in own]
+                tables.append(summary(f"matrix product {precision}", split, name, errors))
+                if split == "chip left out":
+                    pooled += errors
+                    worst += [
+                        {
+                            "quantity": f"matrix product {precision}",
+                            "what": f"{name} m={row.m} n={row.n} k={row.k}",
+                            "measured_ms": row.seconds * 1e3,
+                            "error": error,
+                        }
+                        for row, error in zip(own, errors, strict=True)
+                    ]
+        tables.append(summary(f"matrix product {precision}", "chip left out", "all", pooled))
+    return tables, worst
+
+
+def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]]:
+    tables, worst = [], []
+    quantities: dict[str, tuple[Callable[[Any], float], Callable[[fit.DecoderRow], float]]] = {
+        "time by output token": (lambda timing: timing.time_per_output_token_s, lambda row: row.output_token_s),
+        "time to first token": (lambda timing: timing.time_to_first_token_s, lambda row: row.first_token_s),
+    }
+    everything = fit.fit_decoder(rows)
+    pooled: dict[tuple[str, str], list[float]] = {}
+    keys: dict[str, Callable[[fit.DecoderRow], str]] = {
+        "model left out": lambda row: row.config.name,
+        "chip left out": lambda row: row.chip.name,
+        "shipped (seen)": lambda row: row.config.name,
+    }
+    for split, key in keys.items():
+        for name in sorted({key(row) for row in rows}):
+            own = [row for row in rows if key(row) == name]
+            seen = split.startswith("shipped")
+            parameters = everything if seen else fit.fit_decoder([row for row in rows if key(row) != name])
+            timings = [fit.predicted_decoder(row, parameters) for row in own]
+            for quantity, (predicted, measured) in quantities.items():
+                errors = [predicted(timing) / measured(row) - 1 for timing, row in zip(timings, own, strict=True)]
+                tables.append(summary(quantity, split, name, errors))
+                pooled.setdefault((quantity, split), []).extend(errors)
+                if split == "model left out":
+                    worst += [
+                        {
+                            "quantity": quantity,
+                            "what": f"{row.config.name} {row.engine} {row.precision} tp={row.tensor_parallel} "
+                            f"in={row.traffic.input_tokens} out={row.traffic.output_tokens} "
+                            f"c={row.traffic.concurrency}",
+                            "measured_ms": measured(row) * 1e3,
+                            "error": error,
+                        }
+                        for row, error in zip(own, errors, strict=True)
+                    ]
+    tables += [summary(quantity, split, "all", errors) for (quantity, split), errors in pooled.items()]
+    return tables, worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    known = fit.chips()
+    gemms, worst_gemms = gemm_errors(fit.gemm_rows(known))
+    decoders, worst_decoders = decoder_errors(fit.decoder_rows(known))
+    print(f"{'quantity':22} {'split':15} {'what':14} {'rows':>5} {'median':>7} {'p90':>7} {'bias':>7}")
+    for row in (*gemms, *decoders):
+        print(
+            f"{row['quantity']:22} {row['split']:15} {row['what']:14} {row['rows']:5d} {row['median_error']:7.1%} "
+            f"{row['p90_error']:7.1%} {row['bias']:+7.1%}"
+        )
+    worst = [
+        row for rows in (worst_gemms, worst_decoders) for row in sorted(rows, key=lambda row: -abs(row["error"]))[:8]
+    ]
+    print("\nworst rows that were left out")
+    for row in worst:
+        print(f"{row['quantity']:22} {row['what']:60} {row['measured_ms']:10.3f} ms {row['error']:+8.0%}")
+    if options.json:
+        options.json.write_text(json.dumps({"errors": [*gemms, *decoders], "worst": worst}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What `make setup` promises: a checkout that is ready, once; and one clear message where it can't be."""
+
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tools import setup
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set-up works on folders of this test alone, and finds no pulumi."""
+    monkeypatch.setattr(setup, "FUSION", tmp_path / ".fusion")
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(setup, "RELEASES", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    (tmp_path / "path").mkdir()
+    return tmp_path
+
+
+def fake_cli(path: Path, version: str = "v3.250.0") -> Path:
+    """A file that answers `pulumi version`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    setup.write_executable(path, f"#!/bin/sh\necho {version}\n")
+    return path
+
+
+def sourced(folder: Path, variable: str, **exported: str) -> str:
+    """A variable in a shell that has sourced the file that set-up wrote."""
+    script = f'. "{folder}/.fusion/env"; printf %s "${variable}"'
+    environment = {"PATH": os.environ["PATH"]} | exported
+    done = subprocess.run(["bash", "-uc", script], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "good"),
+    [
+        ("v3.250.0", True),
+        ("v3.251.1", True),
+        ("3.1000.0-dev", True),
+        ("v3.249.9", False),
+        ("v4.0.0", False),
+        ("", False),
+    ],
+)
+def test_a_cli_of_the_pinned_minor_or_newer_will_do(version: str, good: bool) -> None:
+    assert setup.is_new_enough(version) is good
+
+
+def test_a_cli_on_path_is_used(checkout: Path) -> None:
+    on_path = fake_cli(checkout / "path" / "pulumi", "v3.260.0")
+    assert setup.find_cli() == on_path
+
+
+def test_the_cli_of_this_checkout_is_not_taken_for_one_on_path(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cli(checkout / ".fusion" / "bin" / "pulumi")
+    monkeypatch.setenv("PATH", f"{checkout / '.fusion' / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(setup.SetupError, match="there is none"):
+        setup.cli_on_path()
+
+
+def test_one_message_lists_what_was_tried_and_what_to_install(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = fake_cli(checkout / "path" / "pulumi", "v3.100.0")
+    monkeypatch.setattr(setup.shutil, "which", lambda name, path=None: str(old) if name == "pulumi" else None)
+    with pytest.raises(setup.SetupError) as refused:
+        setup.find_cli()
+    message = str(refused.value)
+    for part in (
+        "v3.100.0, 3.250.0 or newer is needed",
+        "did not answer",
+        "go is not on PATH",
+        "Install Pulumi 3.250.0",
+    ):
+        assert part in message
+
+
+def test_a_cli_that_was_built_before_is_not_built_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = hashlib.sha256(b"".join(setup.cli_sources())).hexdigest()[:12]
+    cached = fake_cli(checkout / "cache" / "pulumi" / f"3.250.0-{key}" / "pulumi")
+    monkeypatch.setattr(setup, "run", lambda *_, **__: pytest.fail("it was built again"))
+    fake_cli(checkout / "path" / "go")
+    assert setup.cli_from_source() == cached
+
+
+def test_an_archive_with_a_wrong_checksum_leaves_nothing(checkout: Path) -> None:
+    home = checkout / "cache" / "release"
+    with pytest.raises(setup.SetupError, match="nothing was installed"):
+        setup.unpack_checked(b"not the release", "0" * 64, home)
+    assert not home.exists()
+
+
+def test_a_checked_archive_is_unpacked(checkout: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as files:
+        files.add(fake_cli(checkout / "made" / "pulumi"), "pulumi/pulumi")
+    home = checkout / "cache" / "release"
+    setup.unpack_checked(packed.getvalue(), hashlib.sha256(packed.getvalue()).hexdigest(), home)
+    assert os.access(home / "pulumi" / "pulumi", os.X_OK)
+    assert [path.name for path in home.iterdir()] == ["pulumi"]
+
+
+def test_fusions_language_host_stands_in_where_none_came_with_the_cli(checkout: Path) -> None:
+    built = fake_cli(checkout / "cache" / "pulumi" / "3" / "pulumi")
+    for _ in range(2):  # a second time changes nothing
+        setup.write_shell_files(built)
+        folder = checkout / ".fusion" / "bin"
+        assert {path.name for path in folder.iterdir()} == {"pulumi", "pulumi-language-python"}
+        assert (folder / "pulumi").samefile(built)
+        # the engine looks beside the resolved path of the CLI, and says nothing where it finds the host there
+        assert (folder / "pulumi").resolve().parent == folder.resolve()
+
+
+def test_a_language_host_that_came_with_the_cli_is_left_alone(checkout: Path) -> None:
+    released = fake_cli(checkout / "release" / "pulumi")
+    fake_cli(checkout / "release" / "pulumi-language-python")
+    setup.write_shell_files(released)
+    assert [path.name for path in (checkout / ".fusion" / "bin").iterdir()] == ["pulumi"]
+    assert (checkout / ".fusion" / "bin" / "pulumi").resolve() == released
+
+
+def test_the_sourced_file_keeps_a_users_own_backend_and_passphrase(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ROOT", checkout)
+    setup.write_shell_files(fake_cli(checkout / "release" / "pulumi"))
+    assert sourced(checkout, "PULUMI_BACKEND_URL") == f"file://{checkout}/.fusion/state"
+    assert sourced(checkout, "PULUMI_CONFIG_PASSPHRASE") == ""
+    assert sourced(checkout, "PULUMI_BACKEND_URL", PULUMI_BACKEND_URL="s3://mine") == "s3://mine"
+    assert sourced(checkout, "PULUMI_CONFIG_PASSPHRASE", PULUMI_CONFIG_PASSPHRASE="own") == "own"
+    assert sourced(checkout, "PULUMI_OPTION_POLICY_PACK") == f"{checkout}/policies"
+    assert sourced(checkout, "PATH").startswith(f"{checkout}/.fusion/bin:{checkout}/.venv/bin:")
+
+
+def test_a_failing_command_is_told_with_its_last_lines(checkout: Path) -> None:
+    with pytest.raises(setup.SetupError, match="sh ended with status 3:\n  no space left"):
+        setup.run("sh", "-c", "echo no space left >&2; exit 3")
