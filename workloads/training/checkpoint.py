@@ -17,6 +17,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ from workloads.training.world import World
 COMMITTED = "COMMITTED"
 _FOLDER = re.compile(r"^step-[0-9]{9}$")
 _CHUNK_BYTES = 8 * 1024 * 1024
+
+# One process alone saves on purpose; torch says on each save that it assumes so.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 class ResumeError(RuntimeError):
