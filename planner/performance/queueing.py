@@ -28,6 +28,9 @@ from planner.performance.checks import PerformanceError, fraction, not_negative,
 
 SEED = 20261123
 CALM_ARRIVALS = 40_000
+WIDE_ARRIVALS = 160_000
+"""Of queues that hold `WIDE` requests in service at once: fewer batches fit a trace, and they drift apart slowly."""
+WIDE = 64
 BUSY_ARRIVALS = 240_000
 BUSY_UTILISATION = 0.7
 QUANTILES = (0.5, 0.95, 0.99)
@@ -115,7 +118,8 @@ def queue_times(queue: BatchQueue) -> QueueTimes:
 @functools.lru_cache(maxsize=4096)
 def _queue_times(queue: BatchQueue) -> QueueTimes:
     busy = queue.utilisation > BUSY_UTILISATION
-    arrivals = BUSY_ARRIVALS if busy else CALM_ARRIVALS
+    calm = WIDE_ARRIVALS if queue.batch_max * queue.replicas >= WIDE else CALM_ARRIVALS
+    arrivals = BUSY_ARRIVALS if busy else calm
     waits, responses, worked, batches, span = _replay(queue, arrivals)
     corrections = [0.0] * (len(QUANTILES) + 1)
     if busy:
