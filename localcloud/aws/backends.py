@@ -16,7 +16,9 @@ Record = dict[str, Any]
 
 def install() -> None:
     """Add the operations to moto's response classes; a second call changes nothing."""
+    from moto.ec2.models.launch_templates import LaunchTemplate
     from moto.ec2.responses import EC2Response
+    from moto.ec2.utils import EC2_RESOURCE_TO_PREFIX
     from moto.eks import urls as eks_urls
     from moto.eks.responses import EKSResponse
     from moto.s3.models import FakeBucket, FakeDeleteMarker
@@ -28,8 +30,10 @@ def install() -> None:
     for changed, name, method in (
         (FakeBucket, "get_permission", _bucket_permission),
         (FakeDeleteMarker, "dispose", _nothing_to_dispose),
+        (LaunchTemplate, "tags", property(_tags_of_today, lambda template, tags: None)),
     ):
         setattr(changed, name, method)
+    EC2_RESOURCE_TO_PREFIX["capacity-reservation"] = "cr"  # so that CreateTags takes its ids
     for path in EKS_PATHS:
         eks_urls.url_paths[f"{{0}}{path}$"] = eks_urls.response.dispatch
 
@@ -46,6 +50,12 @@ def _bucket_permission(bucket: Any, action: str, resource: str) -> Any:
     policy = json.loads(bucket.policy)
     policy["Statement"] = [each for each in policy["Statement"] if each.get("Condition") != WITHOUT_TLS]
     return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
+
+
+def _tags_of_today(template: Any) -> list[Record]:
+    """A launch template's own tags as they are now; moto keeps those of its creation."""
+    found: list[Record] = template.get_tags()
+    return found
 
 
 def _nothing_to_dispose(marker: Any) -> None:
@@ -213,7 +223,7 @@ def create_access_entry(self: Any) -> Any:
         "clusterName": self._get_param("name"),
         "principalArn": principal,
         "kubernetesGroups": asked.get("kubernetesGroups", []),
-        "accessEntryArn": _arn(self, f"access-entry/{self._get_param('name')}/{principal.rpartition('/')[2]}"),
+        "accessEntryArn": _arn(self, f"access-entry/{self._get_param('name')}/{principal.partition(':iam::')[2]}"),
         "createdAt": _now(),
         "modifiedAt": _now(),
         "tags": asked.get("tags", {}),
@@ -344,14 +354,54 @@ def delete_pod_identity_association(self: Any) -> Any:
     return _result({"association": records.pop(record["associationId"])})
 
 
+def tag_resource(self: Any) -> Any:
+    """TagResource of whatever has the ARN; moto's knows clusters only."""
+    tags = _tags_by_arn(self)
+    tags.update(_body(self)["tags"])
+    return _result({})
+
+
+def untag_resource(self: Any) -> Any:
+    """UntagResource of whatever has the ARN."""
+    tags = _tags_by_arn(self)
+    for key in self.querystring.get("tagKeys", []):
+        tags.pop(key, None)
+    return _result({})
+
+
+def _tags_by_arn(response: Any) -> dict[str, str]:
+    arn = response._extract_arn_from_path()
+    backend = response.eks_backend
+    for cluster in backend.clusters.values():
+        for owner in (cluster, *cluster.nodegroups.values()):
+            if owner.arn == arn:
+                tags: dict[str, str] = owner.tags
+                return tags
+    for records in backend.__dict__.get("fusion_records", {}).values():
+        for record in records.values():
+            if arn in (record.get("addonArn"), record.get("accessEntryArn"), record.get("associationArn")):
+                kept: dict[str, str] = record["tags"]
+                return kept
+    _refuse("NotFoundException", f"Resource was not found: {arn}", 404)
+    raise AssertionError(arn)
+
+
 def _ec2_id(prefix: str) -> str:
     from moto.moto_api._internal import mock_random
 
     return f"{prefix}-{mock_random.get_random_hex(17)}"
 
 
-def _ec2_tags(asked: Record) -> list[Record]:
-    return [tag for specification in asked.get("TagSpecifications", []) for tag in specification.get("Tags", [])]
+def _keep_ec2_tags(response: Any, id: str) -> None:
+    """Tags given at creation, kept where moto keeps those of every EC2 resource."""
+    for specification in response.params.get("TagSpecifications", []):
+        tags = {tag["Key"]: tag["Value"] for tag in specification.get("Tags", [])}
+        response.ec2_backend.create_tags([id], tags)
+
+
+def _with_ec2_tags(response: Any, record: Record, id: str) -> Record:
+    tags = response.ec2_backend.tags[id]
+    return record | {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
 
 def _ec2_missing(code: str, key: str) -> None:
@@ -376,10 +426,10 @@ def create_placement_group(self: Any) -> Any:
         "PartitionCount": asked.get("PartitionCount"),
         "SpreadLevel": asked.get("SpreadLevel"),
         "GroupId": id,
-        "Tags": _ec2_tags(asked),
         "GroupArn": f"arn:aws:ec2:{self.region}:{self.current_account}:placement-group/{asked['GroupName']}",
     }
-    return _result({"PlacementGroup": groups[asked["GroupName"]]})
+    _keep_ec2_tags(self, id)
+    return _result({"PlacementGroup": _with_ec2_tags(self, groups[asked["GroupName"]], id)})
 
 
 def describe_placement_groups(self: Any) -> Any:
@@ -393,7 +443,7 @@ def describe_placement_groups(self: Any) -> Any:
                 _ec2_missing("InvalidPlacementGroup.Unknown", wanted)
         if asked.get(key):
             chosen = [group for group in chosen if group[field] in asked[key]]
-    return _result({"PlacementGroups": chosen})
+    return _result({"PlacementGroups": [_with_ec2_tags(self, group, group["GroupId"]) for group in chosen]})
 
 
 def delete_placement_group(self: Any) -> Any:
@@ -426,10 +476,10 @@ def create_capacity_reservation(self: Any) -> Any:
         "EndDate": asked.get("EndDate"),
         "EndDateType": asked.get("EndDateType", "unlimited"),
         "InstanceMatchCriteria": asked.get("InstanceMatchCriteria", "open"),
-        "Tags": _ec2_tags(asked),
     }
     _records(self.ec2_backend, "capacity-reservations")[id] = record
-    return _result({"CapacityReservation": record})
+    _keep_ec2_tags(self, id)
+    return _result({"CapacityReservation": _with_ec2_tags(self, record, id)})
 
 
 def describe_capacity_reservations(self: Any) -> Any:
@@ -439,7 +489,7 @@ def describe_capacity_reservations(self: Any) -> Any:
     for id in wanted:
         if id not in records:
             _ec2_missing("InvalidCapacityReservationId.NotFound", id)
-    return _result({"CapacityReservations": [records[id] for id in wanted]})
+    return _result({"CapacityReservations": [_with_ec2_tags(self, records[id], id) for id in wanted]})
 
 
 def modify_capacity_reservation(self: Any) -> Any:
@@ -497,6 +547,8 @@ _EKS_OPERATIONS = (
     list_pod_identity_associations,
     update_pod_identity_association,
     delete_pod_identity_association,
+    tag_resource,
+    untag_resource,
 )
 _EC2_OPERATIONS = (
     create_placement_group,

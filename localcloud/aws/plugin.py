@@ -88,9 +88,13 @@ class AwsBackend(Backend):
         """Names, types, ranges and enumerations; then defaults, the automatic name and the joined tags."""
         kind = _kind(resource.type)
         failures = [*_check_names(kind, new), *_check_types(kind, new)]
+        mistyped = {failure.property.partition(".")[0].partition("[")[0] for failure in failures}
         for name, check in kind.checks.items():
-            if name in new and not has_unknown(new[name]) and (reason := check(new[name])):
+            is_readable = name not in mistyped and new.get(name) is not None and not has_unknown(new[name])
+            if is_readable and (reason := check(new[name])):
                 failures.append(Failure(name, f"{new[name]}: {reason}" if _is_short(new[name]) else reason))
+        if failures:
+            return new, failures
         inputs = {**kind.defaults, **new}
         if kind.named_by and not inputs.get(kind.named_by):
             inputs[kind.named_by] = old.get(kind.named_by) or _automatic_name(resource.name, seed)

@@ -18,7 +18,7 @@ from localcloud.aws.api import (
     to_tag_list,
     words,
 )
-from localcloud.provider import Properties
+from localcloud.provider import Properties, ProviderError
 
 
 def tag(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
@@ -440,7 +440,7 @@ def _create_flow_log(aws: Aws, inputs: Properties) -> str:
         TagSpecifications=_specification("vpc-flow-log", inputs),
     )
     if failed := answer.get("Unsuccessful"):
-        raise RuntimeError(failed[0]["Error"]["Message"])
+        raise ProviderError(f"flow log of {inputs['vpcId']}: {failed[0]['Error']['Message']}")
     return str(answer["FlowLogIds"][0])
 
 
@@ -587,6 +587,12 @@ def _read_placement(aws: Aws, id: str) -> Properties | None:
         "placementGroupId": group["GroupId"],
         "tagsAll": from_tag_list(group.get("Tags")),
     }
+
+
+def _tag_placement(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+    """Its id is its name; its tags go by the group's own id."""
+    if found := _read_placement(aws, id):
+        tag(aws, found["placementGroupId"], tags, removed)
 
 
 def _create_reservation(aws: Aws, inputs: Properties) -> str:
@@ -847,11 +853,12 @@ TYPES = (
     ResourceType(
         token="aws:ec2/placementGroup:PlacementGroup",
         carried=words("name strategy tags"),
-        replace_on=words("name strategy tags"),
+        replace_on=words("name strategy"),
         named_by="name",
         create=_create_placement,
         read=_read_placement,
         delete=partial(_delete_by, "delete_placement_group", "GroupName"),
+        tag=_tag_placement,
         checks={"strategy": one_of("cluster", "partition", "spread")},
         served_by="added to moto",
     ),
@@ -862,12 +869,13 @@ TYPES = (
             "tags"
         ),
         unread=words("endDate"),
-        replace_on=words("instanceType instancePlatform availabilityZone instanceMatchCriteria tags"),
+        replace_on=words("instanceType instancePlatform availabilityZone instanceMatchCriteria"),
         defaults={"instanceMatchCriteria": "open", "endDateType": "unlimited"},
         create=_create_reservation,
         read=_read_reservation,
         update=_update_reservation,
         delete=partial(_delete_by, "cancel_capacity_reservation", "CapacityReservationId"),
+        tag=tag,
         checks={"instanceMatchCriteria": one_of("open", "targeted"), "endDateType": one_of("unlimited", "limited")},
         served_by="added to moto",
     ),

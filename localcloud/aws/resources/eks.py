@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from localcloud.aws.api import Aws, ResourceType, one_of, words
+from localcloud.aws.api import Aws, Read, ResourceType, Tag, one_of, words
 from localcloud.provider import Properties
 
 
@@ -25,6 +25,16 @@ def _tag_node_group(aws: Aws, id: str, tags: Mapping[str, str], removed: list[st
     found = _node_group(aws, id)
     if found is not None:
         tag_by_arn(aws, found["nodegroupArn"], tags, removed)
+
+
+def _tag_by(read: Read, arn: str) -> Tag:
+    """Tags by the ARN that a resource is read with."""
+
+    def change(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+        if found := read(aws, id):
+            tag_by_arn(aws, found[arn], tags, removed)
+
+    return change
 
 
 def _vpc_config(inputs: Properties) -> dict[str, Any]:
@@ -477,9 +487,10 @@ TYPES = (
             "resolveConflictsOnUpdate tags"
         ),
         unread=words("resolveConflictsOnCreate resolveConflictsOnUpdate"),
-        replace_on=words("clusterName addonName tags"),
+        replace_on=words("clusterName addonName"),
         create=_create_addon,
         read=_read_addon,
+        tag=_tag_by(_read_addon, "arn"),
         update=_update_addon,
         delete=_delete_addon,
         checks={
@@ -491,10 +502,11 @@ TYPES = (
     ResourceType(
         token="aws:eks/accessEntry:AccessEntry",
         carried=words("clusterName principalArn kubernetesGroups type userName tags"),
-        replace_on=words("clusterName principalArn type tags"),
+        replace_on=words("clusterName principalArn type"),
         defaults={"type": "STANDARD"},
         create=_create_entry,
         read=_read_entry,
+        tag=_tag_by(_read_entry, "accessEntryArn"),
         update=_update_entry,
         delete=_delete_entry,
         checks={
@@ -516,10 +528,11 @@ TYPES = (
     ResourceType(
         token="aws:eks/podIdentityAssociation:PodIdentityAssociation",
         carried=words("clusterName namespace serviceAccount roleArn tags"),
-        replace_on=words("clusterName namespace serviceAccount tags"),
+        replace_on=words("clusterName namespace serviceAccount"),
         delete_before_replace=True,
         create=_create_identity,
         read=_read_identity,
+        tag=_tag_by(_read_identity, "associationArn"),
         update=_update_identity,
         delete=_delete_identity,
         served_by="added to moto",

@@ -1,0 +1,107 @@
+"""What the provider says to the engine and to the user."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localcloud.aws.plugin import AwsBackend, schema
+from localcloud.provider import Resource
+from localcloud.values import UNKNOWN, from_struct, to_struct
+from tests.unit.localcloud.conftest import Provider, refused
+
+VPC = "aws:ec2/vpc:Vpc"
+NETWORK = {"cidrBlock": "10.0.0.0/16"}
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "wrong", "reason"),
+    [
+        (VPC, NETWORK | {"cidr": "10.0.0.0/8"}, "cidr", "no such input"),
+        (VPC, NETWORK | {"ipv6CidrBlock": "::/56"}, "ipv6CidrBlock", "does not carry this input"),
+        (VPC, {"cidrBlock": "10.0.0.0/99"}, "cidrBlock", "expected a CIDR block"),
+        (VPC, NETWORK | {"instanceTenancy": "shared"}, "instanceTenancy", "expected one of default, dedicated"),
+        (VPC, NETWORK | {"enableDnsSupport": "yes"}, "enableDnsSupport", "expected boolean"),
+        (VPC, NETWORK | {"tags": {"a": 1}}, "tags.a", "expected string"),
+        ("aws:ec2/subnet:Subnet", NETWORK, "vpcId", "required"),
+        ("aws:s3/bucket:Bucket", {"bucket": "Upper_Case"}, "bucket", "lower-case letters"),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "r", "policy": "{"}, "policy", "expected a JSON document"),
+    ],
+)
+def test_a_wrong_input_is_named_with_what_was_expected(
+    provider: Provider, token: str, inputs: dict[str, Any], wrong: str, reason: str
+) -> None:
+    _, failures = provider.check(token, inputs)
+    assert wrong in failures
+    assert reason in failures[wrong]
+
+
+TOKENS = (VPC, "aws:eks/nodeGroup:NodeGroup", "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
+NAMES = [name for token in TOKENS for name in schema()["resources"][token]["inputs"]]
+anything = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+
+
+@given(st.sampled_from(TOKENS), st.dictionaries(st.sampled_from(NAMES), anything, min_size=1, max_size=4))
+def test_whatever_comes_in_a_check_answers_and_never_breaks(token: str, inputs: dict[str, Any]) -> None:
+    checked, failures = AwsBackend("http://unused").check(Resource("urn", token, "it"), {}, inputs, b"")
+    assert checked.keys() >= inputs.keys()
+    assert all(failure.property and failure.reason for failure in failures)
+
+
+def test_a_type_or_function_that_is_not_served_says_so(provider: Provider) -> None:
+    assert "the local cloud does not serve this type" in refused(provider.check, "aws:sqs/queue:Queue", {})
+    assert "the local cloud does not serve it" in refused(provider.invoke, "aws:ssm/getParameter:getParameter")
+
+
+def test_an_unknown_stays_unknown_in_a_preview(provider: Provider) -> None:
+    planned = provider.create("aws:ec2/subnet:Subnet", {"vpcId": UNKNOWN, "cidrBlock": "10.0.1.0/24"}, preview=True)
+    assert planned.id == ""
+    assert planned.outputs["vpcId"] is UNKNOWN
+    assert planned.outputs["arn"] is UNKNOWN
+    assert planned.outputs["cidrBlock"] == "10.0.1.0/24"
+
+
+def test_an_automatic_name_comes_from_the_engines_seed_and_stays(provider: Provider) -> None:
+    first = provider.checked("aws:iam/role:Role", {"assumeRolePolicy": "{}"}, "nodes")
+    assert first["name"] == "nodes-0101010"
+    later = provider.checked("aws:iam/role:Role", {"assumeRolePolicy": "{}"}, "nodes", old={"name": "nodes-fedcba9"})
+    assert later["name"] == "nodes-fedcba9"
+
+
+def test_default_tags_join_the_resources_own(home: Any) -> None:
+    provider = Provider(defaultTags=json.dumps({"tags": {"owner": "platform", "team": "none"}}))
+    made = provider.create(VPC, NETWORK | {"tags": {"team": "ml"}}, "tagged")
+    assert made.outputs["tags"] == {"team": "ml"}
+    assert made.outputs["tagsAll"] == {"owner": "platform", "team": "ml"}
+    kept = provider.read(made)
+    assert kept is not None
+    assert kept.inputs == made.inputs
+    provider.delete(made)
+
+
+def test_the_region_of_a_resource_goes_before_that_of_the_provider(provider: Provider) -> None:
+    made = provider.create(VPC, NETWORK | {"region": "eu-west-1"}, "far")
+    assert made.outputs["region"] == "eu-west-1"
+    assert ":eu-west-1:" in made.outputs["arn"]
+    provider.delete(made)
+    assert provider.read(made) is None
+
+
+def test_functions_that_programs_ask(provider: Provider) -> None:
+    assert provider.invoke("aws:index/getCallerIdentity:getCallerIdentity")["accountId"] == "123456789012"
+    assert provider.invoke("aws:index/getRegion:getRegion")["region"] == "us-east-1"
+    zones = provider.invoke("aws:index/getAvailabilityZones:getAvailabilityZones")
+    assert "us-east-1a" in zones["names"]
+
+
+scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(st.dictionaries(st.text(), values))
+def test_values_come_back_from_the_wire_as_they_were(properties: dict[str, Any]) -> None:
+    assert from_struct(to_struct(properties)) == properties
