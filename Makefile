@@ -11,7 +11,7 @@ down: setup
 	@. .fusion/env && fusion down --stack $(STACK)
 
 test: setup lint
-	@. .fusion/env && pytest
+	@. .fusion/env && pytest -n auto --dist loadfile
 
 lint: setup
 	@. .fusion/env && ruff check . && ruff format --check --quiet . && mypy

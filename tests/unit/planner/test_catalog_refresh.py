@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
-from price_servers import PriceServer, aws_product, azure_item, gcp_sku
+from tests.unit.planner.price_servers import PriceServer, aws_product, azure_item, gcp_sku
 
 from fusion.commands.catalog import command
 from fusion.errors import FusionError
