@@ -7,7 +7,6 @@ import json
 import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
-from tests.unit.planner.price_servers import PriceServer, aws_product, azure_item, gcp_sku
 
 from fusion.commands.catalog import command
 from fusion.errors import FusionError
@@ -16,6 +15,7 @@ from planner.catalog.reading import check
 from planner.catalog.refresh import aws, gcp, refresh
 from planner.catalog.refresh.base import JsonClient, RefreshError
 from planner.catalog.writing import replace_offers
+from tests.unit.planner.price_servers import PriceServer, aws_product, azure_item, gcp_sku
 
 TODAY = datetime.date(2026, 11, 23)
 AZURE, GCP, AWS = ("azure", "eastus"), ("gcp", "us-central1"), ("aws", "us-east-1")
