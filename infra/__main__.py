@@ -23,17 +23,14 @@ def main() -> None:
         settings = config.load(pulumi.runtime.get_config_env(), stack=stack, stack_file=f"stacks/Pulumi.{stack}.yaml")
         catalog = load_catalog()
         plan = planning.plan_stack(settings, stack, catalog)
-    except (config.ConfigError, CatalogError, PlanError) as error:
+        platform_args = assembly.platform_args(settings, plan)
+    except (config.ConfigError, CatalogError, PlanError, ArgumentError) as error:
         raise pulumi.RunError(str(error)) from None
 
     broken = "\n".join(f"{each.guardrail}: {each.message}" for each in planning.violations(plan, settings, catalog))
     if broken and not pulumi.runtime.is_dry_run():
         raise pulumi.RunError(broken)
-    registered = PlanResource(f"{stack}-plan", plan)
-    try:
-        platform = build_platform(assembly.platform_args(settings, plan, registered))
-    except ArgumentError as error:
-        raise pulumi.RunError(str(error)) from None
+    platform = build_platform(platform_args, PlanResource(f"{stack}-plan", plan))
     outputs = planning.plan_outputs(plan, settings) | platform.outputs | {"datasets": assembly.datasets(settings)}
     for name, value in outputs.items():
         pulumi.export(name, value)

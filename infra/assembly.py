@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pulumi
-
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
@@ -22,7 +20,7 @@ BUCKET = "${FUSION_BUCKET_URL}"
 REPOSITORIES = ("training", "serving")
 
 
-def platform_args(config: StackConfig, plan: Plan, registered_plan: pulumi.Resource) -> PlatformArgs:
+def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
     """The platform that a plan describes; nothing in it is chosen here.
 
     Raises:
@@ -57,7 +55,6 @@ def platform_args(config: StackConfig, plan: Plan, registered_plan: pulumi.Resou
         pools=tuple(_pool(pool, plan) for pool in plan.pools),
         training_jobs=tuple(_training_job(job, plan.pool_of(job.name)) for job in jobs),
         inference_services=tuple(_inference_service(service, plan.pool_of(service.name)) for service in services),
-        depends_on=registered_plan,
         tags=config.tags,
     )
 

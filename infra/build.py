@@ -89,7 +89,6 @@ class PlatformArgs:
         registry: args of the container registry; None where images come from elsewhere.
         pools: pools of nodes for the workloads.
         training_jobs, inference_services: what runs on the pools.
-        depends_on: the registered plan; nothing exists before the guardrails have judged it.
         cloud: where the components are built.
         namespace: the workloads' Kubernetes namespace.
         tags: put on every resource that can carry tags, besides those of the components' own args.
@@ -106,7 +105,6 @@ class PlatformArgs:
     pools: tuple[AcceleratorPoolArgs, ...]
     training_jobs: tuple[TrainingJobSpec, ...]
     inference_services: tuple[InferenceServiceSpec, ...]
-    depends_on: pulumi.Resource
     cloud: Literal["aws"] = "aws"
     namespace: str = "workloads"
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -200,18 +198,19 @@ class Platform:
         }
 
 
-def build_platform(args: PlatformArgs) -> Platform:
+def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Platform:
     """Build network, cluster, pools, bucket, registry, identities and workloads, in that order.
 
-    Everything waits for `args.depends_on`: a component's children wait for their parent.
+    Everything waits for the registered plan, which the guardrails judge first: a component's children wait for their
+    parent.
 
     Example:
-        >>> platform = build_platform(PlatformArgs(stack="prod", ..., depends_on=registered_plan))
+        >>> platform = build_platform(PlatformArgs(stack="prod", ...), registered_plan)
         >>> for name, value in platform.outputs.items():
         ...     pulumi.export(name, value)
     """
     builder, stack = BUILDERS[args.cloud], args.stack
-    after_plan = pulumi.ResourceOptions(depends_on=[args.depends_on])
+    after_plan = pulumi.ResourceOptions(depends_on=[registered_plan])
     network = builder.network(f"{stack}-network", _tagged(args, args.network, "network"), after_plan)
     cluster = builder.cluster(f"{stack}-cluster", _tagged(args, args.cluster, "cluster"), network, after_plan)
     pools = {
@@ -227,7 +226,7 @@ def build_platform(args: PlatformArgs) -> Platform:
         else None
     )
     provider = kubernetes.Provider(f"{stack}-kubernetes", kubeconfig=cluster.kubeconfig, opts=after_plan)
-    workloads = _Workloads(args, cluster, pools, store, provider)
+    workloads = _Workloads(args, registered_plan, cluster, pools, store, provider)
     return Platform(
         network=network,
         cluster=cluster,
@@ -247,6 +246,7 @@ class _Workloads:
     def __init__(
         self,
         args: PlatformArgs,
+        registered_plan: pulumi.Resource,
         cluster: Cluster,
         pools: Mapping[str, AcceleratorPool],
         store: ObjectStore,
@@ -256,9 +256,9 @@ class _Workloads:
         self._cluster = cluster
         self._pools = pools
         self._store = store
-        after_plan = pulumi.ResourceOptions(depends_on=[args.depends_on], provider=provider)
+        after_plan = pulumi.ResourceOptions(depends_on=[registered_plan], provider=provider)
         namespace = make_namespace(f"{args.stack}-namespace", args.namespace, after_plan)
-        self._options = pulumi.ResourceOptions(depends_on=[args.depends_on, namespace], providers=[provider])
+        self._options = pulumi.ResourceOptions(depends_on=[registered_plan, namespace], providers=[provider])
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }

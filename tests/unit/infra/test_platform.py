@@ -19,7 +19,7 @@ TRAINING = TrainingJobSpec(
 SERVING = InferenceServiceSpec(name="classify", pool="serve", pod=POD, devices=1)
 
 
-def platform_args(plan=None, **changes):
+def platform_args(**changes):
     defaults = {
         "stack": "t",
         "network": NetworkArgs(region=REGION, zones=ZONES),
@@ -29,7 +29,6 @@ def platform_args(plan=None, **changes):
         "pools": (efa_pool_args(pool="train"), pool_args(pool="serve")),
         "training_jobs": (TRAINING,),
         "inference_services": (SERVING,),
-        "depends_on": plan,
         "tags": {"team": "ml"},
     }
     return PlatformArgs(**(defaults | changes))
@@ -39,7 +38,7 @@ def platform_args(plan=None, **changes):
 def cloud():
     def program():
         plan = pulumi.ComponentResource("fusion:platform:Plan", "t-plan", {})
-        return build_platform(platform_args(plan))
+        return build_platform(platform_args(), plan)
 
     with Cloud(program, lambda platform: platform.outputs) as deployed:
         yield deployed
