@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,31 @@ class Stack:
         """The folder that a local stack's Kubernetes objects are rendered to."""
         return self.root / str(self.config["kubernetes:renderYamlToDirectory"])
 
+    @property
+    def region(self) -> str:
+        """The region of AWS that a local stack is in."""
+        return str(self.config["aws:region"])
+
     def select(self) -> None:
-        """Make the stack the current one; it is created in the backend when it is not there yet."""
+        """Make the stack the current one; it is created in the backend when it is not there yet.
+
+        The lock of an update that was killed on this machine is taken off: nothing will ever release it.
+        """
         self._run("stack", "select", self.name, "--create", quiet=True)
+        if self._is_locked_by_a_dead_process():
+            self._run("cancel", "--yes", "--stack", self.name, quiet=True)
+
+    def _is_locked_by_a_dead_process(self) -> bool:
+        """Whether every lock in a backend of files is of this machine and its process has ended."""
+        scheme, _, folder = os.environ.get("PULUMI_BACKEND_URL", "").partition("://")
+        if scheme != "file":
+            return False
+        project = yaml.safe_load((self.root / "Pulumi.yaml").read_text())["name"]
+        held = Path(folder).expanduser() / ".pulumi" / "locks" / "organization" / project / self.name
+        locks = [json.loads(path.read_text()) for path in held.glob("*.json")]
+        return bool(locks) and all(
+            lock["hostname"] == socket.gethostname() and not Path(f"/proc/{lock['pid']}").exists() for lock in locks
+        )
 
     def up(self) -> None:
         """`pulumi up`, shown as it goes."""
@@ -85,11 +108,11 @@ class Stack:
         found: dict[str, Any] = json.loads(self._run("stack", "output", "--json", "--stack", self.name, quiet=True))
         return found
 
-    def resource_types(self) -> list[str]:
-        """The type of each resource in the stack's state, without providers and the stack itself."""
+    def resources(self) -> list[dict[str, Any]]:
+        """The resources in the stack's state, without providers and the stack itself."""
         exported = json.loads(self._run("stack", "export", "--stack", self.name, quiet=True))
         resources = (exported.get("deployment") or {}).get("resources") or []
-        return [each["type"] for each in resources if not each["type"].startswith("pulumi:")]
+        return [each for each in resources if not each["type"].startswith("pulumi:")]
 
     def _run(self, *args: str, quiet: bool = False) -> str:
         pulumi = shutil.which("pulumi")

@@ -210,7 +210,8 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         ...     pulumi.export(name, value)
     """
     builder, stack = BUILDERS[args.cloud], args.stack
-    after_plan = pulumi.ResourceOptions(depends_on=[registered_plan])
+    # The plan has no children, and depends_on of a component waits for its children only: so wait for its URN.
+    after_plan = pulumi.ResourceOptions(depends_on=registered_plan.urn.apply(lambda _: []))
     network = builder.network(f"{stack}-network", _tagged(args, args.network, "network"), after_plan)
     cluster = builder.cluster(f"{stack}-cluster", _tagged(args, args.cluster, "cluster"), network, after_plan)
     pools = {
@@ -226,7 +227,7 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         else None
     )
     provider = kubernetes.Provider(f"{stack}-kubernetes", kubeconfig=cluster.kubeconfig, opts=after_plan)
-    workloads = _Workloads(args, registered_plan, cluster, pools, store, provider)
+    workloads = _Workloads(args, after_plan, cluster, pools, store, provider)
     return Platform(
         network=network,
         cluster=cluster,
@@ -246,7 +247,7 @@ class _Workloads:
     def __init__(
         self,
         args: PlatformArgs,
-        registered_plan: pulumi.Resource,
+        after_plan: pulumi.ResourceOptions,
         cluster: Cluster,
         pools: Mapping[str, AcceleratorPool],
         store: ObjectStore,
@@ -256,9 +257,10 @@ class _Workloads:
         self._cluster = cluster
         self._pools = pools
         self._store = store
-        after_plan = pulumi.ResourceOptions(depends_on=[registered_plan], provider=provider)
-        namespace = make_namespace(f"{args.stack}-namespace", args.namespace, after_plan)
-        self._options = pulumi.ResourceOptions(depends_on=[registered_plan, namespace], providers=[provider])
+        in_cluster = pulumi.ResourceOptions.merge(after_plan, pulumi.ResourceOptions(provider=provider))
+        namespace = make_namespace(f"{args.stack}-namespace", args.namespace, in_cluster)
+        # What is in the namespace waits for it, and it for the plan.
+        self._options = pulumi.ResourceOptions(depends_on=[namespace], providers=[provider])
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }

@@ -20,6 +20,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from localcloud.parent import when_parent_ends
 from localcloud.values import from_struct, to_struct
 
 Properties = dict[str, Any]
@@ -150,7 +151,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         inputs: Properties = {}
         failures: list[Failure] = []
         with _one_sentence(context):
-            resource = _resource(request.urn)
+            resource = resource_of(request.urn)
             old, new = from_struct(request.olds), from_struct(request.news)
             inputs, failures = self.backend.check(resource, old, new, request.randomSeed)
         return provider_pb2.CheckResponse(
@@ -162,7 +163,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Compare the inputs of the state with the new ones."""
         change = Change()
         with _one_sentence(context):
-            resource = _resource(request.urn)
+            resource = resource_of(request.urn)
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)
@@ -174,14 +175,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         id, outputs = "", Properties()
         with _one_sentence(context):
             inputs = from_struct(request.properties)
-            id, outputs = self.backend.create(_resource(request.urn), inputs, request.preview)
+            id, outputs = self.backend.create(resource_of(request.urn), inputs, request.preview)
         return provider_pb2.CreateResponse(id=id, properties=to_struct(outputs))
 
     def Read(self, request: provider_pb2.ReadRequest, context: Any) -> provider_pb2.ReadResponse:
         """Refresh or import a resource."""
         found = None
         with _one_sentence(context):
-            resource = _resource(request.urn)
+            resource = resource_of(request.urn)
             self.backend.known(resource, request.id)
             inputs = from_struct(request.inputs)
             found = self.backend.read(resource, request.id, inputs)
@@ -197,7 +198,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Change a resource in place."""
         outputs = Properties()
         with _one_sentence(context):
-            resource = _resource(request.urn)
+            resource = resource_of(request.urn)
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)
@@ -207,7 +208,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: provider_pb2.DeleteRequest, context: Any) -> empty_pb2.Empty:
         """Delete a resource."""
         with _one_sentence(context):
-            resource = _resource(request.urn)
+            resource = resource_of(request.urn)
             self.backend.known(resource, request.id)
             inputs = from_struct(request.old_inputs)
             self.backend.delete(resource, request.id, inputs)
@@ -243,7 +244,7 @@ class _one_sentence:
             self.context.abort(grpc.StatusCode.INTERNAL, f"local cloud: {type(error).__name__}: {error}")
 
 
-def _resource(urn: str) -> Resource:
+def resource_of(urn: str) -> Resource:
     """`urn:pulumi:stack::project::parent$type::name` → its own type and its name."""
     _, _, kinds, name = urn.split("::", 3)
     return Resource(urn=urn, type=kinds.split("$")[-1], name=name)
@@ -278,6 +279,7 @@ def serve(make_backend: Callable[[], Backend]) -> None:
     server.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: servicer.stop.set())
+    when_parent_ends(servicer.stop.set)
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     servicer.stop.wait()

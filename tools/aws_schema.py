@@ -1,4 +1,5 @@
-"""Writes `localcloud/aws/schema.json`: the inputs and outputs of each AWS type that the local cloud serves.
+"""Writes `localcloud/aws/schema.json`: the inputs and outputs of each AWS type that the local cloud serves, and the
+table of them in `docs/local-cloud-types.md`.
 
 Read from the installed pulumi-aws, so that names and types are exactly those of the official provider. Run it again
 when pulumi-aws is raised or a type is added: `python tools/aws_schema.py`.
@@ -30,7 +31,33 @@ def main() -> None:
     schema = {"pulumi_aws": pulumi_aws.__version__ if hasattr(pulumi_aws, "__version__") else "", "objects": objects}
     text = json.dumps(schema | {"resources": resources}, indent=0, sort_keys=True)
     (ROOT / "localcloud/aws/schema.json").write_text(text + "\n")
+    (ROOT / "docs/local-cloud-types.md").write_text(table(resources))
     sys.stdout.write(f"{len(resources)} types, {len(objects)} object types\n")
+
+
+HEAD = """# AWS types of the local cloud
+
+Written by `python tools/aws_schema.py` from the declarations in `localcloud/aws/resources/` and the installed
+pulumi-aws. *Real*: created, read, changed and deleted in moto. *Added*: so too, in a backend of our own in the same
+server. Inputs in **bold** replace the resource when they change. What is refused ends the update with the input's name;
+a type that is not here is refused as a whole.
+
+| type | served by | carried out | refused |
+|---|---|---|---|
+"""
+
+
+def table(resources: dict[str, Any]) -> str:
+    """What each type does with each input of pulumi-aws, as Markdown."""
+    rows = []
+    for token, found in resources.items():
+        kind = RESOURCE_TYPES[token]
+        carried = sorted(kind.carried & found["inputs"].keys())
+        done = ", ".join(f"**{name}**" if name in kind.replace_on else name for name in carried)
+        refused = ", ".join(sorted(found["inputs"].keys() - kind.carried - {"region", "tagsAll"}))
+        served = "real" if kind.served_by == "moto" else "added"
+        rows.append(f"| `{token}` | {served} | {done} | {refused or '—'} |\n")
+    return HEAD + "".join(rows)
 
 
 def resource(token: str, objects: dict[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,19 @@ def command(name: str) -> None:
     """Destroy a stack and check that nothing is left."""
     stack = Stack.find(name)
     stack.select()
-    stack.destroy()
     if not stack.is_local:
+        stack.destroy()
         click.echo(f"\nStack {name} is destroyed.")
         return
     from localcloud import server
     from localcloud.aws.inventory import inventory
+    from localcloud.aws.plugin import AwsBackend
 
-    left = [str(each) for each in inventory(server.ensure())]
+    in_state = [each["id"] for each in stack.resources() if "id" in each]
+    for urn in AwsBackend(server.ensure()).remove_leftovers_of(name, in_state):
+        click.echo(f"removed what an interrupted update left: {urn}")
+    stack.destroy()
+    left = [str(each) for each in inventory(server.ensure(), stack.region)]
     left += [str(path) for path in sorted(stack.manifests.rglob("*.yaml"))]
     if left:
         listed = "\n  ".join(left)

@@ -74,7 +74,7 @@ def _result(job: str, lines: list[str]) -> dict[str, Any]:
 def summary(stack: Stack, outputs: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
     """What was created, where, what it costs, what the guardrails say, what was trained, and what to try next."""
     where = f"{outputs['cloud']} {outputs['region']}{' (local cloud)' if stack.is_local else ''}"
-    kinds = Counter(kind.split(":")[0] for kind in stack.resource_types())
+    kinds = Counter(each["type"].split(":")[0] for each in stack.resources())
     cost = outputs["monthly_cost_usd"]
     lines = [
         "",

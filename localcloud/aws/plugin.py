@@ -8,7 +8,7 @@ import json
 import secrets
 import threading
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources as package_files
@@ -27,6 +27,7 @@ from localcloud.provider import (
     ProviderError,
     Resource,
     changes,
+    resource_of,
 )
 from localcloud.values import UNKNOWN, Unknown, has_unknown
 
@@ -194,6 +195,19 @@ class AwsBackend(Backend):
             if entry.id == id:
                 self._forget(entry)
 
+    def remove_leftovers_of(self, stack: str, ids_in_state: Collection[str]) -> list[str]:
+        """Delete what an interrupted update of a stack made and its state never heard of; the URNs, newest first.
+
+        The engine asks for a URN again when it goes on, and never when it destroys: then this has to come first.
+        """
+        urns = []
+        for entry in reversed(self._all_entries()):
+            if entry.urn.startswith(f"urn:pulumi:{stack}::") and entry.id not in ids_in_state:
+                resource = resource_of(entry.urn)
+                self._remove_leftover(resource, _kind(resource.type), entry)
+                urns.append(entry.urn)
+        return urns
+
     def _aws(self, inputs: Properties) -> Aws:
         region = str(inputs.get("region") or self.region)
         with self.lock:
@@ -257,11 +271,14 @@ class AwsBackend(Backend):
         A creation that was cut off is finished first, with its own inputs; only then its id is known.
         """
         for entry in self._entries(resource.urn):
-            if entry.id or entry.steps:  # otherwise nothing was made
-                id = entry.id or self._made(resource, kind, entry)
-                with _sentence(resource):
-                    kind.delete(self._aws(entry.inputs), id, entry.inputs | EVEN_IF_FULL)
-            self._forget(entry)
+            self._remove_leftover(resource, kind, entry)
+
+    def _remove_leftover(self, resource: Resource, kind: ResourceType, entry: Entry) -> None:
+        if entry.id or entry.steps:  # otherwise nothing was made
+            id = entry.id or self._made(resource, kind, entry)
+            with _sentence(resource):
+                kind.delete(self._aws(entry.inputs), id, entry.inputs | EVEN_IF_FULL)
+        self._forget(entry)
 
     @property
     def _endpoint(self) -> str:
@@ -269,10 +286,14 @@ class AwsBackend(Backend):
         return self.endpoint
 
     def _entries(self, urn: str) -> list[Entry]:
+        return [entry for entry in self._all_entries() if entry.urn == urn]
+
+    def _all_entries(self) -> list[Entry]:
+        """Creations that the state is not known to have, oldest first."""
         with self.lock:
             if self.unconfirmed is None:
                 self.unconfirmed = {each["key"]: Entry(**each) for each in self._ledger("GET")}
-            return [entry for entry in self.unconfirmed.values() if entry.urn == urn]
+            return list(self.unconfirmed.values())
 
     def _write_down(self, entry: Entry) -> None:
         self._ledger("PUT", asdict(entry))

@@ -25,6 +25,8 @@ from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
+from localcloud.parent import when_parent_ends
+
 GRACE_S = 3
 SHOWN_ALREADY = 32
 """The program's exit status when it has shown its error itself (as in the official host)."""
@@ -233,6 +235,7 @@ def main(arguments: list[str]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
+    when_parent_ends(leave)
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     server.wait_for_termination()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from localcloud.aws.plugin import schema
 from localcloud.aws.resources import RESOURCE_TYPES
 from tests.unit.localcloud.conftest import Made, Provider
+from tools.aws_schema import ROOT, table
 
 TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 READS = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}]})
@@ -293,3 +295,8 @@ def holds(found: Any, asked: Any) -> bool:
     if isinstance(asked, list):
         return len(found) == len(asked) and all(map(holds, found, asked))
     return bool(found == asked or json.loads(found) == json.loads(asked))
+
+
+def test_the_documented_table_is_that_of_the_declarations() -> None:
+    written = (ROOT / "docs/local-cloud-types.md").read_text()
+    assert written == table(schema()["resources"]), "run `python tools/aws_schema.py`"

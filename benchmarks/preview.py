@@ -1,0 +1,201 @@
+"""`pulumi preview` of a Fusion stack, with and without the policy pack, against a bare program of the same resources.
+
+    python benchmarks/preview.py [--resources 90 200 1000] [--repeats 5] [--json PATH]
+
+The bare program is written from the stack's own preview: one constructor of pulumi_aws or pulumi_kubernetes for each
+resource, with literal inputs, no components, no plan and no pack. All three take their turns in the same run, through
+the same CLI, language host and local cloud; each figure is the median of whole processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+UNKNOWN = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
+NOT_TYPED = ("tagsAll", "__defaults", "__internal")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Pulumi project with one stack, and the environment that it is previewed in."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def preview(self, *args: str, pack: bool = False) -> str:
+        """What `pulumi preview` prints; ends the benchmark when it fails."""
+        environment = self.environment | ({"PULUMI_OPTION_POLICY_PACK": str(ROOT / "policies")} if pack else {})
+        done = subprocess.run(
+            ["pulumi", "preview", "--stack", "local", "--non-interactive", *args],
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+        return done.stdout
+
+
+def project(folder: Path, main: str, config: dict[str, Any]) -> Project:
+    home = folder / "home"
+    home.mkdir(parents=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_", "AWS_"))}
+    environment |= {
+        "PATH": f"{ROOT / '.fusion/bin'}{os.pathsep}{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+        "FUSION_HOME": str(folder.parent / "fusion"),
+        "PULUMI_HOME": str(home),
+        "PULUMI_BACKEND_URL": f"file://{home}",
+        "PULUMI_CONFIG_PASSPHRASE": "benchmark",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    runtime = {"name": "python", "options": {"virtualenv": str(ROOT / ".venv")}}
+    settings = {"name": "fusion", "main": main, "stackConfigDir": "stacks", "runtime": runtime}
+    (folder / "Pulumi.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "stacks").mkdir()
+    (folder / "stacks" / "Pulumi.local.yaml").write_text(yaml.safe_dump({"config": config}))
+    subprocess.run(["pulumi", "stack", "init", "local"], cwd=folder, env=environment, check=True, capture_output=True)
+    return Project(folder, environment)
+
+
+def stack_config(folder: Path, workloads: int) -> dict[str, Any]:
+    """A stack of so many training jobs on one pool."""
+    jobs = [
+        {
+            "kind": "training",
+            "name": f"job-{number}",
+            "image": "registry.example.com/fusion/training:0.1.0",
+            "price_model": "spot",
+            "needs": {"accelerator": "A10G", "accelerators": 1, "vcpus": 3, "memory_gib": 12},
+        }
+        for number in range(workloads)
+    ]
+    return {
+        "aws:region": "us-east-1",
+        "aws:profile": "fusion-local",
+        "kubernetes:renderYamlToDirectory": str(folder / "manifests"),
+        "fusion:workloads": jobs,
+        "fusion:guardrails": {"monthly_cost_limit_usd": 1e6},
+    }
+
+
+def planned_resources(stack: Project) -> list[dict[str, Any]]:
+    """What the engine would create, in order, components left out."""
+    steps = json.loads(stack.preview("--json"))["steps"]
+    return [step["newState"] for step in steps if step["newState"].get("custom")]
+
+
+def bare_program(resources: list[dict[str, Any]]) -> str:
+    """A program that makes the same resources by their constructors, and nothing else."""
+    lines = ["import pulumi_aws as aws", "import pulumi_kubernetes as kubernetes"]
+    for number, resource in enumerate(resources):
+        if resource["type"].startswith("pulumi:providers:"):
+            continue
+        inputs = {name: literal(value, name) for name, value in resource["inputs"].items() if name not in NOT_TYPED}
+        if resource["type"].startswith("kubernetes:"):
+            inputs = {name: value for name, value in inputs.items() if name not in ("apiVersion", "kind")}
+        args = "".join(f", {snake(name)}={value!r}" for name, value in inputs.items())
+        lines.append(f"{constructor(resource['type'])}('resource-{number}'{args})")
+    return "\n".join(lines) + "\n"
+
+
+def constructor(token: str) -> str:
+    """`aws:ec2/vpc:Vpc` → `aws.ec2.Vpc`, `kubernetes:batch/v1:Job` → `kubernetes.batch.v1.Job`."""
+    package, module, name = token.split(":")
+    if package == "aws":
+        return f"aws.{module.partition('/')[0]}.{name}"
+    return f"kubernetes.{module.replace('/', '.')}.{name}"
+
+
+def literal(value: Any, name: str) -> Any:
+    """A value with what only the update will know replaced by a text of that form."""
+    if isinstance(value, dict):
+        return {key: literal(each, key) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal(each, name) for each in value]
+    if not (isinstance(value, str) and UNKNOWN.fullmatch(value)):
+        return value
+    return "{}" if name.lower().endswith("policy") else "later"
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
+def measure(resources: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """Median seconds of the three previews of a stack of about so many resources."""
+    stack_folder, bare_folder = folder / "stack", folder / "bare"
+    workloads = 1
+    fusion = project(stack_folder, str(ROOT / "infra"), stack_config(stack_folder, workloads))
+    first = len(planned_resources(fusion))
+    stack_file = stack_folder / "stacks" / "Pulumi.local.yaml"
+    stack_file.write_text(yaml.safe_dump({"config": stack_config(stack_folder, 2)}))
+    each = len(planned_resources(fusion)) - first
+    workloads = max(1, 1 + round((resources - first) / each))
+    stack_file.write_text(yaml.safe_dump({"config": stack_config(stack_folder, workloads)}))
+    planned = planned_resources(fusion)
+    bare_config = {key: value for key, value in stack_config(bare_folder, 0).items() if not key.startswith("fusion:")}
+    bare = project(bare_folder, ".", bare_config)
+    (bare_folder / "__main__.py").write_text(bare_program(planned))
+    ways = {
+        "bare": lambda: bare.preview(),
+        "fusion": lambda: fusion.preview(),
+        "fusion with pack": lambda: fusion.preview(pack=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    return {"resources": len(planned), "seconds": times, "median_s": medians}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resources", type=int, nargs="+", default=[90, 200, 1000])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    results = []
+    for resources in asked.resources:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["FUSION_HOME"] = str(Path(folder) / "fusion")
+            try:
+                results.append(measure(resources, asked.repeats, Path(folder)))
+            finally:
+                from localcloud import server
+
+                server.stop()
+    table = Table(title="pulumi preview, median seconds of whole processes")
+    for column in ("resources", "bare", "fusion", "fusion with pack", "fusion ÷ bare", "with pack ÷ bare"):
+        table.add_column(column, justify="right")
+    for result in results:
+        bare, fusion, pack = result["median_s"].values()
+        figures = (f"{bare:.2f}", f"{fusion:.2f}", f"{pack:.2f}", f"{fusion / bare:.2f}", f"{pack / bare:.2f}")
+        table.add_row(str(result["resources"]), *figures)
+    Console().print(table)
+    if asked.json:
+        asked.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
