@@ -116,14 +116,15 @@ class AwsBackend(Backend):
         return Change(change.changed, change.replaced_by, first)
 
     def create(self, resource: Resource, inputs: Properties, preview: bool) -> tuple[str, Properties]:
-        """Create it; what an interrupted update left of the same resource is removed first."""
+        """Create it, or go on with the creation that an interrupted update began."""
         kind = _kind(resource.type)
         if preview:
             return "", _preview(kind, inputs)
-        self._remove_leftovers(resource, kind)
         region = str(inputs.get("region") or self.region)
-        entry = Entry(urn=resource.urn, key=secrets.token_hex(8), region=region, inputs=inputs)
-        self._write_down(entry)
+        entry = self._interrupted(resource, kind, region, inputs)
+        if entry is None:
+            entry = Entry(urn=resource.urn, key=secrets.token_hex(8), region=region, inputs=inputs)
+            self._write_down(entry)
         id = self._made(resource, kind, entry)
         return id, self._outputs(resource, kind, self._aws(inputs), id, inputs)
 
@@ -265,15 +266,25 @@ class AwsBackend(Backend):
             return
         self._forget(entry)
 
-    def _remove_leftovers(self, resource: Resource, kind: ResourceType) -> None:
-        """Delete what was created for this URN and never reached the state: the engine or the plugin was killed.
+    def _interrupted(self, resource: Resource, kind: ResourceType, region: str, inputs: Properties) -> Entry | None:
+        """The creation of this URN that never reached the state, because the engine or the plugin was killed.
 
-        A creation that was cut off is finished first, with its own inputs; only then its id is known.
+        It counts with the same inputs only; what others left is removed.
         """
+        same = None
         for entry in self._entries(resource.urn):
-            self._remove_leftover(resource, kind, entry)
+            if same is None and (entry.region, entry.inputs) == (region, inputs) and self._is_there(kind, entry):
+                same = entry
+            else:
+                self._remove_leftover(resource, kind, entry)
+        return same
+
+    def _is_there(self, kind: ResourceType, entry: Entry) -> bool:
+        """Whether what an entry made still exists; without an id nobody can have removed it."""
+        return not entry.id or kind.read(self._aws(entry.inputs), entry.id) is not None
 
     def _remove_leftover(self, resource: Resource, kind: ResourceType, entry: Entry) -> None:
+        """Delete what an entry made. A creation that was cut off is finished first: only then its id is known."""
         if entry.id or entry.steps:  # otherwise nothing was made
             id = entry.id or self._made(resource, kind, entry)
             with _sentence(resource):

@@ -90,7 +90,7 @@ def manifests(engine: Engine) -> list[str]:
 def test_an_update_killed_at_twenty_points_converges_with_nothing_orphaned_and_nothing_twice(platform: Engine) -> None:
     platform.up()
     undisturbed, objects = kinds(platform), manifests(platform)
-    step = requests_served(platform) // (POINTS + POINTS // 2)
+    step = requests_served(platform) // (POINTS + POINTS // 2)  # some more come while a kill is on its way
     platform.destroy()
 
     kills = 0

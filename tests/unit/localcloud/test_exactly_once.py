@@ -71,7 +71,22 @@ def test_a_creation_killed_at_any_of_its_calls_is_made_once(
     assert vpcs(empty) == [made.id]
 
 
-def test_what_the_engine_never_wrote_into_its_state_is_replaced(empty: Aws, provider: Provider) -> None:
+def test_a_creation_that_the_engine_never_wrote_into_its_state_is_gone_on_with(empty: Aws, provider: Provider) -> None:
+    lost = provider.create(VPC, NETWORK)
+    provider.kill()  # and the engine with it, before its checkpoint
+    assert Provider().create(VPC, NETWORK).id == lost.id
+    assert vpcs(empty) == [lost.id]
+
+
+def test_one_that_somebody_has_removed_since_is_made_afresh(empty: Aws, provider: Provider) -> None:
+    lost = provider.create(VPC, NETWORK)
+    provider.kill()
+    empty.call("ec2", "delete_vpc", VpcId=lost.id)
+    made = Provider().create(VPC, NETWORK)
+    assert vpcs(empty) == [made.id]
+
+
+def test_what_it_left_is_replaced_where_the_program_has_changed_since(empty: Aws, provider: Provider) -> None:
     lost = provider.create(VPC, NETWORK)
     provider.kill()  # and the engine with it, before its checkpoint
     made = Provider().create(VPC, NETWORK | {"cidrBlock": "10.1.0.0/16"})
