@@ -1,7 +1,7 @@
 """Adds to `infra/aws/instance_shapes.csv` the instance types without accelerators that the catalog has and the table
 lacks: `python tools/instance_shapes.py`.
 
-Cards, interfaces, EFA and placement are EC2's DescribeInstanceTypes, asked of moto, which keeps AWS's answer. Those with
+Cards, interfaces, EFA, placement: EC2's DescribeInstanceTypes, asked of moto, which keeps AWS's answer. Types with
 accelerators are added by hand: which image drives them is only in the EKS guide.
 """
 
