@@ -78,11 +78,14 @@ def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], floa
             latency_s_per_k=1e-12,
             bandwidth_efficiency=bandwidth,
             unit_bandwidth_share=1.0,
-            cache_speedup=1.0,
+            cache_efficiency=1.0,
             launch_s=launch,
             wave_s=1e-9,
             split_s=1e-3,
             sharpness=sharpness,
+            exposed_write=0.0,
+            write_cost=1.0,
+            last_wave=1.0,
         )
 
     def errors(parameters: GemmParameters) -> list[float]:

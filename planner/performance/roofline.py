@@ -59,7 +59,7 @@ def _layer_parts(
     moved = size * (batch * (reads + layer.written_numbers) + layer.weight_numbers)
     bandwidth = chip.memory_bandwidth_bytes_per_s * parameters.bandwidth_efficiency
     if chip.l2_bytes > 0 and moved < chip.l2_bytes / 2:
-        bandwidth *= parameters.cache_speedup
+        bandwidth = max(bandwidth, chip.l2_bandwidth_bytes_per_s * parameters.cache_efficiency)
     share = calibration.class_bandwidth_share.get(layer.operation)
     memory_s = moved / (chip.memory_bandwidth_bytes_per_s * share if share else bandwidth)
     if layer.product is None:
