@@ -32,7 +32,10 @@ PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8"}
 WEIGHT_COPIES = 6.0
 """Right-hand matrices that the measuring program uses in turn, so that those of small products stay in the cache:
 `outside_loop_count` in aiconfigurator's collector/vllm/collect_gemm.py."""
-ENGINES: Mapping[str, Mapping[str, float]] = {"trtllm": {"host_layer_s": 0.0}, "vllm": {"admission_gap": 0.0}}
+ENGINES: Mapping[str, Mapping[str, float]] = {
+    "trtllm": {"host_layer_s": 0.0},
+    "vllm": {"admission_gap": 0.0, "host_token_s": 0.0, "host_request_s": 0.0},
+}
 """What an engine is free of."""
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
@@ -68,15 +71,18 @@ DECODER_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "compute_efficiency": (0.2, 0.7, 1.0),
     "weights_bandwidth_efficiency": (0.78, 0.85, 0.92),
     "kv_bandwidth_efficiency": (0.2, 0.7, 1.0),
+    "kv_small_time": (0.5, 0.99, 1.0),
     "layer_s": (1e-6, 2e-5, 3e-4),
     "host_layer_s": (1e-7, 1.5e-5, 3e-4),
     "all_reduce_s": (1e-7, 5e-6, 5e-5),
     "sequence_s": (1e-7, 2e-5, 4e-4),
-    "prefill_s": (1e-5, 5e-3, 0.1),
-    "burst_requests": (0.01, 2.0, 10.0),
-    "burst_share": (1e-3, 0.05, 0.5),
-    "link_efficiency": (0.05, 0.5, 1.0),
+    "request_s": (1e-3, 3e-2, 0.2),
+    "prompts_ahead": (0.01, 0.2, 0.5),
+    "burst_share": (1e-3, 0.08, 0.5),
+    "link_efficiency": (0.7, 0.9, 1.1),
     "prefill_overlap": (0.01, 0.2, 0.7),
+    "host_token_s": (1e-6, 5e-5, 1e-3),
+    "host_request_s": (1e-4, 2e-2, 0.1),
     "admission_gap": (0.3, 0.9, 2.0),
 }
 
@@ -243,19 +249,22 @@ def gemm_fit(rows: Sequence[GemmRow]) -> GemmFit:
 
 def decoder_fit(rows: Sequence[DecoderRow]) -> DecoderFit:
     """Serving constants with the intervals of models that were left out."""
-    first, token = [], []
+    first: list[list[float]] = []
+    token: list[list[float]] = []
     for name in sorted({row.config.name for row in rows}):
         left_out = fit_decoder([row for row in rows if row.config.name != name])
+        first.append([])
+        token.append([])
         for row in (row for row in rows if row.config.name == name):
             timing = predicted_decoder(row, left_out)
-            first.append(row.first_token_s / timing.time_to_first_token_s)
-            token.append(row.output_token_s / timing.time_per_output_token_s)
+            first[-1].append(row.first_token_s / timing.time_to_first_token_s)
+            token[-1].append(row.output_token_s / timing.time_per_output_token_s)
     everything = _rounded(fit_decoder(rows))
     return DecoderFit(
         engines={engine: everything | dict(free_of) for engine, free_of in ENGINES.items()},
         measured_chips=tuple(sorted({row.chip.name for row in rows})),
-        first_token_ratio=ratios(first),
-        output_token_ratio=ratios(token),
+        first_token_ratio=envelope(first),
+        output_token_ratio=envelope(token),
     )
 
 
