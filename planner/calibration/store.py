@@ -121,6 +121,7 @@ class MeasuredChip(Stored):
     memory_bytes: Positive
     compute_units: Annotated[int, Field(ge=1)] = 1
     l2_bytes: NotNegative = 0
+    l2_bandwidth_bytes_per_s: NotNegative = 0
     link_bytes_per_s: Positive = 1e9
 
     def chip(self) -> Chip:

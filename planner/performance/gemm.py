@@ -58,6 +58,9 @@ class GemmParameters:
     """Time of a byte written over that of a byte read."""
     last_wave: float
     """How much of a full wave the last, partly filled one takes beyond its share: 1 is all, 0 nothing."""
+    repacking: float = 0.0
+    """How many times the right-hand matrix is moved beside being read, where products of several rows copy it into a
+    layout of their own: CPU libraries do."""
     quantise_row_s: float = 0.0
     """Rounding activations to 8 bits: of each row's block of threads."""
     quantise_s_per_k: float = 0.0
@@ -77,8 +80,12 @@ class GemmTime:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _tilings(m: int, n: int, by_rows: bool) -> tuple[tuple[int, int, int], ...]:
-    """(tiles, rows, columns) of those tile shapes that are not plainly larger than the product."""
+def _tilings(m: int, n: int, by_rows: bool, whole: bool) -> tuple[tuple[float, int, int], ...]:
+    """(tiles, rows, columns) of those tile shapes that are not plainly larger than the product; `whole` is for one unit
+    whose tiles are not known: nothing is padded."""
+    if whole:
+        rows, columns = min(m, TILES[0][0]), min(n, TILES[0][1])
+        return ((m * n / (rows * columns), rows, columns),)
     if by_rows:
         shapes = [next((rows, columns) for most, rows, columns in ROW_TILES if m <= most)]
     else:
@@ -102,19 +109,21 @@ def gemm_time(
     """Seconds of `count` products (m × k)·(k × n) in one launch: the best of the tile shapes and splits of k.
 
     `weight_copies` is how many different right-hand matrices are used in turn: if all fit into the last-level cache
-    with the left-hand one they are read from there. A model's weights never do (infinite); a benchmark that repeats
-    a few may.
+    with the left-hand one they are read from there. Those of a large model never do; those of a small one, or of a
+    benchmark that repeats a few products, may.
     """
     size = BYTES[precision]
     left, right, out = float(m) * k * size * count, float(n) * k * size * count, float(m) * n * max(size, 2.0) * count
     slow = chip.memory_bandwidth_bytes_per_s * p.bandwidth_efficiency
     fast = max(slow, chip.l2_bandwidth_bytes_per_s * p.cache_efficiency)
     near = slow if left + right + out >= chip.l2_bytes else fast
-    read_s = left / near + right / (fast if left + right * weight_copies + out < chip.l2_bytes else slow)
+    weights = fast if left + right * weight_copies + out < chip.l2_bytes else slow
+    read_s = left / near + right / weights * (1 + (p.repacking if m > 1 else 0.0))
     write_s = out * p.write_cost / near
     cycles = REFERENCE_GHZ / chip.clock_ghz
     quantised = precision in QUANTISED
-    best, parts = _best_tiling(chip, precision, _tilings(m, n, quantised), count, k, read_s, write_s, out / fast, p)
+    tilings = _tilings(m, n, quantised, chip.compute_units == 1)
+    best, parts = _best_tiling(chip, precision, tilings, count, k, read_s, write_s, out / fast, p)
     if quantised:
         best += _quantise_s(chip, m * count, k, size, near, cycles, p)
     return GemmTime(best + p.launch_s * cycles, *parts, p.launch_s * cycles)
@@ -123,7 +132,7 @@ def gemm_time(
 def _best_tiling(
     chip: Chip,
     precision: str,
-    tilings: tuple[tuple[int, int, int], ...],
+    tilings: tuple[tuple[float, int, int], ...],
     count: int,
     k: int,
     read_s: float,
@@ -146,7 +155,8 @@ def _best_tiling(
                 break
             tiles = one * count * split
             waves = tiles / units
-            waves = 1.0 if waves < 1 else waves + p.last_wave * (math.ceil(waves) - waves)
+            if units > 1:
+                waves = 1.0 if waves < 1 else waves + p.last_wave * (math.ceil(waves) - waves)
             compute_s = waves * (per_k_s * k / split + p.wave_s * cycles)
             drawn = min(1.0, p.unit_bandwidth_share * min(tiles, units) / units)
             total = (compute_s**p.sharpness + (read_s / drawn) ** p.sharpness) ** (1 / p.sharpness)
