@@ -2,8 +2,9 @@
 FILE]`.
 
 Matrix products: one chip is left out at a time. Language models: one model is left out at a time. Prints errors by
-what was left out, those of the shipped (refitted) parameters beside them, and the worst rows. Needs scipy; takes
-about a minute.
+what was left out, those of the shipped (refitted) parameters beside them, the share of left-out rows inside the
+interval, and the worst rows. `coverage` of a left-out chip or model is that of the interval made of the other ones that
+were left out; `shipped` is that of the interval that predictions show. Needs scipy; takes about a minute.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from planner.calibration import fit
-from planner.calibration.store import builtin
+from planner.calibration.store import Ratios, builtin
 
 Row = dict[str, Any]
 
@@ -34,11 +35,33 @@ def summary(quantity: str, split: str, what: str, errors: Sequence[float]) -> Ro
     }
 
 
-def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
-    tables, worst = [], []
+def inside(interval: Ratios, errors: Sequence[float]) -> float:
+    """Share of the errors (predicted ÷ measured - 1) whose measured ÷ predicted the interval holds."""
+    return sum(interval.low <= 1 / (1 + error) <= interval.high for error in errors) / len(errors)
+
+
+def coverage(quantity: str, split: str, left_out: Mapping[str, Sequence[float]], shown: Ratios) -> list[Row]:
+    """By what was left out: the share inside the interval of the others, and inside the one that is shown."""
+    measured = {name: [1 / (1 + error) for error in errors] for name, errors in left_out.items()}
+    return [
+        {
+            "quantity": quantity,
+            "split": split,
+            "what": name,
+            "coverage": inside(fit.envelope([own for other, own in measured.items() if other != name]), errors),
+            "coverage_shown": inside(shown, errors),
+            "low": shown.low,
+            "high": shown.high,
+        }
+        for name, errors in left_out.items()
+    ]
+
+
+def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row], list[Row]]:
+    tables, worst, covered = [], [], []
     for precision in ("bf16", "fp8"):
         same = [row for row in rows if row.precision == precision]
-        pooled: list[float] = []
+        pooled: dict[str, list[float]] = {}
         for name in sorted({row.chip.name for row in same}):
             own = [row for row in same if row.chip.name == name]
             left_out = fit.fit_gemm([row for row in same if row.chip.name != name])
@@ -47,7 +70,7 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
                 errors = [fit.predicted_gemm(row, parameters) / row.seconds - 1 for row in own]
                 tables.append(summary(f"matrix product {precision}", split, name, errors))
                 if split == "chip left out":
-                    pooled += errors
+                    pooled[name] = errors
                     worst += [
                         {
                             "quantity": f"matrix product {precision}",
@@ -57,18 +80,20 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row]]:
                         }
                         for row, error in zip(own, errors, strict=True)
                     ]
-        tables.append(summary(f"matrix product {precision}", "chip left out", "all", pooled))
-    return tables, worst
+        quantity = f"matrix product {precision}"
+        tables.append(summary(quantity, "chip left out", "all", [error for own in pooled.values() for error in own]))
+        covered += coverage(quantity, "chip left out", pooled, builtin().gemms[precision].transferred_ratio)
+    return tables, worst, covered
 
 
-def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]]:
-    tables, worst = [], []
+def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row], list[Row]]:
+    tables, worst, covered = [], [], []
     quantities: dict[str, tuple[Callable[[Any], float], Callable[[fit.DecoderRow], float]]] = {
         "time by output token": (lambda timing: timing.time_per_output_token_s, lambda row: row.output_token_s),
         "time to first token": (lambda timing: timing.time_to_first_token_s, lambda row: row.first_token_s),
     }
     everything = fit.fit_decoder(rows)
-    pooled: dict[tuple[str, str], list[float]] = {}
+    pooled: dict[tuple[str, str], dict[str, list[float]]] = {}
     keys: dict[str, Callable[[fit.DecoderRow], str]] = {
         "model left out": lambda row: row.config.name,
         "chip left out": lambda row: row.chip.name,
@@ -83,7 +108,7 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
             for quantity, (predicted, measured) in quantities.items():
                 errors = [predicted(timing) / measured(row) - 1 for timing, row in zip(timings, own, strict=True)]
                 tables.append(summary(quantity, split, name, errors))
-                pooled.setdefault((quantity, split), []).extend(errors)
+                pooled.setdefault((quantity, split), {})[name] = errors
                 if split == "model left out":
                     worst += [
                         {
@@ -96,8 +121,14 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
                         }
                         for row, error in zip(own, errors, strict=True)
                     ]
-    tables += [summary(quantity, split, "all", errors) for (quantity, split), errors in pooled.items()]
-    return tables, worst
+    shown = builtin().decoders
+    assert shown is not None
+    intervals = {"time by output token": shown.output_token_ratio, "time to first token": shown.first_token_ratio}
+    for (quantity, split), groups in pooled.items():
+        tables.append(summary(quantity, split, "all", [error for own in groups.values() for error in own]))
+        if split == "model left out":
+            covered += coverage(quantity, split, groups, intervals[quantity])
+    return tables, worst, covered
 
 
 def main() -> None:
@@ -105,13 +136,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     known = fit.chips()
-    gemms, worst_gemms = gemm_errors(fit.gemm_rows(known))
-    decoders, worst_decoders = decoder_errors(fit.decoder_rows(known))
+    gemms, worst_gemms, covered_gemms = gemm_errors(fit.gemm_rows(known))
+    decoders, worst_decoders, covered_decoders = decoder_errors(fit.decoder_rows(known))
     print(f"{'quantity':22} {'split':15} {'what':14} {'rows':>5} {'median':>7} {'p90':>7} {'bias':>7}")
     for row in (*gemms, *decoders):
         print(
             f"{row['quantity']:22} {row['split']:15} {row['what']:14} {row['rows']:5d} {row['median_error']:7.1%} "
             f"{row['p90_error']:7.1%} {row['bias']:+7.1%}"
+        )
+    covered = [*covered_gemms, *covered_decoders]
+    print("\nshare of left-out rows inside the nine-of-ten interval: of the others left out, and the one that is shown")
+    for row in covered:
+        print(
+            f"{row['quantity']:22} {row['split']:15} {row['what']:14} {row['coverage']:7.1%} "
+            f"{row['coverage_shown']:7.1%}  x{row['low']:.2f} to x{row['high']:.2f}"
         )
     worst = [
         row for rows in (worst_gemms, worst_decoders) for row in sorted(rows, key=lambda row: -abs(row["error"]))[:8]
@@ -120,7 +158,9 @@ def main() -> None:
     for row in worst:
         print(f"{row['quantity']:22} {row['what']:60} {row['measured_ms']:10.3f} ms {row['error']:+8.0%}")
     if options.json:
-        options.json.write_text(json.dumps({"errors": [*gemms, *decoders], "worst": worst}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"errors": [*gemms, *decoders], "coverage": covered, "worst": worst}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

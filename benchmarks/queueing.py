@@ -1,7 +1,7 @@
-"""p99 of the queueing model against a discrete-event simulation (simpy): `python -m benchmarks.queueing [--quick]`.
+"""p99 of the queueing model against a discrete-event simulation (simpy): `python -m benchmarks.queueing [--quick] [--rows FILE]`.
 
-Utilisations 0.1 to 0.95, batches of up to 1 to 64, 1 to 16 replicas, with and without a batching deadline; prints a
-table, writes JSON.
+Utilisations 0.1 to 0.95, batches of up to 1 to 64, 1 to 16 replicas, two service curves, with and without a batching
+deadline: 875 combinations, about an hour and a half; `--rows` keeps what is done, so that a run can be stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import random
+import statistics
 import time
 from collections import deque
 from collections.abc import Generator
@@ -19,6 +21,8 @@ from typing import Any
 import simpy
 
 from planner.performance.queueing import BatchQueue, queue_times
+
+LEAST_REPLICATIONS = 4
 
 
 class Simulation:
@@ -84,56 +88,99 @@ def grid(quick: bool) -> list[BatchQueue]:
     return queues
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--arrivals", type=int, default=200_000)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    rows = []
-    for queue in grid(options.quick):
-        # a heavily used queue forgets slowly: its simulation needs more arrivals for the same certainty
-        arrivals = (
-            options.arrivals
-            * (5 if queue.utilisation > 0.85 else 2 if queue.utilisation > 0.75 else 1)
-            // (5 if options.quick else 1)
-        )
-        began = time.perf_counter()
-        p99 = queue_times(queue).response.p99_s
-        model_ms = (time.perf_counter() - began) * 1e3
-        ordered = Simulation(queue, arrivals, seed=7).run()
-        simulated = ordered[int(0.99 * len(ordered))]
-        rows.append(
-            {
-                "utilisation": round(queue.utilisation, 3),
-                "batch_max": queue.batch_max,
-                "replicas": queue.replicas,
-                "batch_wait_ms": queue.batch_wait_s * 1e3,
-                "service_ms": [queue.service_s[0] * 1e3, queue.service_s[-1] * 1e3],
-                "p99_ms": p99 * 1e3,
-                "simulated_p99_ms": simulated * 1e3,
-                "error": p99 / simulated - 1,
-                "model_ms": model_ms,
-            }
-        )
-    rows.sort(key=lambda row: -abs(row["error"]))
-    print(
-        f"{'util':>5} {'batch':>5} {'repl':>4} {'wait':>5} {'model p99':>10} {'simpy p99':>10} {'error':>7} {'took':>8}"
+def simulated_p99(queue: BatchQueue, arrivals: int, precision: float, limit_s: float) -> tuple[float, float, int]:
+    """p99 (s) as the mean of independent replications, its relative standard error, and how many there were.
+
+    Replications are added until the standard error is below `precision`, or `limit_s` is spent. Seeds are the same for
+    every queue (common random numbers).
+    """
+    began, quantiles = time.perf_counter(), []
+    while True:
+        ordered = Simulation(queue, arrivals, seed=7 + len(quantiles)).run()
+        quantiles.append(ordered[int(0.99 * len(ordered))])
+        mean = statistics.fmean(quantiles)
+        if len(quantiles) < LEAST_REPLICATIONS:
+            continue
+        error = statistics.stdev(quantiles) / mean / math.sqrt(len(quantiles))
+        if error <= precision or time.perf_counter() - began > limit_s:
+            return mean, error, len(quantiles)
+
+
+def compared(queue: BatchQueue, options: argparse.Namespace) -> dict[str, Any]:
+    """One row: the model beside the simulation."""
+    began = time.perf_counter()
+    p99 = queue_times(queue).response.p99_s
+    model_ms = (time.perf_counter() - began) * 1e3
+    # a heavily used queue, or one of many large batches, forgets slowly: longer replications, less of their bias
+    arrivals = options.arrivals * (4 if queue.utilisation > 0.75 else 1)
+    simulated, standard_error, replications = simulated_p99(queue, arrivals, options.precision, options.limit)
+    return {
+        "key": key(queue),
+        "utilisation": round(queue.utilisation, 3),
+        "batch_max": queue.batch_max,
+        "replicas": queue.replicas,
+        "batch_wait_ms": queue.batch_wait_s * 1e3,
+        "service_ms": [queue.service_s[0] * 1e3, queue.service_s[-1] * 1e3],
+        "p99_ms": p99 * 1e3,
+        "simulated_p99_ms": simulated * 1e3,
+        "simulated_standard_error": standard_error,
+        "replications": replications,
+        "error": p99 / simulated - 1,
+        "model_ms": model_ms,
+    }
+
+
+def key(queue: BatchQueue) -> str:
+    """Names a queue of the grid."""
+    return (
+        f"{queue.utilisation:.3f}/{queue.batch_max}/{queue.replicas}/{queue.service_s[-1]:.6f}/{queue.batch_wait_s:g}"
     )
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The worst rows, and how many are within 10 %."""
+    rows = sorted(rows, key=lambda row: -abs(row["error"]))
+    print("util  batch repl  wait  model p99  simpy p99 ± s.e.    error     took")
     for row in rows[:20]:
         print(
-            f"{row['utilisation']:5.2f} {row['batch_max']:5d} {row['replicas']:4d} {row['batch_wait_ms']:5.0f} "
-            f"{row['p99_ms']:8.2f}ms "
-            f"{row['simulated_p99_ms']:8.2f}ms {row['error']:+7.1%} {row['model_ms']:6.1f}ms"
+            f"{row['utilisation']:4.2f} {row['batch_max']:6d} {row['replicas']:4d} {row['batch_wait_ms']:5.0f} "
+            f"{row['p99_ms']:8.2f}ms {row['simulated_p99_ms']:8.2f}ms {row['simulated_standard_error']:5.1%} "
+            f"{row['error']:+8.1%} {row['model_ms']:6.1f}ms"
         )
-    within = sum(abs(row["error"]) <= 0.1 for row in rows)
-    took = sorted(row["model_ms"] for row in rows)
+    errors, took = [abs(row["error"]) for row in rows], sorted(row["model_ms"] for row in rows)
+    coarse = sum(row["simulated_standard_error"] > 0.01 for row in rows)
     print(
-        f"{within} of {len(rows)} within 10 %; worst {abs(rows[0]['error']):.1%}; model takes "
+        f"{sum(error <= 0.1 for error in errors)} of {len(rows)} within 10 %; median {statistics.median(errors):.1%}, "
+        f"worst {errors[0]:.1%}; the simulation's own standard error is at most "
+        f"{max(row['simulated_standard_error'] for row in rows):.1%}, above 1 % in {coarse}; the model takes "
         f"{took[len(took) // 2]:.0f} ms (median)"
     )
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="81 of the 875 combinations")
+    parser.add_argument(
+        "--arrivals", type=int, default=100_000, help="of one replication; four times as many when busy"
+    )
+    parser.add_argument("--precision", type=float, default=0.01, help="standard error of the simulated p99")
+    parser.add_argument("--limit", type=float, default=40.0, help="seconds of simulation for one combination")
+    parser.add_argument("--rows", type=Path, help="a file of JSON lines: rows are added as they come, and kept")
+    options = parser.parse_args()
+    queues = grid(options.quick)
+    random.Random(1).shuffle(queues)  # so that a run that was stopped is a fair sample
+    rows = []
+    if options.rows and options.rows.exists():
+        rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines()]
+    known = {row["key"] for row in rows}
+    for queue in queues:
+        if key(queue) in known:
+            continue
+        rows.append(compared(queue, options))
+        if options.rows:
+            with options.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    show(rows)
 
 
 if __name__ == "__main__":

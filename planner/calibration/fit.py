@@ -16,7 +16,7 @@ from pathlib import Path
 
 from planner.calibration.store import BUILTIN, Calibration, DecoderFit, GemmFit, Ratios
 from planner.performance.chip import Chip
-from planner.performance.gemm import GemmParameters, gemm_time
+from planner.performance.gemm import QUANTISED, GemmParameters, gemm_time
 from planner.performance.language_model import DecoderParameters, DecoderTiming, DecoderTraffic, closed_loop
 from planner.profiles.decoder import DecoderConfig, decoder
 
@@ -29,37 +29,60 @@ MODELS = {
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
 }
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8"}
-WEIGHT_COPIES = 5.0
-"""Right-hand matrices that the measuring program is taken to use in turn, so that those of small products stay in the
-cache: of 2, 3 and 5 the number with which the left-out L40S, whose cache shows it most, is predicted best."""
-ENGINES: Mapping[str, Mapping[str, float]] = {"trtllm": {"host_layer_s": 0.0}, "vllm": {"admission_gap": 0.0}}
+WEIGHT_COPIES = 6.0
+"""Right-hand matrices that the measuring program uses in turn, so that those of small products stay in the cache:
+`outside_loop_count` in aiconfigurator's collector/vllm/collect_gemm.py."""
+ENGINES: Mapping[str, Mapping[str, float]] = {
+    "trtllm": {"host_layer_s": 0.0},
+    "vllm": {"admission_gap": 0.0, "host_token_s": 0.0, "host_request_s": 0.0},
+}
 """What an engine is free of."""
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
-    "compute_efficiency": (0.2, 0.8, 1.0),
-    "tile_overhead": (0.5, 20.0, 300.0),
-    "latency_s_per_k": (1e-10, 1.5e-9, 2e-8),
-    "bandwidth_efficiency": (0.4, 0.85, 1.0),
-    "unit_bandwidth_share": (0.5, 2.0, 8.0),
-    "cache_speedup": (2.0, 3.0, 8.0),
+    "compute_efficiency": (0.5, 1.0, 1.3),
+    "tile_overhead": (0.1, 15.0, 300.0),
+    "latency_s_per_k": (1e-10, 2e-9, 2e-8),
+    "bandwidth_efficiency": (0.6, 0.85, 1.0),
+    "unit_bandwidth_share": (0.5, 4.0, 10.0),
+    "cache_efficiency": (0.1, 0.45, 1.0),
     "launch_s": (1e-7, 2.5e-6, 2e-5),
-    "wave_s": (1e-8, 1e-6, 1e-5),
-    "split_s": (1e-7, 2e-6, 2e-5),
-    "sharpness": (1.0, 2.0, 8.0),
+    "wave_s": (1e-8, 2e-7, 1.5e-6),
+    "split_s": (1e-8, 2e-6, 2e-5),
+    "sharpness": (1.0, 2.5, 8.0),
+    "exposed_write": (0.02, 0.8, 2.0),
+    "write_cost": (0.3, 1.2, 3.0),
+    "last_wave": (0.02, 0.3, 1.0),
 }
+QUANTISED_BOUNDS: Mapping[str, tuple[float, float, float]] = {
+    **{name: bounds for name, bounds in GEMM_BOUNDS.items() if name != "split_s"},
+    "latency_s_per_k": (1e-10, 1e-9, 2e-8),
+    "launch_s": (1e-6, 4e-6, 2e-5),
+    "wave_s": (1e-8, 5e-7, 1.5e-6),
+    "sharpness": (1.0, 2.0, 8.0),
+    "last_wave": (0.02, 0.5, 1.0),
+    "quantise_row_s": (1e-9, 7e-9, 2e-8),
+    "quantise_s_per_k": (1e-12, 5e-11, 1e-8),
+    "quantise_bandwidth": (0.1, 0.6, 1.5),
+}
+"""Least, expected and most: what is physically sensible. The expected value holds where the rows say nothing."""
+PRIOR_WEIGHT = 0.15
+"""A parameter that is e times its expected value counts as much as a row that is wrong by this (log) error."""
 DECODER_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "compute_efficiency": (0.2, 0.7, 1.0),
     "weights_bandwidth_efficiency": (0.78, 0.85, 0.92),
     "kv_bandwidth_efficiency": (0.2, 0.7, 1.0),
+    "kv_small_time": (0.5, 0.99, 1.0),
     "layer_s": (1e-6, 2e-5, 3e-4),
     "host_layer_s": (1e-7, 1.5e-5, 3e-4),
     "all_reduce_s": (1e-7, 5e-6, 5e-5),
     "sequence_s": (1e-7, 2e-5, 4e-4),
-    "prefill_s": (1e-5, 5e-3, 0.1),
-    "burst_requests": (0.01, 2.0, 10.0),
-    "burst_share": (1e-3, 0.05, 0.5),
-    "link_efficiency": (0.05, 0.5, 1.0),
+    "request_s": (1e-3, 3e-2, 0.2),
+    "prompts_ahead": (0.01, 0.2, 0.5),
+    "burst_share": (1e-3, 0.08, 0.5),
+    "link_efficiency": (0.7, 0.9, 1.1),
     "prefill_overlap": (0.01, 0.2, 0.7),
+    "host_token_s": (1e-6, 5e-5, 1e-3),
+    "host_request_s": (1e-4, 2e-2, 0.1),
     "admission_gap": (0.3, 0.9, 2.0),
 }
 
@@ -144,13 +167,17 @@ def predicted_decoder(row: DecoderRow, parameters: DecoderParameters) -> Decoder
 
 
 def fit_gemm(rows: Sequence[GemmRow]) -> GemmParameters:
-    """The parameters whose log errors are least, large ones counting less (soft L1)."""
+    """The parameters (of rows of one precision) whose log errors are least, large ones counting less (soft L1)."""
+    bounds = QUANTISED_BOUNDS if rows[0].precision in QUANTISED else GEMM_BOUNDS
+
+    def parameters(values: Sequence[float]) -> GemmParameters:
+        return GemmParameters(**({"split_s": 0.0} | dict(zip(bounds, values, strict=True))))
 
     def errors(values: Sequence[float]) -> list[float]:
-        parameters = GemmParameters(*values)
-        return [math.log(predicted_gemm(row, parameters) / row.seconds) for row in rows]
+        own = parameters(values)
+        return [math.log(predicted_gemm(row, own) / row.seconds) for row in rows]
 
-    return GemmParameters(*_least(errors, GEMM_BOUNDS.values(), soft=0.15))
+    return parameters(_least(errors, bounds.values(), soft=0.15))
 
 
 def fit_decoder(rows: Sequence[DecoderRow]) -> DecoderParameters:
@@ -175,13 +202,17 @@ def _least(
 
     low, start, high = ([math.log(value) for value in column] for column in zip(*bounds, strict=True))
     found = least_squares(
-        lambda logs: errors([math.exp(value) for value in logs]),
+        lambda logs: (
+            errors([math.exp(value) for value in logs])
+            + [PRIOR_WEIGHT * (value - expected) for value, expected in zip(logs, start, strict=True)]
+        ),
         start,
         bounds=(low, high),
         loss="soft_l1",
         f_scale=soft,
         diff_step=1e-2,
-        max_nfev=60,
+        ftol=1e-4,
+        max_nfev=40,
     )
     return [math.exp(value) for value in found.x]
 
@@ -190,6 +221,12 @@ def ratios(measured_over_predicted: Sequence[float]) -> Ratios:
     """Their 5 % and 95 % quantiles."""
     cuts = statistics.quantiles(measured_over_predicted, n=20, method="inclusive")
     return Ratios(low=cuts[0], high=cuts[-1])
+
+
+def envelope(groups: Iterable[Sequence[float]]) -> Ratios:
+    """A range that holds nine of ten of every group: a chip or model that was left out counts whole, not its rows."""
+    each = [ratios(group) for group in groups]
+    return Ratios(low=min(one.low for one in each), high=max(one.high for one in each))
 
 
 def gemm_fit(rows: Sequence[GemmRow]) -> GemmFit:
@@ -201,30 +238,33 @@ def gemm_fit(rows: Sequence[GemmRow]) -> GemmFit:
         by_chip[name] = fit_gemm(own)
         measured[name] = ratios([row.seconds / predicted_gemm(row, by_chip[name]) for row in own])
         left_out = fit_gemm([row for row in rows if row.chip.name != name])
-        transferred += [row.seconds / predicted_gemm(row, left_out) for row in own]
+        transferred.append([row.seconds / predicted_gemm(row, left_out) for row in own])
     return GemmFit(
         shared=_rounded(fit_gemm(rows)),
         by_chip={name: _rounded(parameters) for name, parameters in by_chip.items()},
         measured_ratio=measured,
-        transferred_ratio=ratios(transferred),
+        transferred_ratio=envelope(transferred),
     )
 
 
 def decoder_fit(rows: Sequence[DecoderRow]) -> DecoderFit:
     """Serving constants with the intervals of models that were left out."""
-    first, token = [], []
+    first: list[list[float]] = []
+    token: list[list[float]] = []
     for name in sorted({row.config.name for row in rows}):
         left_out = fit_decoder([row for row in rows if row.config.name != name])
+        first.append([])
+        token.append([])
         for row in (row for row in rows if row.config.name == name):
             timing = predicted_decoder(row, left_out)
-            first.append(row.first_token_s / timing.time_to_first_token_s)
-            token.append(row.output_token_s / timing.time_per_output_token_s)
+            first[-1].append(row.first_token_s / timing.time_to_first_token_s)
+            token[-1].append(row.output_token_s / timing.time_per_output_token_s)
     everything = _rounded(fit_decoder(rows))
     return DecoderFit(
         engines={engine: everything | dict(free_of) for engine, free_of in ENGINES.items()},
         measured_chips=tuple(sorted({row.chip.name for row in rows})),
-        first_token_ratio=ratios(first),
-        output_token_ratio=ratios(token),
+        first_token_ratio=envelope(first),
+        output_token_ratio=envelope(token),
     )
 
 

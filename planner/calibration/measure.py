@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from threading import Thread
 
 import torch
@@ -28,8 +29,11 @@ from planner.performance.gemm import GemmParameters, gemm_time
 REPEATS = 9
 WORST_RATIO = Ratios(low=0.5, high=2.0)
 GEMM_SHAPES = tuple(
-    (m, n, k) for m in (1, 16, 128, 1024) for n, k in ((256, 1024), (1024, 1024), (256, 4096), (2048, 2048))
+    (m, n, k) for m in (1, 2, 4, 16, 64, 512) for n, k in ((256, 1024), (1024, 1024), (256, 16384), (2048, 2048))
 )
+NOT_CACHED_BYTES = 96 * 2**20
+"""More than a last-level cache's share of one core holds."""
+MOST_TURNS = 24
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,8 +43,16 @@ def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
     with torch.inference_mode():
         launch = _launch_s(device)
         bandwidth = _bandwidth_bytes_per_s(device)
-        rows = {p: [(shape, _gemm_s(device, DTYPES[p], shape)) for shape in GEMM_SHAPES] for p in precisions}
-        peaks = {p: max(2.0 * math.prod(shape) / seconds for shape, seconds in rows[p]) for p in precisions}
+        rows = {
+            p: [
+                (shape, copies, _gemm_s(device, DTYPES[p], shape, copies))
+                for shape in GEMM_SHAPES
+                for copies in (1.0, math.inf)
+            ]
+            for p in precisions
+        }
+        peaks = {p: max(2.0 * math.prod(shape) / seconds for shape, _, seconds in rows[p]) for p in precisions}
+        cache = _cache_bytes(device)
         first = precisions[0]
         deep, few = (_convolution_flops(device, DTYPES[first], channels) / peaks[first] for channels in (64, 3))
         classes = {name: rate / bandwidth for name, rate in _class_rates(device, DTYPES[first]).items()}
@@ -50,12 +62,14 @@ def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
         peak_flops=peaks,
         memory_bandwidth_bytes_per_s=bandwidth,
         memory_bytes=_memory_bytes(device),
+        l2_bytes=cache,
+        l2_bandwidth_bytes_per_s=4 * bandwidth if cache else 0.0,
     )
     return Calibration(
         name=name,
         measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
         place=_describe(device),
-        source="fusion calibrate: least of nine timed matrix products, convolutions, copies and messages",
+        source="fusion calibrate: middle of nine timed matrix products, convolutions, copies and messages",
         split="none: the interval is of the same rows",
         gemms={p: _fit(machine.chip(), p, rows[p], launch) for p in precisions},
         convolution_share=deep,
@@ -68,27 +82,41 @@ def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
     )
 
 
-def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], float]], launch: float) -> GemmFit:
-    """Overlap, tile and bandwidth constants on a coarse grid: those with the least median error."""
+def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], float, float]], launch: float) -> GemmFit:
+    """Overlap, tile, bandwidth and repacking constants on a coarse grid: those with the least mean error."""
 
-    def candidate(sharpness: float, tile: float, bandwidth: float) -> GemmParameters:
+    def candidate(sharpness: float, tile: float, bandwidth: float, repacking: float, cache: float) -> GemmParameters:
         return GemmParameters(
             compute_efficiency=1.0,
             tile_overhead=tile,
             latency_s_per_k=1e-12,
             bandwidth_efficiency=bandwidth,
             unit_bandwidth_share=1.0,
-            cache_speedup=1.0,
+            cache_efficiency=cache,
             launch_s=launch,
-            wave_s=1e-9,
+            wave_s=0.0,
             split_s=1e-3,
             sharpness=sharpness,
+            exposed_write=0.0,
+            write_cost=1.0,
+            last_wave=1.0,
+            repacking=repacking,
         )
 
     def errors(parameters: GemmParameters) -> list[float]:
-        return [s / gemm_time(chip, precision, *shape, parameters).total_s for shape, s in rows]
+        return [
+            s / gemm_time(chip, precision, *shape, parameters, weight_copies=copies).total_s
+            for shape, copies, s in rows
+        ]
 
-    choices = [candidate(p, t, b) for p in (1.0, 2.0, 8.0) for t in (0.5, 4.0, 16.0) for b in (0.5, 1.0, 2.0, 4.0, 8.0)]
+    choices = [
+        candidate(p, t, b, r, c)
+        for p in (1.0, 2.0, 8.0)
+        for t in (0.5, 2.0, 6.0)
+        for b in (0.35, 0.5, 0.7, 1.0, 1.4)
+        for r in (0.0, 0.5, 1.0, 2.0, 4.0)
+        for c in (0.1, 0.25, 0.35, 0.5, 1.0)
+    ]
     best = min(choices, key=lambda c: statistics.fmean(abs(math.log(ratio)) for ratio in errors(c)))
     return GemmFit(
         shared=asdict(best),
@@ -99,8 +127,7 @@ def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], floa
 
 
 def _median_s(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
-    """Least seconds of one call: what the machine does when nothing disturbs it; short calls are timed many at a
-    time."""
+    """Middle seconds of one call; short calls are timed many at a time."""
     wait: Callable[[], object] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     work()
     wait()
@@ -115,7 +142,7 @@ def _median_s(work: Callable[[], object], device: str, repeats: int = REPEATS) -
             work()
         wait()
         times.append((time.perf_counter() - began) / inner)
-    return min(times)
+    return statistics.median(times)
 
 
 def _launch_s(device: str) -> float:
@@ -130,11 +157,19 @@ def _bandwidth_bytes_per_s(device: str) -> float:
     return 2 * source.nbytes / _median_s(lambda: target.copy_(source), device)
 
 
-def _gemm_s(device: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
+def _gemm_s(device: str, dtype: torch.dtype, shape: tuple[int, int, int], copies: float) -> float:
+    """One product: the same one again and again, or (infinite copies) among so many that no cache holds its weights."""
     m, n, k = shape
-    layer = nn.Linear(k, n, device=device, dtype=dtype)
-    rows = torch.randn(m, k, device=device, dtype=dtype)
-    return _median_s(lambda: layer(rows), device)
+    used = (n * k + m * k + m * n) * dtype.itemsize
+    turns = 1 if copies == 1 else min(MOST_TURNS, math.ceil(NOT_CACHED_BYTES / used))
+    layers = [nn.Linear(k, n, device=device, dtype=dtype) for _ in range(turns)]
+    rows = [torch.randn(m, k, device=device, dtype=dtype) for _ in range(turns)]
+
+    def every() -> None:
+        for layer, inputs in zip(layers, rows, strict=True):
+            layer(inputs)
+
+    return _median_s(every, device) / turns
 
 
 def _convolution_flops(device: str, dtype: torch.dtype, channels: int) -> float:
@@ -184,6 +219,14 @@ def _loopback_round_trip_s() -> float:
                 client.recv(1)
 
             return _median_s(ping, "cpu")
+
+
+def _cache_bytes(device: str) -> float:
+    """Of the last-level cache, less a quarter for what else is in it; 0 where the system does not say."""
+    if device.startswith("cuda"):
+        return 0.75 * float(torch.cuda.get_device_properties(device).L2_cache_size)
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return 0.75 * max((float(size.read_text().strip().rstrip("K")) * 1024 for size in sizes), default=0.0)
 
 
 def _memory_bytes(device: str) -> float:

@@ -45,6 +45,7 @@ UNMEASURED_CONVOLUTION = 1.6
 """How much wider intervals are where the share of convolutions is general knowledge."""
 
 Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ class Ratios(Stored):
 class GemmFit(Stored):
     """One precision's parameters: shared, and refitted for chips with rows of their own."""
 
-    shared: dict[str, Positive]
-    by_chip: dict[str, dict[str, Positive]]
+    shared: dict[str, NotNegative]
+    by_chip: dict[str, dict[str, NotNegative]]
     measured_ratio: dict[str, Ratios]
     """By chip, of the refitted parameters."""
     transferred_ratio: Ratios
@@ -105,7 +106,7 @@ class GemmFit(Stored):
 class DecoderFit(Stored):
     """Serving constants by engine and the error on models that were left out of the fit."""
 
-    engines: dict[str, dict[str, Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]]]
+    engines: dict[str, dict[str, NotNegative]]
     measured_chips: tuple[str, ...]
     first_token_ratio: Ratios
     output_token_ratio: Ratios
@@ -119,7 +120,8 @@ class MeasuredChip(Stored):
     memory_bandwidth_bytes_per_s: Positive
     memory_bytes: Positive
     compute_units: Annotated[int, Field(ge=1)] = 1
-    l2_bytes: Annotated[float, Field(ge=0)] = 0
+    l2_bytes: NotNegative = 0
+    l2_bandwidth_bytes_per_s: NotNegative = 0
     link_bytes_per_s: Positive = 1e9
 
     def chip(self) -> Chip:
@@ -144,9 +146,9 @@ class Calibration(Stored):
     class_bandwidth_share: dict[str, Positive] = {}
     """Bytes/s that operations of a class reach over the memory bandwidth, where that was measured."""
     convolution_measured: bool = False
-    pass_overhead_s: Annotated[float, Field(ge=0)] = 0.0
+    pass_overhead_s: NotNegative = 0.0
     """Of one whole pass: the framework's own."""
-    loopback_round_trip_s: Annotated[float, Field(ge=0)] = 0.0
+    loopback_round_trip_s: NotNegative = 0.0
     decoders: DecoderFit | None = None
     machine: MeasuredChip | None = None
 

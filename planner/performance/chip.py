@@ -19,6 +19,7 @@ BYTES: Mapping[str, float] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8":
 ARCHITECTURES = Path(__file__).with_name("architectures.csv")
 GIB = 2**30
 REFERENCE_GHZ = 1.75
+REFERENCE_SHARED_MEMORY_BYTES = 164 * 1024.0
 POWER_CONSTANT = 1.42
 """Sustained share = 1.42·(W/TFLOP ÷ GHz² ÷ energy scale)^⅓, at most 1: set so that the H100 has the 0.85 that was
 fitted to its rows. It gives 0.76 for the L40S and 1 for the A100, of whose peaks 0.76 and 0.94 are the most that was
@@ -93,7 +94,14 @@ class Architecture:
     generation: str
     compute_units: int
     l2_mib: float
-    """What one kernel finds near: half of the A100's and H100's, whose two partitions each keep their own copy."""
+    """Up to which a data set is read at the cache's speed: less than the datasheet's where partitions keep copies."""
+    l2_gb_per_s: float
+    """Reading, as microbenchmarks found it."""
+    shared_memory_kib: float
+    """Of one compute unit: how many tiles are under way to it."""
+    asynchronous_loads: bool
+    """Whether tiles are copied by hardware of their own (NVIDIA's tensor memory accelerator with warp-group products),
+    so that loading hides behind the product."""
     clock_ghz: float
     """Boost clock, at which the published peaks are stated."""
     energy_scale: float
@@ -111,6 +119,12 @@ class Chip:
     memory_bytes: float
     compute_units: int = 1
     l2_bytes: float = 0.0
+    l2_bandwidth_bytes_per_s: float = 0.0
+    """Reading; 0 where it is not known, and then the cache is taken to be no faster than memory."""
+    shared_memory_bytes: float = REFERENCE_SHARED_MEMORY_BYTES
+    """Of one compute unit."""
+    asynchronous_loads: bool = False
+    """Tiles are copied beside the product, by hardware."""
     link_bytes_per_s: float = 16e9
     """One direction of all links to other chips of the node, or PCIe where there are none."""
     generation: str = ""
@@ -132,6 +146,8 @@ class Chip:
         positive(f"{self.name}: memory_bytes", self.memory_bytes)
         positive(f"{self.name}: link_bytes_per_s", self.link_bytes_per_s)
         not_negative(f"{self.name}: l2_bytes", self.l2_bytes)
+        not_negative(f"{self.name}: l2_bandwidth_bytes_per_s", self.l2_bandwidth_bytes_per_s)
+        positive(f"{self.name}: shared_memory_bytes", self.shared_memory_bytes)
         whole(f"{self.name}: compute_units", self.compute_units, at_most=10**7)
 
     def peak(self, precision: str) -> float:
@@ -173,6 +189,9 @@ class Chip:
             memory_bytes=memory * GIB,
             compute_units=shape.compute_units if shape else 1,
             l2_bytes=shape.l2_mib * 2**20 if shape else 0.0,
+            l2_bandwidth_bytes_per_s=shape.l2_gb_per_s * 1e9 if shape else 0.0,
+            shared_memory_bytes=shape.shared_memory_kib * 1024 if shape else REFERENCE_SHARED_MEMORY_BYTES,
+            asynchronous_loads=shape.asynchronous_loads if shape else False,
             link_bytes_per_s=(both_ways / 2 if both_ways else pcie or 16.0) * 1e9,
             generation=shape.generation if shape else accelerator.kind,
             clock_ghz=shape.clock_ghz if shape else REFERENCE_GHZ,
@@ -203,6 +222,9 @@ def architectures() -> Mapping[str, Architecture]:
                 row["generation"],
                 int(row["compute_units"]),
                 float(row["l2_mib"]),
+                float(row["l2_gb_per_s"]),
+                float(row["shared_memory_kib"]),
+                row["asynchronous_loads"] == "yes",
                 float(row["clock_ghz"]),
                 float(row["energy_scale"]),
                 row["source"],

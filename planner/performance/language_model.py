@@ -9,6 +9,7 @@ iteration-level batching; W. Kwon et al., "PagedAttention" (SOSP 2023): what the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.performance.checks import DoesNotFit, PerformanceError, positive, whole
@@ -20,6 +21,9 @@ MEMORY_USED_FRACTION = 0.9
 default)."""
 WORKSPACE_BYTES = 3 * GIB
 """Activations, captured graphs and the communication library's buffers of one device."""
+KV_BYTES: Mapping[str, float] = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0}
+"""Of one key or value by the precision of the weights, otherwise two: who serves 8-bit weights keeps an 8-bit cache (as
+the measured deployments did)."""
 HEAD_BYTES = 2.0
 """Embedding and vocabulary head stay in 16 bits also when the layers are quantised."""
 
@@ -34,6 +38,8 @@ class DecoderParameters:
     """Share of the memory bandwidth while weights are streamed."""
     kv_bandwidth_efficiency: float
     """Share of it while keys and values are gathered."""
+    kv_small_time: float
+    """Time to gather 8-bit keys and values over that of as many 16-bit ones: half the bytes, but to be widened."""
     layer_s: float
     """Kernels' launches and tails of one layer in a decode step."""
     host_layer_s: float
@@ -42,16 +48,20 @@ class DecoderParameters:
     """Latency of one tensor-parallel all-reduce of a few kilobytes, by doubling of the devices."""
     sequence_s: float
     """Scheduling, sampling and detokenising of one sequence in one step."""
-    prefill_s: float
-    """What one prompt costs whatever its length."""
-    burst_requests: float
+    request_s: float
+    """What a request takes before its prompt is read, whatever its length: parsing, tokenising, scheduling."""
+    prompts_ahead: float
     """Prompts that are found waiting ahead when concurrency is kept constant: the fixed part."""
     burst_share: float
-    """... and the part that grows with concurrency (starting together, finishing together)."""
+    """... and the part of the other users (starting together, finishing together)."""
     link_efficiency: float
     """Share of the links' bandwidth in all-reduces of prefill."""
     prefill_overlap: float
     """Share of a prefill that hides behind decode steps in mixed batches (one reading of the weights serves both)."""
+    host_token_s: float
+    """Of the serving process, which hands on all sequences' tokens one after another."""
+    host_request_s: float
+    """... and takes in requests one after another."""
     admission_gap: float
     """Gaps between two answers that a new prompt waits for when the engine admits at most `concurrency` sequences."""
 
@@ -91,6 +101,11 @@ class DecoderTiming:
     bound_by: str
 
 
+def kv_bytes(config: DecoderConfig, precision: str, tensor_parallel: int) -> float:
+    """Bytes of one token's keys and values on one device; heads are not cut."""
+    return config.kv_bytes_per_token(KV_BYTES.get(precision, 2.0)) / min(tensor_parallel, config.kv_heads)
+
+
 def weight_bytes(config: DecoderConfig, precision: str) -> float:
     """Bytes of all weights; the layers at the precision, embedding and head in 16 bits."""
     ends = config.head_parameters * (1 if config.tied_embeddings else 2)
@@ -105,7 +120,7 @@ def most_sequences(chip: Chip, config: DecoderConfig, precision: str, tensor_par
     """
     held = weight_bytes(config, precision) / tensor_parallel
     left = chip.memory_bytes * MEMORY_USED_FRACTION - WORKSPACE_BYTES - held
-    one = config.kv_bytes_per_token(2.0) * tokens_each / min(tensor_parallel, config.kv_heads)
+    one = kv_bytes(config, precision, tensor_parallel) * tokens_each
     if left < one:
         missing = (one - left) / GIB
         raise DoesNotFit(
@@ -135,7 +150,7 @@ def prefill_s(
     sent = 2 * config.layers * tokens * config.hidden_size * 2.0
     links = _ring_share(tensor_parallel) * sent / (chip.link_bytes_per_s * p.link_efficiency)
     launches = config.layers * _layer_s(tensor_parallel, p)
-    return max(compute, memory_s, launches) + links + p.prefill_s
+    return max(compute, memory_s, launches) + links
 
 
 def decode_step_s(
@@ -153,7 +168,8 @@ def decode_step_s(
     read = weight_bytes(config, precision) - embedding - idle_experts * BYTES[precision]
     bandwidth = chip.memory_bandwidth_bytes_per_s
     weights_s = read / tensor_parallel / (bandwidth * p.weights_bandwidth_efficiency)
-    kv = config.kv_bytes_per_token(2.0) * context * sequences / min(tensor_parallel, config.kv_heads)
+    kv = config.kv_bytes_per_token(2.0) / min(tensor_parallel, config.kv_heads) * context * sequences
+    kv *= p.kv_small_time if precision in KV_BYTES else 1.0
     flops = 2.0 * config.active_parameters * sequences
     compute_s = flops / (tensor_parallel * chip.peak(precision) * p.compute_efficiency)
     sent = 2 * config.layers * sequences * config.hidden_size * 2.0
@@ -193,8 +209,12 @@ def closed_loop(
     step = decode_step_s(chip, config, precision, tensor_parallel, running, context, p)
     interruption = (running - 1) * prefill * (1 - p.prefill_overlap) / traffic.output_tokens
     token = step + interruption
-    ahead = min(running - 1, p.burst_requests) + p.burst_share * (running - 1)
-    first = prefill * (1 + ahead) + step + p.admission_gap * traffic.output_tokens * token / running
+    ahead = min(running - 1, p.prompts_ahead) + p.burst_share * (running - 1)
+    first = p.request_s + prefill * (1 + ahead) + step + p.admission_gap * traffic.output_tokens * token / running
+    lifetime = first + traffic.output_tokens * token
+    # requests that the host can't keep up with wait before their first token, not between tokens
+    host = running * _host_s(traffic, p)
+    first += max(lifetime, host) * (1 + (min(lifetime, host) / max(lifetime, host)) ** 6) ** (1 / 6) - lifetime
     lifetime = first + traffic.output_tokens * token
     waiting = (concurrency - running) / running * lifetime
     rate = running / lifetime
@@ -229,7 +249,7 @@ def open_loop(
 
     def sustained(sequences: float) -> float:
         step = decode_step_s(chip, config, precision, tensor_parallel, sequences, context, p)
-        return sequences / (traffic.output_tokens * step + sequences * prefill)
+        return sequences / max(traffic.output_tokens * step + sequences * prefill, sequences * _host_s(traffic, p))
 
     if rate >= sustained(most):
         raise PerformanceError(
@@ -244,13 +264,18 @@ def open_loop(
     step = decode_step_s(chip, config, precision, tensor_parallel, max(running, 1.0), context, p)
     busy = min(rate * prefill, 1 - 1e-9)
     token = step / (1 - busy)
-    first = prefill + busy * prefill / (2 * (1 - busy)) + step / 2
+    first = p.request_s + prefill + busy * prefill / (2 * (1 - busy)) + step / 2
     bound = _bound(False, busy > 0.5, context)
     return DecoderTiming(first, token, rate, rate * traffic.output_tokens, running, most, prefill, step, bound)
 
 
 def _layer_s(tensor_parallel: int, p: DecoderParameters) -> float:
     return p.layer_s + p.host_layer_s + 2 * p.all_reduce_s * math.log2(tensor_parallel)
+
+
+def _host_s(traffic: DecoderTraffic, p: DecoderParameters) -> float:
+    """Seconds that the serving process is busy with one request."""
+    return max(traffic.output_tokens * p.host_token_s, p.host_request_s)
 
 
 def _ring_share(devices: int) -> float:

@@ -6,6 +6,7 @@ by layer, with the launch overhead of each kernel; matrix products by shape as i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from planner.calibration.store import Calibration
@@ -37,8 +38,9 @@ def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, 
     whole("batch", batch, at_most=10**7)
     parameters = calibration.gemm(chip.name, precision).parameters
     total = compute_bound = memory_bound = launches = 0.0
+    weights = sum(layer.weight_numbers for layer in profile.layers)
     for layer in profile.layers:
-        compute_s, memory_s = _layer_parts(chip, layer, precision, batch, parameters, calibration)
+        compute_s, memory_s = _layer_parts(chip, layer, weights, precision, batch, parameters, calibration)
         work = max(compute_s, memory_s)
         total += work + parameters.launch_s
         launches += parameters.launch_s
@@ -51,15 +53,24 @@ def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, 
 
 
 def _layer_parts(
-    chip: Chip, layer: Layer, precision: str, batch: int, parameters: GemmParameters, calibration: Calibration
+    chip: Chip,
+    layer: Layer,
+    weights: float,
+    precision: str,
+    batch: int,
+    parameters: GemmParameters,
+    calibration: Calibration,
 ) -> tuple[float, float]:
-    """Seconds that a layer computes, and that it moves data; a product's partial overlap counts as the larger."""
+    """Seconds that a layer computes, and that it moves data; a product's partial overlap counts as the larger.
+
+    `weights` are all numbers that the model reads in a pass: what the cache must hold to have this layer's next time.
+    """
     size = BYTES[precision]
     reads = layer.read_numbers * (2 if layer.operation == "normalisation" else 1)  # statistics first, then the values
     moved = size * (batch * (reads + layer.written_numbers) + layer.weight_numbers)
     bandwidth = chip.memory_bandwidth_bytes_per_s * parameters.bandwidth_efficiency
     if chip.l2_bytes > 0 and moved < chip.l2_bytes / 2:
-        bandwidth *= parameters.cache_speedup
+        bandwidth = max(bandwidth, chip.l2_bandwidth_bytes_per_s * parameters.cache_efficiency)
     share = calibration.class_bandwidth_share.get(layer.operation)
     memory_s = moved / (chip.memory_bandwidth_bytes_per_s * share if share else bandwidth)
     if layer.product is None:
@@ -69,7 +80,8 @@ def _layer_parts(
         m, count = product.m, product.count * batch
     else:
         m, count = product.m * batch, 1
-    time = gemm_time(chip, precision, m, product.n, product.k, parameters, count=count)
+    copies = max(1.0, weights / (product.n * product.k)) if count == 1 else math.inf
+    time = gemm_time(chip, precision, m, product.n, product.k, parameters, count=count, weight_copies=copies)
     if layer.operation == "gemm":
         work = time.total_s - time.launch_s
         return (work, 0.0) if time.compute_s > time.memory_s else (0.0, work)

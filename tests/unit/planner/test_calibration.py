@@ -60,3 +60,16 @@ def test_a_wrong_file_is_named(tmp_path, text):
 def test_an_unknown_engine_names_the_known_ones():
     with pytest.raises(PerformanceError, match="vllm"):
         builtin().decoder("H100", "unheard-of")
+
+
+def test_an_interval_holds_nine_of_ten_of_every_group():
+    groups = ([1 + step / 1000 for step in range(100)], [2 + step / 1000 for step in range(300)])
+    interval = fit.envelope(groups)
+    for group in groups:
+        assert sum(interval.low <= ratio <= interval.high for ratio in group) >= 0.9 * len(group)
+
+
+def test_chips_without_rows_have_the_wider_interval():
+    own, foreign = builtin().gemm("H100", "bf16"), builtin().gemm("B200", "bf16")
+    assert foreign.low < own.low
+    assert foreign.high > own.high

@@ -1,6 +1,7 @@
 """Time on one chip: monotone in work and in the chip, bounded by its peaks, honest about what was measured."""
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ def test_no_product_is_faster_than_the_peak_or_the_memory_allow(m, n, k, name):
     parameters = builtin().gemm(name, precision).parameters
     seconds = gemm_time(on, precision, m, n, k, parameters).total_s
     assert seconds >= 2.0 * m * n * k / on.peak(precision)
-    assert seconds >= 2.0 * n * k / on.memory_bandwidth_bytes_per_s / parameters.cache_speedup
+    assert seconds >= 2.0 * n * k / max(on.memory_bandwidth_bytes_per_s, on.l2_bandwidth_bytes_per_s)
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,3 +71,19 @@ def test_a_chip_without_rows_says_so_and_gets_a_wider_interval():
 def test_an_unknown_precision_names_those_that_there_are():
     with pytest.raises(PerformanceError, match="bf16"):
         forward_time(chip("H100"), profile("resnet-50"), "fp13", 1, builtin())
+
+
+def test_weights_that_stay_in_the_cache_are_read_faster():
+    on, parameters = chip("L40S"), builtin().gemm("L40S", "bf16").parameters
+    warm, cold = (
+        gemm_time(on, "bf16", 8, 4096, 1024, parameters, weight_copies=copies).total_s for copies in (1.0, math.inf)
+    )
+    assert warm < cold
+
+
+def test_products_in_8_bits_pay_for_rounding_every_row():
+    on, parameters = chip("H100"), builtin().gemm("H100", "fp8").parameters
+    free = dataclasses.replace(parameters, quantise_row_s=0.0, quantise_s_per_k=0.0, quantise_bandwidth=1e9)
+    rows = 16_384
+    with_rounding, without = (gemm_time(on, "fp8", rows, 32, 128, p).total_s for p in (parameters, free))
+    assert with_rounding - without > 0.5 * rows * parameters.quantise_row_s
