@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.build import BUILDERS
 from infra.config import StackConfig
 from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
@@ -22,6 +23,8 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
     """
+    can_build = BUILDERS[config.cloud].can_build
+    offers = catalog.find(cloud=config.cloud, region=config.region)
     request = PlanRequest(
         stack=stack,
         cloud=config.cloud,
@@ -29,6 +32,7 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
         platform=platform_shape(config),
         workloads=config.workloads,
         usage=config.expected_usage,
+        not_built=frozenset(each.instance_type for each in offers if not can_build(each.instance_type)),
     )
     try:
         return plan(request, catalog)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class PlanRequest:
     platform: PlatformShape
     workloads: tuple[AnyWorkload, ...]
     usage: ExpectedUsage
+    not_built: frozenset[str] = frozenset()
+    """Instance types that the catalog has and the components can't build; chosen only where the user names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def plan(request: PlanRequest, catalog: Catalog) -> Plan:
     placed: dict[tuple[str, PriceModel], list[AnyWorkload]] = {}
     offers: dict[str, Offer] = {}
     for workload in request.workloads:
-        offer = choose_offer(workload, request.cloud, request.region, catalog)
+        offer = choose_offer(workload, request.cloud, request.region, catalog, request.not_built)
         offers[offer.instance_type] = offer
         placed.setdefault((offer.instance_type, workload.price_model), []).append(workload)
     pools = tuple(
@@ -118,7 +120,9 @@ def plan(request: PlanRequest, catalog: Catalog) -> Plan:
     return Plan(request.stack, request.cloud, request.region, request.platform, pools, items)
 
 
-def choose_offer(workload: AnyWorkload, cloud: str, region: str, catalog: Catalog) -> Offer:
+def choose_offer(
+    workload: AnyWorkload, cloud: str, region: str, catalog: Catalog, not_built: Collection[str] = ()
+) -> Offer:
     """The cheapest offer that has what one node or replica of the workload needs.
 
     Raises:
@@ -131,7 +135,7 @@ def choose_offer(workload: AnyWorkload, cloud: str, region: str, catalog: Catalo
             raise PlanError(f"workload {workload.name}: {offer.instance_type} {lacks[0]}; choose another instance_type")
         _price(offer, workload.price_model, workload.name)
         return offer
-    candidates = catalog.find(cloud=cloud, region=region)
+    candidates = [each for each in catalog.find(cloud=cloud, region=region) if each.instance_type not in not_built]
     fitting = [
         offer for offer in candidates if not _lacks(offer, needs) and _offered(offer, workload.price_model) is not None
     ]

@@ -1,6 +1,6 @@
 """Builds each component on AWS."""
 
-from infra.aws import accelerator_pool, cluster, network, object_store, registry, workload_identity
+from infra.aws import accelerator_pool, cluster, instance_shapes, network, object_store, registry, workload_identity
 from infra.builder import Builder
 
 BUILDER = Builder(
@@ -13,4 +13,5 @@ BUILDER = Builder(
     check_network=network.check,
     check_cluster=cluster.check,
     check_accelerator_pool=accelerator_pool.check,
+    can_build=instance_shapes.can_build,
 )

@@ -57,6 +57,12 @@ def shape_of(instance_type: str) -> InstanceShape:
     raise ArgumentError(f"instance_type {instance_type!r} is unknown on AWS; {hint}")
 
 
+def can_build(instance_type: str) -> bool:
+    """Whether an EKS image is documented to drive it."""
+    shape = instance_shapes().get(instance_type)
+    return shape is not None and bool(shape.ami_type)
+
+
 @functools.cache
 def instance_shapes() -> Mapping[str, InstanceShape]:
     """All rows by instance type."""

@@ -3,10 +3,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from infra.accelerator_pool import SYSTEM_GIB, UNPACKED_IMAGE_COPIES
+from infra.aws import BUILDER
 from infra.aws.accelerator_pool import check, has_efa, interface_layout, is_compact
 from infra.aws.instance_shapes import instance_shapes, shape_of
 from infra.errors import ArgumentError
-from tests.unit.infra.conftest import ZONES, efa_pool_args, pool_args, refusal
+from planner.catalog import load
+from tests.unit.infra.conftest import REGION, ZONES, efa_pool_args, pool_args, refusal
 
 
 @pytest.mark.parametrize(
@@ -168,3 +170,27 @@ def test_the_disk_holds_the_image_twice_beside_the_system(image_gib, disk_gib):
         assert not fits
     else:
         assert fits
+
+
+def test_the_planner_may_choose_what_can_be_built_and_no_more():
+    offers = load().find(cloud="aws", region=REGION)
+    chosen = [offer for offer in offers if BUILDER.can_build(offer.instance_type)]
+    assert {offer.instance_type for offer in offers if offer.accelerator is None} <= {
+        offer.instance_type for offer in chosen
+    }
+    for offer in chosen:
+        check_named(offer)
+    for offer in set(offers) - set(chosen):
+        with pytest.raises(ArgumentError):
+            check_named(offer)
+
+
+def check_named(offer):
+    """What the cloud says of an offer's pool."""
+    BUILDER.check_accelerator_pool(
+        pool_args(
+            instance_type=offer.instance_type,
+            accelerator=offer.accelerator,
+            accelerator_count=offer.accelerator_count,
+        )
+    )

@@ -105,3 +105,10 @@ def test_the_bill_never_falls_when_the_autoscaler_may_buy_more(low: int, extra: 
     )
     monthly = planned(workload).monthly_usd
     assert monthly.min <= monthly.expected <= monthly.max
+
+
+def test_what_the_components_cannot_build_is_not_chosen() -> None:
+    needs = Needs(accelerator="V100-16GB", accelerators=1)
+    first = choose_offer(job(needs=needs), "aws", "us-east-1", load())
+    second = choose_offer(job(needs=needs), "aws", "us-east-1", load(), {first.instance_type})
+    assert second.instance_type != first.instance_type
