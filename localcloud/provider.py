@@ -7,6 +7,7 @@ itself.
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -309,12 +310,19 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]
     if _is_object(old, new) and _is_object(new, old):
         before, after = old or {}, new or {}
         for name in sorted(before.keys() | after.keys()):
-            yield from differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+            yield from differences(before.get(name), after.get(name), _field(path, name))
     elif isinstance(old, list) and isinstance(new, list):
         for index, (was, now) in enumerate(zip_longest(old, new)):
             yield from differences(was, now, f"{path}[{index}]")
     elif old != new:
         yield path, "ADD" if old is None else "DELETE" if new is None else "UPDATE"
+
+
+def _field(path: str, name: str) -> str:
+    """The path of a field, as the engine parses it: `scalingConfig.maxSize`, `tags["a.b"]`."""
+    if any(mark in name for mark in '.[]"'):
+        return f"{path}[{json.dumps(name)}]"
+    return f"{path}.{name}" if path else name
 
 
 def _is_object(value: Any, other: Any) -> bool:
