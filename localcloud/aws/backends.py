@@ -171,8 +171,10 @@ def update_cluster_config(self: Any) -> Any:
     """UpdateClusterConfig: what is asked for changes, the rest stays; moto's forgets it, and the access config."""
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
     asked = _body(self)
-    cluster.resources_vpc_config |= asked.get("resourcesVpcConfig") or {}
-    cluster.kubernetes_network_config |= asked.get("kubernetesNetworkConfig") or {}
+    # New objects: moto's defaults are shared by all clusters.
+    cluster.resources_vpc_config = cluster.resources_vpc_config | (asked.get("resourcesVpcConfig") or {})
+    network = asked.get("kubernetesNetworkConfig") or {}
+    cluster.kubernetes_network_config = cluster.kubernetes_network_config | network
     cluster.logging = asked.get("logging") or cluster.logging
     if mode := (asked.get("accessConfig") or {}).get("authenticationMode"):
         before = cluster.access_config["authenticationMode"]

@@ -153,9 +153,17 @@ def _mode(inputs: Properties) -> Any:
     return (inputs.get("accessConfig") or {}).get("authenticationMode")
 
 
-def _encrypted_otherwise(old: Properties, new: Properties) -> frozenset[str]:
-    """Encryption can be added to a cluster once; its key stays, and it is never taken away."""
-    return words("encryptionConfig") if old.get("encryptionConfig") else frozenset()
+def _other_cluster(old: Properties, new: Properties) -> frozenset[str]:
+    """Encryption can be added to a cluster once, and what AWS chose by itself may be left out or written down."""
+    replaced = set(words("encryptionConfig")) if old.get("encryptionConfig") else set()
+    for block, name, chosen in (
+        ("accessConfig", "bootstrapClusterCreatorAdminPermissions", True),
+        ("kubernetesNetworkConfig", "ipFamily", "ipv4"),
+    ):
+        before, after = ((inputs.get(block) or {}).get(name, chosen) for inputs in (old, new))
+        if before != after:
+            replaced.add(f"{block}.{name}")
+    return frozenset(replaced)
 
 
 def _delete_cluster(aws: Aws, id: str, inputs: Properties) -> None:
@@ -477,11 +485,8 @@ TYPES = (
             "enabledClusterLogTypes bootstrapSelfManagedAddons tags"
         ),
         unread=words("bootstrapSelfManagedAddons"),
-        replace_on=words(
-            "name roleArn kubernetesNetworkConfig.ipFamily kubernetesNetworkConfig.serviceIpv4Cidr "
-            "accessConfig.bootstrapClusterCreatorAdminPermissions bootstrapSelfManagedAddons"
-        ),
-        replaces=_encrypted_otherwise,
+        replace_on=words("name roleArn kubernetesNetworkConfig.serviceIpv4Cidr bootstrapSelfManagedAddons"),
+        replaces=_other_cluster,
         defaults={"bootstrapSelfManagedAddons": True},
         named_by="name",
         create=_create_cluster,
