@@ -7,13 +7,15 @@ itself.
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import grpc
@@ -40,11 +42,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a difference of inputs leads to."""
+    """What a difference of inputs leads to; ``details`` are the paths that differ, each with ADD, UPDATE or DELETE."""
 
     changed: Sequence[str] = ()
     replaced_by: Sequence[str] = ()
     delete_before_replace: bool = False
+    details: Mapping[str, str] = field(default_factory=dict)
+    replacing_details: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +256,8 @@ def resource_of(urn: str) -> Resource:
 
 def _diff_response(change: Change) -> provider_pb2.DiffResponse:
     kinds = provider_pb2.PropertyDiff.Kind
-    replaced = set(change.replaced_by)
+    details = change.details or dict.fromkeys(change.changed, "UPDATE")
+    replaced = change.replacing_details or set(change.replaced_by)
     return provider_pb2.DiffResponse(
         changes=provider_pb2.DiffResponse.DIFF_SOME if change.changed else provider_pb2.DiffResponse.DIFF_NONE,
         diffs=list(change.changed),
@@ -260,10 +265,10 @@ def _diff_response(change: Change) -> provider_pb2.DiffResponse:
         deleteBeforeReplace=change.delete_before_replace,
         hasDetailedDiff=True,
         detailedDiff={
-            name: provider_pb2.PropertyDiff(
-                kind=kinds.Value("UPDATE_REPLACE" if name in replaced else "UPDATE"), inputDiff=True
+            path: provider_pb2.PropertyDiff(
+                kind=kinds.Value(f"{kind}_REPLACE" if path in replaced else kind), inputDiff=True
             )
-            for name in change.changed
+            for path, kind in details.items()
         },
     )
 
@@ -287,6 +292,47 @@ def serve(make_backend: Callable[[], Backend]) -> None:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], replace_on: frozenset[str]) -> Change:
-    """The top-level properties that differ, and those among them that force a replacement."""
-    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    return Change(changed=changed, replaced_by=[name for name in changed if name in replace_on])
+    """What differs. ``replace_on`` are paths such as `launchTemplate.id`: a difference there or inside is a
+    replacement.
+    """
+    details = dict(differences(old, new))
+    replacing = frozenset(path for path in details if _is_within(path, replace_on))
+    return Change(
+        changed=sorted({_top(path) for path in details}),
+        replaced_by=sorted({_top(path) for path in replacing}),
+        details=details,
+        replacing_details=replacing,
+    )
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Each path at which two values differ, and whether its value was added, changed or removed."""
+    if _is_object(old, new) and _is_object(new, old):
+        before, after = old or {}, new or {}
+        for name in sorted(before.keys() | after.keys()):
+            yield from differences(before.get(name), after.get(name), _field(path, name))
+    elif isinstance(old, list) and isinstance(new, list):
+        for index, (was, now) in enumerate(zip_longest(old, new)):
+            yield from differences(was, now, f"{path}[{index}]")
+    elif old != new:
+        yield path, "ADD" if old is None else "DELETE" if new is None else "UPDATE"
+
+
+def _field(path: str, name: str) -> str:
+    """The path of a field, as the engine parses it: `scalingConfig.maxSize`, `tags["a.b"]`."""
+    if any(mark in name for mark in '.[]"'):
+        return f"{path}[{json.dumps(name)}]"
+    return f"{path}.{name}" if path else name
+
+
+def _is_object(value: Any, other: Any) -> bool:
+    """Whether it is an object, or none where the other one is: an absent block has no fields."""
+    return isinstance(value, Mapping) or (value is None and isinstance(other, Mapping))
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0].partition("[")[0]
+
+
+def _is_within(path: str, places: frozenset[str]) -> bool:
+    return any(path == place or path.startswith((f"{place}.", f"{place}[")) for place in places)

@@ -124,6 +124,7 @@ Create = Callable[[Aws, Properties], str]
 Read = Callable[[Aws, str], Properties | None]
 Update = Callable[[Aws, str, Properties, Properties], None]
 Delete = Callable[[Aws, str, Properties], None]
+Replaces = Callable[[Properties, Properties], frozenset[str]]
 Tag = Callable[[Aws, str, Mapping[str, str], list[str]], None]
 
 
@@ -132,7 +133,8 @@ class ResourceType:
     """One resource type of pulumi-aws: how it is created, read, changed and deleted through boto3.
 
     ``read`` gives properties by pulumi-aws's names; ``carried`` are the inputs that are carried out (any other is
-    refused); ``replace_on`` those that force a replacement; ``unread`` those that the API does not give back.
+    refused); ``replace_on`` the paths that force a replacement (`name`, `launchTemplate.id`), and ``replaces`` names
+    more of them where it depends on the values; ``unread`` are the inputs that the API does not give back.
     """
 
     token: str
@@ -143,6 +145,7 @@ class ResourceType:
     update: Update | None = None
     tag: Tag | None = None
     replace_on: frozenset[str] = frozenset()
+    replaces: Replaces | None = None
     unread: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     named_by: str | None = None

@@ -21,12 +21,18 @@ def install() -> None:
     from moto.ec2.utils import EC2_RESOURCE_TO_PREFIX
     from moto.eks import urls as eks_urls
     from moto.eks.responses import EKSResponse
+    from moto.iam.responses import IamResponse
+    from moto.logs.responses import LogsResponse
     from moto.s3.models import FakeBucket, FakeDeleteMarker
 
     for operation in (*_EKS_OPERATIONS, *_EKS_WRAPPERS):
         setattr(EKSResponse, operation.__name__, operation)
     for operation in _EC2_OPERATIONS:
         setattr(EC2Response, operation.__name__, operation)
+    for operation in _IAM_OPERATIONS:
+        setattr(IamResponse, operation.__name__, operation)
+    for operation in _LOGS_OPERATIONS:
+        setattr(LogsResponse, operation.__name__, operation)
     for changed, name, method in (
         (FakeBucket, "get_permission", _bucket_permission),
         (FakeDeleteMarker, "dispose", _nothing_to_dispose),
@@ -65,6 +71,7 @@ def _nothing_to_dispose(marker: Any) -> None:
 WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
 
 EKS_PATHS = (
+    "/clusters/(?P<name>[^/]+)/encryption-config/associate",
     "/clusters/(?P<name>[^/]+)/updates",
     "/clusters/(?P<name>[^/]+)/node-groups/(?P<nodegroupName>[^/]+)/update-version",
     "/clusters/(?P<name>[^/]+)/addons",
@@ -143,7 +150,7 @@ def _arn(response: Any, resource: str) -> str:
 
 def create_cluster(self: Any) -> Any:
     """moto's, keeping the access config that it drops."""
-    answer = _moto_create_cluster(self)
+    answer = _MOTO_CREATE_CLUSTER(self)
     asked = _body(self).get("accessConfig") or {}
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
     cluster.access_config = {
@@ -158,6 +165,35 @@ def update_cluster_version(self: Any) -> Any:
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
     cluster.version = _body(self)["version"]
     return _result({"update": {"id": f"update-{cluster.version}", "status": "Successful", "type": "VersionUpdate"}})
+
+
+def update_cluster_config(self: Any) -> Any:
+    """UpdateClusterConfig: what is asked for changes, the rest stays; moto's forgets it, and the access config."""
+    cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
+    asked = _body(self)
+    # New objects: moto's defaults are shared by all clusters.
+    cluster.resources_vpc_config = cluster.resources_vpc_config | (asked.get("resourcesVpcConfig") or {})
+    network = asked.get("kubernetesNetworkConfig") or {}
+    cluster.kubernetes_network_config = cluster.kubernetes_network_config | network
+    cluster.logging = asked.get("logging") or cluster.logging
+    if mode := (asked.get("accessConfig") or {}).get("authenticationMode"):
+        before = cluster.access_config["authenticationMode"]
+        if AUTHENTICATION_MODES.index(mode) < AUTHENTICATION_MODES.index(before):
+            _refuse("InvalidParameterException", f"Unsupported authentication mode update from {before} to {mode}", 400)
+        cluster.access_config["authenticationMode"] = mode
+    return _result({"update": {"id": "update", "status": "Successful", "type": "ConfigUpdate"}})
+
+
+AUTHENTICATION_MODES = ("CONFIG_MAP", "API_AND_CONFIG_MAP", "API")  # a cluster goes to the right only
+
+
+def associate_encryption_config(self: Any) -> Any:
+    """AssociateEncryptionConfig: once in a cluster's life."""
+    cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
+    if cluster.encryption_config:
+        _refuse("ResourceInUseException", f"Cluster {cluster.name} already has an encryption config", 409)
+    cluster.encryption_config = _body(self)["encryptionConfig"]
+    return _result({"update": {"id": "update", "status": "Successful", "type": "AssociateEncryptionConfig"}})
 
 
 def update_nodegroup_version(self: Any) -> Any:
@@ -410,6 +446,37 @@ def _ec2_missing(code: str, key: str) -> None:
     raise EC2ClientError(code, f"{key} does not exist")
 
 
+def modify_security_group_rules(self: Any) -> Any:
+    """ModifySecurityGroupRules; moto's changes no rule between groups and wants ports where there are none."""
+    from moto.ec2.exceptions import InvalidSecurityGroupNotFoundError, InvalidSecurityGroupRuleIdNotFoundError
+
+    group = self.ec2_backend.get_security_group_by_name_or_id(self.params["GroupId"])
+    if group is None:
+        raise InvalidSecurityGroupNotFoundError(self.params["GroupId"])
+    for change in self.params["SecurityGroupRules"]:
+        rule = group.get_rule(change["SecurityGroupRuleId"])
+        if rule is None:
+            raise InvalidSecurityGroupRuleIdNotFoundError(change["SecurityGroupRuleId"])
+        asked = change["SecurityGroupRule"]
+        described = {"Description": asked["Description"]} if asked.get("Description") else {}
+        rule.ip_protocol = asked["IpProtocol"]
+        has_ports = asked["IpProtocol"] != "-1"
+        rule.from_port, rule.to_port = (int(asked[end]) if has_ports else None for end in ("FromPort", "ToPort"))
+        if "ReferencedGroupId" in asked:
+            rule.source_group = {"GroupId": asked["ReferencedGroupId"], **described}
+        else:
+            rule.ip_range = {"CidrIp": asked["CidrIpv4"], **described}
+    return _result({"Return": True})
+
+
+def modify_vpc_endpoint(self: Any) -> Any:
+    """moto's, with the private DNS that it leaves as it was."""
+    answer = _MOTO_MODIFY_ENDPOINT(self)
+    if (wanted := self.params.get("PrivateDnsEnabled")) is not None:
+        self.ec2_backend.vpc_end_points[self.params["VpcEndpointId"]].private_dns_enabled = wanted
+    return answer
+
+
 def create_placement_group(self: Any) -> Any:
     """CreatePlacementGroup."""
     from moto.ec2.exceptions import EC2ClientError
@@ -514,21 +581,20 @@ def cancel_capacity_reservation(self: Any) -> Any:
     return _result({"Return": True})
 
 
-def _moto_create_cluster(response: Any) -> Any:
-    return _MOTO["create_cluster"](response)
-
-
-def _original(name: str) -> Callable[[Any], Any]:
+def _original(service: str, name: str) -> Callable[[Any], Any]:
+    from moto.ec2.responses import EC2Response
     from moto.eks.responses import EKSResponse
 
-    method: Callable[[Any], Any] = getattr(EKSResponse, name)
+    method: Callable[[Any], Any] = getattr({"ec2": EC2Response, "eks": EKSResponse}[service], name)
     return method
 
 
-_MOTO: dict[str, Callable[[Any], Any]] = {"create_cluster": _original("create_cluster")}
+_MOTO_CREATE_CLUSTER = _original("eks", "create_cluster")
+_MOTO_MODIFY_ENDPOINT = _original("ec2", "modify_vpc_endpoint")
 
-_EKS_WRAPPERS = (create_cluster, update_cluster_version, update_nodegroup_version)
+_EKS_WRAPPERS = (create_cluster, update_cluster_config, update_cluster_version, update_nodegroup_version)
 _EKS_OPERATIONS = (
+    associate_encryption_config,
     create_addon,
     describe_addon,
     list_addons,
@@ -550,7 +616,50 @@ _EKS_OPERATIONS = (
     tag_resource,
     untag_resource,
 )
+
+
+def add_client_id_to_open_id_connect_provider(self: Any) -> Any:
+    """AddClientIDToOpenIDConnectProvider; one that is there already is no error."""
+    ids = self.backend.get_open_id_connect_provider(self._get_param("OpenIDConnectProviderArn")).client_id_list
+    if (wanted := self._get_param("ClientID")) not in ids:
+        ids.append(wanted)
+    return _result({})
+
+
+def remove_client_id_from_open_id_connect_provider(self: Any) -> Any:
+    """RemoveClientIDFromOpenIDConnectProvider; one that is not there is no error."""
+    ids = self.backend.get_open_id_connect_provider(self._get_param("OpenIDConnectProviderArn")).client_id_list
+    if (unwanted := self._get_param("ClientID")) in ids:
+        ids.remove(unwanted)
+    return _result({})
+
+
+def associate_kms_key(self: Any) -> Any:
+    """AssociateKmsKey with a log group."""
+    _log_group(self).kms_key_id = self._get_param("kmsKeyId")
+    return _result({})
+
+
+def disassociate_kms_key(self: Any) -> Any:
+    """DisassociateKmsKey from a log group."""
+    _log_group(self).kms_key_id = None
+    return _result({})
+
+
+def _log_group(response: Any) -> Any:
+    from moto.logs.exceptions import ResourceNotFoundException
+
+    groups = response.logs_backend.groups
+    if (name := response._get_param("logGroupName")) not in groups:
+        raise ResourceNotFoundException
+    return groups[name]
+
+
+_IAM_OPERATIONS = (add_client_id_to_open_id_connect_provider, remove_client_id_from_open_id_connect_provider)
+_LOGS_OPERATIONS = (associate_kms_key, disassociate_kms_key)
 _EC2_OPERATIONS = (
+    modify_vpc_endpoint,
+    modify_security_group_rules,
     create_placement_group,
     describe_placement_groups,
     delete_placement_group,

@@ -107,13 +107,12 @@ class AwsBackend(Backend):
     def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
         """Update, or replace where the real provider would."""
         kind = _kind(resource.type)
-        change = changes(old, new, kind.replace_on | {"region"})
-        if "tagsAll" in change.changed and "tags" in kind.replace_on:
-            change = Change(change.changed, [*change.replaced_by, "tagsAll"])
+        conditional = kind.replaces(old, new) if kind.replaces else frozenset()
+        change = changes(old, new, kind.replace_on | conditional | {"region"})
         # A name that stays can't be held twice, so the old resource has to go first.
         same_name = kind.named_by is not None and old.get(kind.named_by) == new.get(kind.named_by)
         first = bool(change.replaced_by) and (kind.delete_before_replace or same_name)
-        return Change(change.changed, change.replaced_by, first)
+        return replace(change, delete_before_replace=first)
 
     def create(self, resource: Resource, inputs: Properties, preview: bool) -> tuple[str, Properties]:
         """Create it, or go on with the creation that an interrupted update began."""

@@ -54,6 +54,13 @@ def _update_vpc(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     for name, attribute in VPC_ATTRIBUTES.items():
         if old.get(name) != new[name]:
             aws.call("ec2", "modify_vpc_attribute", VpcId=id, **{attribute: {"Value": new[name]}})
+    if old and old["instanceTenancy"] != new["instanceTenancy"]:
+        aws.call("ec2", "modify_vpc_tenancy", VpcId=id, InstanceTenancy=new["instanceTenancy"])
+
+
+def _tenancy_but_to_default(old: Properties, new: Properties) -> frozenset[str]:
+    """AWS lets a VPC go back to the default tenancy, and no other way."""
+    return frozenset() if new.get("instanceTenancy") == "default" else words("instanceTenancy")
 
 
 def _read_vpc(aws: Aws, id: str) -> Properties | None:
@@ -141,6 +148,16 @@ def _create_gateway(aws: Aws, inputs: Properties) -> str:
     if inputs.get("vpcId"):
         aws.call("ec2", "attach_internet_gateway", InternetGatewayId=id, VpcId=inputs["vpcId"])
     return id
+
+
+def _move_gateway(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    before, after = old.get("vpcId"), new.get("vpcId")
+    if before == after:
+        return
+    if before:
+        aws.gone("ec2", "detach_internet_gateway", InternetGatewayId=id, VpcId=before)
+    if after:
+        aws.call("ec2", "attach_internet_gateway", InternetGatewayId=id, VpcId=after)
 
 
 def _read_gateway(aws: Aws, id: str) -> Properties | None:
@@ -352,6 +369,34 @@ def _read_rule(aws: Aws, id: str) -> Properties | None:
     }
 
 
+RULE_SOURCES = {"cidrIpv4": "CidrIpv4", "referencedSecurityGroupId": "ReferencedGroupId"}
+RULE_FIELDS = words("ipProtocol fromPort toPort description") | RULE_SOURCES.keys()
+
+
+def _update_rule(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if all(old.get(name) == new.get(name) for name in RULE_FIELDS):
+        return
+    rule = {
+        "IpProtocol": new["ipProtocol"],
+        "FromPort": new.get("fromPort", -1),
+        "ToPort": new.get("toPort", -1),
+        "Description": new.get("description") or "",
+        **{api: new[name] for name, api in RULE_SOURCES.items() if new.get(name)},
+    }
+    aws.call(
+        "ec2",
+        "modify_security_group_rules",
+        GroupId=new["securityGroupId"],
+        SecurityGroupRules=[{"SecurityGroupRuleId": id, "SecurityGroupRule": rule}],
+    )
+
+
+def _other_kind_of_source(old: Properties, new: Properties) -> frozenset[str]:
+    """A rule from addresses can't become one from a group, nor the other way round."""
+    before, after = ({name for name in RULE_SOURCES if inputs.get(name)} for inputs in (old, new))
+    return frozenset(before ^ after)
+
+
 def _delete_rule(direction: str, aws: Aws, id: str, inputs: Properties) -> None:
     rule = _read_rule(aws, id)
     if rule:
@@ -363,9 +408,11 @@ def _rule_type(direction: str) -> ResourceType:
     return ResourceType(
         token=f"aws:vpc/securityGroup{direction.title()}Rule:SecurityGroup{direction.title()}Rule",
         carried=words("securityGroupId ipProtocol fromPort toPort cidrIpv4 description referencedSecurityGroupId tags"),
-        replace_on=words("securityGroupId ipProtocol fromPort toPort cidrIpv4 description referencedSecurityGroupId"),
+        replace_on=words("securityGroupId"),
+        replaces=_other_kind_of_source,
         create=partial(_create_rule, direction),
         read=_read_rule,
+        update=_update_rule,
         delete=partial(_delete_rule, direction),
         tag=tag,
         checks={"cidrIpv4": cidr},
@@ -418,8 +465,16 @@ def _update_endpoint(aws: Aws, id: str, old: Properties, new: Properties) -> Non
         before, after = set(old.get(name) or ()), set(new.get(name) or ())
         changes[f"Add{api}"] = sorted(after - before) or None
         changes[f"Remove{api}"] = sorted(before - after) or None
-    if any(changes.values()) or old.get("policy") != new.get("policy"):
-        aws.call("ec2", "modify_vpc_endpoint", VpcEndpointId=id, PolicyDocument=new.get("policy"), **changes)
+    for name, api in (("policy", "PolicyDocument"), ("privateDnsEnabled", "PrivateDnsEnabled")):
+        if old.get(name) != new.get(name):
+            changes[api] = new.get(name)
+    if any(value is not None for value in changes.values()):
+        aws.call("ec2", "modify_vpc_endpoint", VpcEndpointId=id, **changes)
+
+
+def _private_dns_of_no_interface(old: Properties, new: Properties) -> frozenset[str]:
+    """Only interface endpoints can change it."""
+    return frozenset() if new["vpcEndpointType"] == "Interface" else words("privateDnsEnabled")
 
 
 def _delete_endpoint(aws: Aws, id: str, inputs: Properties) -> None:
@@ -627,9 +682,18 @@ def _read_reservation(aws: Aws, id: str) -> Properties | None:
 
 
 def _update_reservation(aws: Aws, id: str, old: Properties, new: Properties) -> None:
-    if old["instanceCount"] != new["instanceCount"]:
-        count = new["instanceCount"]
-        aws.call("ec2", "modify_capacity_reservation", CapacityReservationId=id, InstanceCount=count)
+    if any(old.get(name) != new.get(name) for name in ("instanceCount", "endDateType", "endDate")):
+        aws.call(
+            "ec2",
+            "modify_capacity_reservation",
+            CapacityReservationId=id,
+            InstanceCount=new["instanceCount"],
+            EndDateType=new["endDateType"],
+            EndDate=new.get("endDate"),
+        )
+
+
+ROOT_DEVICE = "/dev/xvda"
 
 
 def _create_instance(aws: Aws, inputs: Properties) -> str:
@@ -644,7 +708,7 @@ def _create_instance(aws: Aws, inputs: Properties) -> str:
         SecurityGroupIds=inputs.get("vpcSecurityGroupIds"),
         InstanceMarketOptions=market and {"MarketType": market["marketType"]},
         MetadataOptions=inputs.get("metadataOptions") and pascal(inputs["metadataOptions"]),
-        BlockDeviceMappings=disk and [{"DeviceName": "/dev/xvda", "Ebs": pascal(disk)}],
+        BlockDeviceMappings=disk and [{"DeviceName": ROOT_DEVICE, "Ebs": pascal(disk)}],
         MinCount=1,
         MaxCount=1,
         TagSpecifications=_specification("instance", inputs),
@@ -668,6 +732,33 @@ def _read_instance(aws: Aws, id: str) -> Properties | None:
         "vpcSecurityGroupIds": [group["GroupId"] for group in found.get("SecurityGroups", [])],
         "tagsAll": from_tag_list(found.get("Tags")),
     }
+
+
+def _update_instance(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if old["instanceType"] != new["instanceType"]:  # AWS changes the type of a stopped instance only
+        aws.call("ec2", "stop_instances", InstanceIds=[id])
+        kind = {"Value": new["instanceType"]}
+        aws.call("ec2", "modify_instance_attribute", InstanceId=id, InstanceType=kind)
+        aws.call("ec2", "start_instances", InstanceIds=[id])
+    groups = new.get("vpcSecurityGroupIds")
+    if groups and old.get("vpcSecurityGroupIds") != groups:
+        aws.call("ec2", "modify_instance_attribute", InstanceId=id, Groups=groups)
+    options = new.get("metadataOptions")
+    if options and old.get("metadataOptions") != options:
+        aws.call("ec2", "modify_instance_metadata_options", InstanceId=id, **pascal(options))
+    if old.get("rootBlockDevice") != new.get("rootBlockDevice"):
+        _update_root_disk(aws, id, old.get("rootBlockDevice") or {}, new.get("rootBlockDevice") or {})
+
+
+def _update_root_disk(aws: Aws, id: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    (found,) = aws.call("ec2", "describe_instances", InstanceIds=[id])["Reservations"][0]["Instances"]
+    disk = next(each for each in found["BlockDeviceMappings"] if each["DeviceName"] == ROOT_DEVICE)
+    size, kind = new.get("volumeSize"), new.get("volumeType")
+    if (old.get("volumeSize"), old.get("volumeType")) != (size, kind):
+        aws.call("ec2", "modify_volume", VolumeId=disk["Ebs"]["VolumeId"], Size=size, VolumeType=kind)
+    if old.get("deleteOnTermination", True) != new.get("deleteOnTermination", True):
+        kept = [{"DeviceName": ROOT_DEVICE, "Ebs": {"DeleteOnTermination": new.get("deleteOnTermination", True)}}]
+        aws.call("ec2", "modify_instance_attribute", InstanceId=id, BlockDeviceMappings=kept)
 
 
 def _delete_instance(aws: Aws, id: str, inputs: Properties) -> None:
@@ -701,11 +792,17 @@ def _read_volume(aws: Aws, id: str) -> Properties | None:
     }
 
 
+def _update_volume(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if (old.get("size"), old["type"]) != (new.get("size"), new["type"]):
+        aws.call("ec2", "modify_volume", VolumeId=id, Size=new.get("size"), VolumeType=new["type"])
+
+
 TYPES = (
     ResourceType(
         token="aws:ec2/vpc:Vpc",
         carried=words("cidrBlock enableDnsSupport enableDnsHostnames instanceTenancy tags"),
         replace_on=words("cidrBlock"),
+        replaces=_tenancy_but_to_default,
         defaults={"enableDnsSupport": True, "enableDnsHostnames": False, "instanceTenancy": "default"},
         create=_create_vpc,
         read=_read_vpc,
@@ -729,9 +826,9 @@ TYPES = (
     ResourceType(
         token="aws:ec2/internetGateway:InternetGateway",
         carried=words("vpcId tags"),
-        replace_on=words("vpcId"),
         create=_create_gateway,
         read=_read_gateway,
+        update=_move_gateway,
         delete=_delete_gateway,
         tag=tag,
     ),
@@ -814,6 +911,7 @@ TYPES = (
             "vpcId serviceName vpcEndpointType routeTableIds subnetIds securityGroupIds privateDnsEnabled policy tags"
         ),
         replace_on=words("vpcId serviceName vpcEndpointType"),
+        replaces=_private_dns_of_no_interface,
         defaults={"vpcEndpointType": "Gateway"},
         create=_create_endpoint,
         read=_read_endpoint,
@@ -885,21 +983,21 @@ TYPES = (
             "ami instanceType subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice tags"
         ),
         unread=words("instanceMarketOptions metadataOptions rootBlockDevice"),
-        replace_on=words(
-            "ami instanceType subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice"
-        ),
+        replace_on=words("ami subnetId instanceMarketOptions rootBlockDevice.encrypted rootBlockDevice.kmsKeyId"),
         create=_create_instance,
         read=_read_instance,
+        update=_update_instance,
         delete=_delete_instance,
         tag=tag,
     ),
     ResourceType(
         token="aws:ebs/volume:Volume",
         carried=words("availabilityZone size type encrypted kmsKeyId tags"),
-        replace_on=words("availabilityZone size type encrypted kmsKeyId"),
+        replace_on=words("availabilityZone encrypted kmsKeyId"),
         defaults={"type": "gp2", "encrypted": False},
         create=_create_volume,
         read=_read_volume,
+        update=_update_volume,
         delete=partial(_delete_by, "delete_volume", "VolumeId"),
         tag=tag,
     ),

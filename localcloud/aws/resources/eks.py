@@ -72,11 +72,8 @@ def _create_cluster(aws: Aws, inputs: Properties) -> str:
         version=inputs.get("version"),
         roleArn=inputs["roleArn"],
         resourcesVpcConfig=_vpc_config(inputs),
-        kubernetesNetworkConfig={"serviceIpv4Cidr": network["serviceIpv4Cidr"]}
-        if network.get("serviceIpv4Cidr")
-        else None,
-        encryptionConfig=encryption
-        and [{"provider": {"keyArn": encryption["provider"]["keyArn"]}, "resources": encryption["resources"]}],
+        kubernetesNetworkConfig=network or None,
+        encryptionConfig=encryption and [encryption],
         accessConfig=access,
         logging=_logging(inputs),
         bootstrapSelfManagedAddons=inputs["bootstrapSelfManagedAddons"],
@@ -116,6 +113,7 @@ def _read_cluster(aws: Aws, id: str) -> Properties | None:
         "kubernetesNetworkConfig": {
             "serviceIpv4Cidr": cluster["kubernetesNetworkConfig"].get("serviceIpv4Cidr"),
             "ipFamily": cluster["kubernetesNetworkConfig"].get("ipFamily", "ipv4"),
+            "elasticLoadBalancing": cluster["kubernetesNetworkConfig"].get("elasticLoadBalancing", {"enabled": False}),
         },
         "encryptionConfig": encryption,
         "accessConfig": cluster.get("accessConfig"),
@@ -134,10 +132,38 @@ def _stable(text: str) -> str:
 def _update_cluster(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     if _endpoint_access(old) != _endpoint_access(new):
         aws.call("eks", "update_cluster_config", name=id, resourcesVpcConfig=_endpoint_access(new))
+    for name in ("subnetIds", "securityGroupIds"):  # EKS takes one of them at a time
+        if old["vpcConfig"].get(name) != (wanted := new["vpcConfig"].get(name)):
+            aws.call("eks", "update_cluster_config", name=id, resourcesVpcConfig={name: wanted or []})
+    if _mode(old) != _mode(new) and _mode(new):
+        aws.call("eks", "update_cluster_config", name=id, accessConfig={"authenticationMode": _mode(new)})
+    balancing = (new.get("kubernetesNetworkConfig") or {}).get("elasticLoadBalancing")
+    if balancing and (old.get("kubernetesNetworkConfig") or {}).get("elasticLoadBalancing") != balancing:
+        config = {"elasticLoadBalancing": balancing}
+        aws.call("eks", "update_cluster_config", name=id, kubernetesNetworkConfig=config)
+    if new.get("encryptionConfig") and not old.get("encryptionConfig"):
+        aws.call("eks", "associate_encryption_config", clusterName=id, encryptionConfig=[new["encryptionConfig"]])
     if _logging(old) != _logging(new):
         aws.call("eks", "update_cluster_config", name=id, logging=_logging(new))
     if new.get("version") and old.get("version") != new["version"]:
         aws.call("eks", "update_cluster_version", name=id, version=new["version"])
+
+
+def _mode(inputs: Properties) -> Any:
+    return (inputs.get("accessConfig") or {}).get("authenticationMode")
+
+
+def _other_cluster(old: Properties, new: Properties) -> frozenset[str]:
+    """Encryption can be added to a cluster once, and what AWS chose by itself may be left out or written down."""
+    replaced = set(words("encryptionConfig")) if old.get("encryptionConfig") else set()
+    for block, name, chosen in (
+        ("accessConfig", "bootstrapClusterCreatorAdminPermissions", True),
+        ("kubernetesNetworkConfig", "ipFamily", "ipv4"),
+    ):
+        before, after = ((inputs.get(block) or {}).get(name, chosen) for inputs in (old, new))
+        if before != after:
+            replaced.add(f"{block}.{name}")
+    return frozenset(replaced)
 
 
 def _delete_cluster(aws: Aws, id: str, inputs: Properties) -> None:
@@ -230,11 +256,19 @@ def _update_node_group(aws: Aws, id: str, old: Properties, new: Properties) -> N
         added = [each for each in wanted if each not in taints]
         changes = {key: value for key, value in (("addOrUpdateTaints", added), ("removeTaints", dropped)) if value}
         _configure_node_group(aws, id, taints=changes)
-    template = new.get("launchTemplate")
-    if template and old.get("launchTemplate") != template:
+    template, version = new.get("launchTemplate"), new.get("version")
+    new_template = template if old.get("launchTemplate") != template else None
+    new_version = version if old.get("version") != version else None
+    if new_template or new_version:
         cluster, _, name = id.partition(":")
-        asked = {key: str(value) for key, value in template.items()}
-        aws.call("eks", "update_nodegroup_version", clusterName=cluster, nodegroupName=name, launchTemplate=asked)
+        aws.call(
+            "eks",
+            "update_nodegroup_version",
+            clusterName=cluster,
+            nodegroupName=name,
+            version=new_version,
+            launchTemplate=new_template and {key: str(value) for key, value in new_template.items()},
+        )
 
 
 def _delete_node_group(aws: Aws, id: str, inputs: Properties) -> None:
@@ -451,7 +485,8 @@ TYPES = (
             "enabledClusterLogTypes bootstrapSelfManagedAddons tags"
         ),
         unread=words("bootstrapSelfManagedAddons"),
-        replace_on=words("name roleArn kubernetesNetworkConfig encryptionConfig bootstrapSelfManagedAddons"),
+        replace_on=words("name roleArn kubernetesNetworkConfig.serviceIpv4Cidr bootstrapSelfManagedAddons"),
+        replaces=_other_cluster,
         defaults={"bootstrapSelfManagedAddons": True},
         named_by="name",
         create=_create_cluster,
@@ -459,7 +494,7 @@ TYPES = (
         update=_update_cluster,
         delete=_delete_cluster,
         tag=_tag_cluster,
-        served_by="moto; access config and version updates added",
+        served_by="moto; access config, encryption and version updates added",
     ),
     ResourceType(
         token="aws:eks/nodeGroup:NodeGroup",
@@ -467,7 +502,10 @@ TYPES = (
             "clusterName nodeGroupName nodeRoleArn subnetIds scalingConfig amiType capacityType instanceTypes diskSize "
             "launchTemplate labels taints updateConfig version tags"
         ),
-        replace_on=words("clusterName nodeGroupName nodeRoleArn subnetIds amiType capacityType instanceTypes diskSize"),
+        replace_on=words(
+            "clusterName nodeGroupName nodeRoleArn subnetIds amiType capacityType instanceTypes diskSize "
+            "launchTemplate.id launchTemplate.name"
+        ),
         named_by="nodeGroupName",
         create=_create_node_group,
         read=_read_node_group,

@@ -57,6 +57,9 @@ def _read_role(aws: Aws, id: str) -> Properties | None:
 def _update_role(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     if old["assumeRolePolicy"] != new["assumeRolePolicy"]:
         aws.call("iam", "update_assume_role_policy", RoleName=id, PolicyDocument=new["assumeRolePolicy"])
+    if old.get("permissionsBoundary") != (boundary := new.get("permissionsBoundary")):
+        operation = "put_role_permissions_boundary" if boundary else "delete_role_permissions_boundary"
+        aws.call("iam", operation, RoleName=id, PermissionsBoundary=boundary)
     if any(old.get(name) != new.get(name) for name in ("description", "maxSessionDuration")):
         description, seconds = new.get("description", ""), new["maxSessionDuration"]
         aws.call("iam", "update_role", RoleName=id, Description=description, MaxSessionDuration=seconds)
@@ -174,6 +177,20 @@ def _read_oidc(aws: Aws, id: str) -> Properties | None:
         "thumbprintLists": provider["ThumbprintList"],
         "tagsAll": from_tag_list(provider.get("Tags")),
     }
+
+
+def _update_oidc(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    before, after = old["clientIdLists"], new["clientIdLists"]
+    for operation, ids in (
+        ("add_client_id_to_open_id_connect_provider", [each for each in after if each not in before]),
+        ("remove_client_id_from_open_id_connect_provider", [each for each in before if each not in after]),
+    ):
+        for each in ids:
+            aws.call("iam", operation, OpenIDConnectProviderArn=id, ClientID=each)
+    prints = new.get("thumbprintLists")
+    if prints and old.get("thumbprintLists") != prints:
+        operation = "update_open_id_connect_provider_thumbprint"
+        aws.call("iam", operation, OpenIDConnectProviderArn=id, ThumbprintList=prints)
 
 
 def _tag_oidc(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
@@ -317,9 +334,10 @@ TYPES = (
     ResourceType(
         token="aws:iam/openIdConnectProvider:OpenIdConnectProvider",
         carried=words("url clientIdLists thumbprintLists tags"),
-        replace_on=words("url clientIdLists thumbprintLists"),
+        replace_on=words("url"),
         create=_create_oidc,
         read=_read_oidc,
+        update=_update_oidc,
         delete=_delete_oidc,
         tag=_tag_oidc,
     ),

@@ -362,6 +362,12 @@ def _create_log_group(aws: Aws, inputs: Properties) -> str:
     return str(name)
 
 
+def _update_log_group(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    _retain(aws, id, old, new)
+    if old.get("kmsKeyId") != (key := new.get("kmsKeyId")):
+        aws.call("logs", "associate_kms_key" if key else "disassociate_kms_key", logGroupName=id, kmsKeyId=key)
+
+
 def _retain(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     before, after = old.get("retentionInDays") or 0, new.get("retentionInDays") or 0
     if after and before != after:
@@ -466,12 +472,12 @@ TYPES = (
     ResourceType(
         token="aws:cloudwatch/logGroup:LogGroup",
         carried=words("name retentionInDays kmsKeyId tags"),
-        replace_on=words("name kmsKeyId"),
+        replace_on=words("name"),
         defaults={"retentionInDays": 0},
         named_by="name",
         create=_create_log_group,
         read=_read_log_group,
-        update=_retain,
+        update=_update_log_group,
         delete=_delete_log_group,
         tag=_tag_log_group,
     ),

@@ -39,11 +39,15 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
     tags = {"tags": {"team": "ml"}}
     rule = {"securityGroupId": world["group"], "ipProtocol": "tcp", "fromPort": 443, "toPort": 443}
     rule_life = Life(
-        rule | {"cidrIpv4": "10.0.0.0/16", "description": "TLS"} | tags, TAGGED, {"cidrIpv4": "10.1.0.0/16"}
+        rule | {"cidrIpv4": "10.0.0.0/16", "description": "TLS"} | tags,
+        TAGGED | {"cidrIpv4": "10.1.0.0/16", "toPort": 444, "description": "more"},
+        {"securityGroupId": "sg-2"},
     )
     subnets = {"subnetIds": [subnet], "endpointPrivateAccess": True, "endpointPublicAccess": False}
     lifecycle = {"id": "old", "status": "Enabled", "filter": {"prefix": ""}, "expiration": {"days": 30}}
     reserved = {"instanceType": "p5.48xlarge", "instancePlatform": "Linux/UNIX", "availabilityZone": "us-east-1a"}
+    disk = {"volumeSize": 20, "volumeType": "gp3", "encrypted": False, "deleteOnTermination": True}
+    encryption = {"provider": {"keyArn": "arn:aws:kms:us-east-1:123456789012:key/1"}, "resources": ["secrets"]}
     group = {
         "clusterName": "world",
         "nodeRoleArn": world["role_arn"],
@@ -63,7 +67,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             TAGGED | {"mapPublicIpOnLaunch": True},
             {"cidrBlock": "10.0.8.0/24"},
         ),
-        "aws:ec2/internetGateway:InternetGateway": Life({"vpcId": vpc} | tags, TAGGED, {"vpcId": "vpc-2"}),
+        "aws:ec2/internetGateway:InternetGateway": Life({"vpcId": vpc} | tags, TAGGED | {"vpcId": world["vpc_2"]}),
         "aws:ec2/eip:Eip": Life(tags, TAGGED),
         "aws:ec2/natGateway:NatGateway": Life(
             {"subnetId": subnet, "allocationId": world["eip"]} | tags, TAGGED, {"subnetId": "subnet-2"}
@@ -103,12 +107,18 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             reserved | {"instanceCount": 1} | tags, TAGGED | {"instanceCount": 2}, {"instanceType": "p4d.24xlarge"}
         ),
         "aws:ec2/instance:Instance": Life(
-            {"ami": world["ami"], "instanceType": "g5.xlarge", "subnetId": subnet} | tags,
-            TAGGED,
-            {"instanceType": "g5.2xlarge"},
+            {"ami": world["ami"], "instanceType": "g5.xlarge", "subnetId": subnet, "rootBlockDevice": disk}
+            | {"vpcSecurityGroupIds": [world["group"]]}
+            | tags,
+            TAGGED
+            | {"instanceType": "g5.2xlarge", "rootBlockDevice": disk | {"volumeSize": 30}}
+            | {"vpcSecurityGroupIds": [world["group_2"]], "metadataOptions": {"httpTokens": "required"}},
+            {"rootBlockDevice": disk | {"encrypted": True}},
         ),
         "aws:ebs/volume:Volume": Life(
-            {"availabilityZone": "us-east-1a", "size": 10, "encrypted": True} | tags, TAGGED, {"size": 20}
+            {"availabilityZone": "us-east-1a", "size": 10, "encrypted": True} | tags,
+            TAGGED | {"size": 20, "type": "gp3"},
+            {"availabilityZone": "us-east-1b"},
         ),
         "aws:iam/role:Role": Life({"assumeRolePolicy": TRUST} | tags, TAGGED | {"description": "new"}, {"path": "/x/"}),
         "aws:iam/rolePolicy:RolePolicy": Life({"role": role, "policy": READS}, {"policy": LISTS}, {"name": "another"}),
@@ -120,7 +130,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
         "aws:iam/openIdConnectProvider:OpenIdConnectProvider": Life(
             {"url": "https://oidc.example.com", "clientIdLists": ["sts.amazonaws.com"], "thumbprintLists": ["a" * 40]}
             | tags,
-            TAGGED,
+            TAGGED | {"clientIdLists": ["other.example.com"], "thumbprintLists": ["b" * 40]},
             {"url": "https://other.example.com"},
         ),
         "aws:kms/key:Key": Life(
@@ -129,14 +139,20 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
         "aws:kms/alias:Alias": Life({"name": "alias/one", "targetKeyId": world["key"]}, {}, {"name": "alias/two"}),
         "aws:eks/cluster:Cluster": Life(
             {"roleArn": world["role_arn"], "version": "1.33", "vpcConfig": subnets, "enabledClusterLogTypes": ["api"]}
-            | {"accessConfig": {"authenticationMode": "API"}}
+            | {"accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"}}
             | tags,
-            TAGGED | {"enabledClusterLogTypes": ["api", "audit"], "version": "1.34"},
-            {"name": "another"},
+            TAGGED
+            | {"enabledClusterLogTypes": ["api", "audit"], "version": "1.34", "encryptionConfig": encryption}
+            | {"vpcConfig": subnets | {"subnetIds": [subnet, world["subnet_2"]]}}
+            | {"accessConfig": {"authenticationMode": "API"}}
+            | {"kubernetesNetworkConfig": {"elasticLoadBalancing": {"enabled": True}}},
+            {"encryptionConfig": encryption | {"provider": {"keyArn": "another"}}},
         ),
         "aws:eks/nodeGroup:NodeGroup": Life(
             group | tags,
-            TAGGED | {"scalingConfig": {"minSize": 0, "desiredSize": 1, "maxSize": 4}, "labels": {"a": "c"}},
+            TAGGED
+            | {"scalingConfig": {"minSize": 0, "desiredSize": 1, "maxSize": 4}, "labels": {"a": "c"}}
+            | {"version": "1.33"},
             {"instanceTypes": ["g5.2xlarge"]},
         ),
         "aws:eks/addon:Addon": Life(
@@ -161,7 +177,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"serviceAccount": "serve"},
         ),
         "aws:cloudwatch/logGroup:LogGroup": Life(
-            {"retentionInDays": 7} | tags, TAGGED | {"retentionInDays": 30}, {"name": "x"}
+            {"retentionInDays": 7} | tags, TAGGED | {"retentionInDays": 30, "kmsKeyId": "arn:k"}, {"name": "x"}
         ),
         "aws:s3/bucket:Bucket": Life({"forceDestroy": True} | tags, TAGGED, {"bucket": "another-bucket"}),
         "aws:s3/bucketVersioning:BucketVersioning": Life(
@@ -221,8 +237,8 @@ def world(home: Any) -> Iterator[dict[str, str]]:
     """What the resources of the tests stand on."""
     provider = Provider()
 
-    def make(token: str, **inputs: Any) -> Made:
-        return provider.create(token, inputs, "world")
+    def make(token: str, urn_name: str = "world", **inputs: Any) -> Made:
+        return provider.create(token, inputs, urn_name)
 
     vpc = make("aws:ec2/vpc:Vpc", cidrBlock="10.0.0.0/16").id
     subnet = make("aws:ec2/subnet:Subnet", vpcId=vpc, cidrBlock="10.0.1.0/24", availabilityZone="us-east-1a").id
@@ -235,6 +251,9 @@ def world(home: Any) -> Iterator[dict[str, str]]:
     yield {
         "vpc": vpc,
         "subnet": subnet,
+        "vpc_2": make("aws:ec2/vpc:Vpc", "another", cidrBlock="10.2.0.0/16").id,
+        "subnet_2": make("aws:ec2/subnet:Subnet", "another", vpcId=vpc, cidrBlock="10.0.2.0/24").id,
+        "group_2": make("aws:ec2/securityGroup:SecurityGroup", "another", vpcId=vpc, name="another").id,
         "role": role.id,
         "role_arn": role.outputs["arn"],
         "principal": principal,
