@@ -34,6 +34,8 @@ GEMM_SHAPES = tuple(
 NOT_CACHED_BYTES = 96 * 2**20
 """More than a last-level cache's share of one core holds."""
 MOST_TURNS = 24
+CACHE_SHARE = 0.6
+"""Of the last-level cache, that a working set can count on: it is shared, and not perfectly associative."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -222,11 +224,11 @@ def _loopback_round_trip_s() -> float:
 
 
 def _cache_bytes(device: str) -> float:
-    """Of the last-level cache, less a quarter for what else is in it; 0 where the system does not say."""
+    """Of the last-level cache, less what else is in it; 0 where the system does not say."""
     if device.startswith("cuda"):
-        return 0.75 * float(torch.cuda.get_device_properties(device).L2_cache_size)
+        return CACHE_SHARE * float(torch.cuda.get_device_properties(device).L2_cache_size)
     sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    return 0.75 * max((float(size.read_text().strip().rstrip("K")) * 1024 for size in sizes), default=0.0)
+    return CACHE_SHARE * max((float(size.read_text().strip().rstrip("K")) * 1024 for size in sizes), default=0.0)
 
 
 def _memory_bytes(device: str) -> float:

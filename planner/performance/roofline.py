@@ -38,9 +38,9 @@ def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, 
     whole("batch", batch, at_most=10**7)
     parameters = calibration.gemm(chip.name, precision).parameters
     total = compute_bound = memory_bound = launches = 0.0
-    weights = sum(layer.weight_numbers for layer in profile.layers)
+    touched = sum(layer.weight_numbers + batch * layer.written_numbers for layer in profile.layers)
     for layer in profile.layers:
-        compute_s, memory_s = _layer_parts(chip, layer, weights, precision, batch, parameters, calibration)
+        compute_s, memory_s = _layer_parts(chip, layer, touched, precision, batch, parameters, calibration)
         work = max(compute_s, memory_s)
         total += work + parameters.launch_s
         launches += parameters.launch_s
@@ -55,7 +55,7 @@ def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, 
 def _layer_parts(
     chip: Chip,
     layer: Layer,
-    weights: float,
+    touched: float,
     precision: str,
     batch: int,
     parameters: GemmParameters,
@@ -63,7 +63,7 @@ def _layer_parts(
 ) -> tuple[float, float]:
     """Seconds that a layer computes, and that it moves data; a product's partial overlap counts as the larger.
 
-    `weights` are all numbers that the model reads in a pass: what the cache must hold to have this layer's next time.
+    `touched` are all numbers of a pass, weights and results: what the cache must hold to have this layer's next time.
     """
     size = BYTES[precision]
     reads = layer.read_numbers * (2 if layer.operation == "normalisation" else 1)  # statistics first, then the values
@@ -80,7 +80,7 @@ def _layer_parts(
         m, count = product.m, product.count * batch
     else:
         m, count = product.m * batch, 1
-    copies = max(1.0, weights / (product.n * product.k)) if count == 1 else math.inf
+    copies = max(1.0, touched / (product.n * product.k)) if count == 1 else math.inf
     time = gemm_time(chip, precision, m, product.n, product.k, parameters, count=count, weight_copies=copies)
     if layer.operation == "gemm":
         work = time.total_s - time.launch_s
