@@ -39,7 +39,8 @@ HEAD = """# AWS types of the local cloud
 
 Written by `python tools/aws_schema.py` from the declarations in `localcloud/aws/resources/` and the installed
 pulumi-aws. *Real*: created, read, changed and deleted in moto. *Added*: so too, in a backend of our own in the same
-server. Inputs in **bold** replace the resource when they change. What is refused ends the update with the input's name;
+server. Inputs in **bold** replace the resource when they change, those in brackets are fields that do; a few more do so
+on a condition that their declaration says. What is refused ends the update with the input's name;
 a type that is not here is refused as a whole.
 
 | type | served by | carried out | refused |
@@ -53,11 +54,19 @@ def table(resources: dict[str, Any]) -> str:
     for token, found in resources.items():
         kind = RESOURCE_TYPES[token]
         carried = sorted(kind.carried & found["inputs"].keys())
-        done = ", ".join(f"**{name}**" if name in kind.replace_on else name for name in carried)
+        done = ", ".join(shown(name, kind.replace_on) for name in carried)
         refused = ", ".join(sorted(found["inputs"].keys() - kind.carried - {"region", "tagsAll"}))
         served = "real" if kind.served_by == "moto" else "added"
         rows.append(f"| `{token}` | {served} | {done} | {refused or '—'} |\n")
     return HEAD + "".join(rows)
+
+
+def shown(name: str, replace_on: frozenset[str]) -> str:
+    """An input in the table, in bold where it replaces, with the fields of it that do."""
+    if name in replace_on:
+        return f"**{name}**"
+    fields = sorted(path.removeprefix(f"{name}.") for path in replace_on if path.startswith(f"{name}."))
+    return f"{name} ({', '.join(f'**{field}**' for field in fields)})" if fields else name
 
 
 def resource(token: str, objects: dict[str, Any]) -> dict[str, Any]:
