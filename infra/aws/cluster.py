@@ -167,7 +167,7 @@ class AwsCluster(Cluster):
     def _kubeconfig(self) -> pulumi.Output[str]:
         cluster = self._cluster
         return pulumi.Output.all(cluster.name, cluster.endpoint, cluster.certificate_authority.data).apply(
-            lambda values: kubeconfig(*values, region=self.args.region)
+            lambda values: kubeconfig(*values, region=self.args.region, kubernetes_version=self.args.kubernetes_version)
         )
 
     def _make_oidc_provider(self) -> pulumi.Output[str]:
@@ -337,21 +337,27 @@ def facts(args: ClusterArgs) -> dict[str, object]:
     }
 
 
-def kubeconfig(name: str, endpoint: str, certificate_authority: str, *, region: str) -> str:
-    """A kubeconfig whose user is whoever `aws` is configured as when it is used; it holds no credential."""
+def kubeconfig(name: str, endpoint: str, certificate_authority: str, *, region: str, kubernetes_version: str) -> str:
+    """A kubeconfig whose user is whoever `aws` is configured as when it is used; it holds no credential.
+
+    Its cluster carries its version in an extension, for those who check objects without reaching it.
+    """
     command: Mapping[str, object] = {
         "apiVersion": "client.authentication.k8s.io/v1",
         "command": "aws",
         "args": ["eks", "get-token", "--cluster-name", name, "--region", region, "--output", "json"],
         "interactiveMode": "Never",
     }
+    cluster: Mapping[str, object] = {
+        "server": endpoint,
+        "certificate-authority-data": certificate_authority,
+        "extensions": [{"name": "fusion.dev/cluster", "extension": {"kubernetesVersion": kubernetes_version}}],
+    }
     return json.dumps(
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": name, "cluster": {"server": endpoint, "certificate-authority-data": certificate_authority}}
-            ],
+            "clusters": [{"name": name, "cluster": cluster}],
             "users": [{"name": name, "user": {"exec": command}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
             "current-context": name,

@@ -6,9 +6,10 @@ are validated against the CRDs that are given; their CEL rules are not evaluated
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources as package_files
@@ -22,9 +23,16 @@ KUBERNETES_VERSION = "1.34"
 
 Object = Mapping[str, Any]
 
-NAME_RULE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")
+
+LABEL_NAMES = frozenset({"Namespace", "Service"})
+"""Kinds whose names become a part of a DNS name."""
 LOOSE_NAMES = frozenset({"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"})
 """Kinds whose names may hold colons and capitals (API conventions: path segment names)."""
+
+SHOWN_VALUE_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,25 @@ class Problem:
 
     path: str
     reason: str
+
+
+class UnknownVersion(ValueError):
+    """There are no schemas of this Kubernetes version; the text lists those that there are."""
+
+
+def check_version(version: str) -> None:
+    """Pass for a minor version of Kubernetes, such as 1.34, whose schemas are installed.
+
+    Raises:
+        UnknownVersion: they are not.
+    """
+    known = sorted({each.name.split("-")[0] for each in _schema_folders()}, key=lambda name: int(name.split(".")[1]))
+    minors = [name.removeprefix("v").rpartition(".")[0] for name in known]
+    if version not in minors:
+        raise UnknownVersion(
+            f"the cluster's Kubernetes version {version!r}: objects can be validated against {', '.join(minors)}; set "
+            "kubernetes_version of fusion:cluster to one of these, or install a newer kubernetes-validate"
+        )
 
 
 def validate_object(
@@ -45,20 +72,22 @@ def validate_object(
         version: of Kubernetes, such as 1.34.
         crds: by (apiVersion, kind), the OpenAPI schemas of custom resources.
     """
-    api_version, kind = str(value.get("apiVersion")), str(value.get("kind"))
-    custom = (crds or {}).get((api_version, kind))
+    api_version, kind = value.get("apiVersion"), value.get("kind")
+    if isinstance(api_version, Unknown) or isinstance(kind, Unknown):
+        return []
+    custom = (crds or {}).get((str(api_version), str(kind)))
     if custom is not None:
-        return [*_name_problems(value), *_schema_problems(value, _of_crd(custom))]
-    if not _is_built_in(api_version):
-        group = api_version.partition("/")[0]
+        return [*_name_problems(value), *_metadata_problems(value, version), *_schema_problems(value, _of_crd(custom))]
+    schema = _built_in(str(api_version), str(kind), version)
+    if schema is None:
         return [
-            Problem("kind", f"no CustomResourceDefinition for {kind} of {group} is in this stack; install it first")
+            Problem(
+                "kind",
+                f"Kubernetes {version} has no {kind} in {api_version}, and no CustomResourceDefinition of this stack "
+                "defines it; install one first (depends_on)",
+            )
         ]
-    try:
-        schema = _built_in(api_version, kind, version)
-    except FileNotFoundError:
-        return [Problem("kind", f"Kubernetes {version} has no {kind} in {api_version}")]
-    return [*_name_problems(value), *_schema_problems(value, schema)]
+    return [*_name_problems(value), *_schema_problems(value, schema), *_problems_of_kind(value)]
 
 
 def schemas_of(crd: Object) -> Iterator[tuple[tuple[str, str], Object]]:
@@ -71,17 +100,56 @@ def schemas_of(crd: Object) -> Iterator[tuple[tuple[str, str], Object]]:
             yield (f"{spec['group']}/{version['name']}", str(kind)), schema
 
 
-def _is_built_in(api_version: str) -> bool:
-    group = api_version.partition("/")[0] if "/" in api_version else ""
-    return group in ("", "apps", "batch", "autoscaling", "policy") or group.endswith(".k8s.io")
-
-
 def _name_problems(value: Object) -> list[Problem]:
     metadata = value.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    if not isinstance(name, str) or value.get("kind") in LOOSE_NAMES or NAME_RULE.fullmatch(name):
+    if not isinstance(metadata, Mapping):
         return []
-    return [Problem("metadata.name", f"{name!r}: expected lower-case letters, digits, dashes and dots (RFC 1123)")]
+    kind, problems = value.get("kind"), []
+    rule, expected = SUBDOMAIN, "lower-case letters, digits, dashes and dots, at most 253 (RFC 1123)"
+    if kind in LABEL_NAMES:
+        rule, expected = LABEL, "lower-case letters, digits and dashes, at most 63 (RFC 1123)"
+    if kind in LOOSE_NAMES:
+        rule, expected = PATH_SEGMENT, "no slash, no percent sign"
+    name, namespace = metadata.get("name"), metadata.get("namespace")
+    if isinstance(name, str) and not rule.fullmatch(name):
+        problems.append(Problem("metadata.name", f"{name!r}: expected {expected}"))
+    if isinstance(namespace, str) and not LABEL.fullmatch(namespace):
+        expected = "lower-case letters, digits and dashes, at most 63 (RFC 1123)"
+        problems.append(Problem("metadata.namespace", f"{namespace!r}: expected {expected}"))
+    return problems
+
+
+def _metadata_problems(value: Object, version: str) -> list[Problem]:
+    """Metadata is the same in each kind; a CRD does not describe it."""
+    bearer = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": value.get("metadata")}
+    schema = _built_in("v1", "ConfigMap", version)
+    return _schema_problems(bearer, schema) if schema is not None else []
+
+
+def _problems_of_kind(value: Object) -> list[Problem]:
+    """What the API server checks of a kind and its schema does not say."""
+    match value:
+        case {"kind": "Secret", "apiVersion": "v1", "data": Mapping() as data}:
+            return [
+                Problem(path_text(("data", key)), "expected base64; use stringData for plain text")
+                for key, text in data.items()
+                if isinstance(text, str) and not _is_base64(text)
+            ]
+        case {
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": str(name)},
+            "spec": {"group": str(group), "names": {"plural": str(plural)}},
+        } if name != f"{plural}.{group}":
+            return [Problem("metadata.name", f"{name!r}: expected {plural}.{group}, from spec.names.plural and group")]
+    return []
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode("".join(text.split("\n")), validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _schema_problems(value: Object, schema: Object) -> list[Problem]:
@@ -90,7 +158,8 @@ def _schema_problems(value: Object, schema: Object) -> list[Problem]:
     for error in validator.iter_errors(value):
         deepest = _deepest(error)
         if not isinstance(deepest.instance, Unknown):
-            problems.append(Problem(_path(deepest.absolute_path), _reason(deepest)))
+            is_secret = value.get("kind") == "Secret"
+            problems.append(Problem(path_text(deepest.absolute_path), _reason(deepest, is_secret=is_secret)))
     return problems
 
 
@@ -101,38 +170,67 @@ def _deepest(error: Any) -> Any:
     return error
 
 
-def _path(parts: Any) -> str:
+def path_text(parts: Iterable[str | int]) -> str:
+    """A field's path as Pulumi writes it: `spec.containers[0].image`, `metadata.labels["a.b/c"]`."""
     text = ""
     for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif re.fullmatch(r"[A-Za-z_$][\w$-]*", part):
+            text += f".{part}" if text else part
+        else:
+            text += f"[{json.dumps(part)}]"
     return text
 
 
-def _reason(error: Any) -> str:
-    if error.validator == "additionalProperties":
+def _reason(error: Any, *, is_secret: bool) -> str:
+    if error.validator == "additionalProperties" and error.validator_value is False:
         known = error.schema.get("properties", {})
         unknown = ", ".join(sorted(set(error.instance) - set(known)))
-        return (
-            f"unknown field {unknown}; expected one of {', '.join(sorted(known)[:12])}{'…' if len(known) > 12 else ''}"
-        )
+        names = f"one of {', '.join(sorted(known)[:12])}{'…' if len(known) > 12 else ''}" if known else "none here"
+        return f"unknown field {unknown}; expected {names}"
+    if error.validator == "required":
+        missing = ", ".join(name for name in error.validator_value if name not in error.instance)
+        return f"required field {missing} is missing"
+    kinds = error.validator_value
     if error.validator == "type":
-        kinds = error.validator_value
-        return f"{error.instance!r}: expected {kinds if isinstance(kinds, str) else ' or '.join(kinds)}"
-    return str(error.message)
+        expected = kinds if isinstance(kinds, str) else " or ".join(kinds)
+        return f"{_shown(error.instance, is_secret=is_secret)}: expected {expected}"
+    if error.validator == "enum":
+        expected = ", ".join(map(str, kinds))
+        return f"{_shown(error.instance, is_secret=is_secret)}: expected one of {expected}"
+    return f"{error.validator} is {kinds}" if is_secret else str(error.message)
 
 
-def _schemas(version: str) -> Traversable:
+def _shown(value: Any, *, is_secret: bool) -> str:
+    """A value in a message: short, and never a secret's."""
+    if is_secret or isinstance(value, Mapping | list):
+        return {"dict": "an object", "list": "a list", "str": "a string"}.get(type(value).__name__, "a number")
+    text = repr(value)
+    return text if len(text) <= SHOWN_VALUE_LENGTH else f"{text[:SHOWN_VALUE_LENGTH]}…"
+
+
+def _schema_folders() -> list[Traversable]:
     folder = package_files.files("kubernetes_validate") / "kubernetes-json-schema"
-    return next(
-        each for each in folder.iterdir() if re.fullmatch(rf"v{re.escape(version)}\.\d+-local-strict", each.name)
-    )
+    return [each for each in folder.iterdir() if re.fullmatch(r"v\d+\.\d+\.\d+-local-strict", each.name)]
 
 
 @cache
-def _built_in(api_version: str, kind: str, version: str) -> Object:
-    short = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
-    schema: Object = json.loads((_schemas(version) / f"{kind.lower()}-{short}.json").read_text())
-    return {**schema, "x-version": version}
+def _schemas(version: str) -> Traversable:
+    check_version(version)
+    return next(each for each in _schema_folders() if each.name.startswith(f"v{version}."))
+
+
+@cache
+def _built_in(api_version: str, kind: str, version: str) -> Object | None:
+    """The schema of one of Kubernetes's own kinds; the files' names hold only the first part of the group's name."""
+    group, _, version_of_group = api_version.rpartition("/")
+    file = "-".join(part for part in (kind.lower(), group.partition(".")[0], version_of_group) if part)
+    if "/" in file or not (path := _schemas(version) / f"{file}.json").is_file():
+        return None
+    schema: Object = json.loads(path.read_text())
+    own = {"group": group, "kind": kind, "version": version_of_group}
+    return {**schema, "x-version": version} if own in schema.get("x-kubernetes-group-version-kind", ()) else None
 
 
 @cache
@@ -166,26 +264,31 @@ def _specification() -> Any:
 
 
 def _of_crd(schema: Object) -> Object:
-    """A CRD's schema as JSON Schema: unknown fields refused, metadata and kind allowed at the top."""
-    top = dict(_strict(schema))
-    properties = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
-    top["properties"] = {**top.get("properties", {}), **properties}
-    return top
+    """A CRD's schema as JSON Schema: unknown fields refused, apiVersion, kind and metadata allowed at the top."""
+    return _with_type_and_metadata(_strict(schema))
+
+
+def _with_type_and_metadata(schema: Object) -> Object:
+    own = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+    declared = {name: each for name, each in schema.get("properties", {}).items() if name != "metadata"}
+    return {**schema, "properties": own | declared}
 
 
 def _strict(schema: Object) -> Object:
+    """A structural schema whose objects refuse what they don't name, as the API server does with strict fields."""
     if schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
-    result = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-")}
+    result = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-") and key != "format"}
+    is_open = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    if isinstance(schema.get("items"), Mapping):
+        result["items"] = _strict(schema["items"])
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        result["additionalProperties"] = _strict(schema["additionalProperties"])
+    result["properties"] = {name: _strict(each) for name, each in schema.get("properties", {}).items()}
+    if schema.get("type") == "object" and not is_open:
+        result.setdefault("additionalProperties", False)
+    if schema.get("x-kubernetes-embedded-resource"):
+        result = dict(_with_type_and_metadata(result))
     if result.pop("nullable", False) and "type" in result:
         result["type"] = [result["type"], "null"]
-    if "items" in result:
-        result["items"] = _strict(result["items"])
-    if isinstance(result.get("additionalProperties"), Mapping):
-        result["additionalProperties"] = _strict(result["additionalProperties"])
-    if "properties" in result:
-        result["properties"] = {name: _strict(each) for name, each in result["properties"].items()}
-        if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            result.setdefault("additionalProperties", False)
-    result.pop("format", None)
     return result

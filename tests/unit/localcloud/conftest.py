@@ -16,7 +16,7 @@ from pulumi.runtime.proto import provider_pb2_grpc
 from localcloud import server
 from localcloud.aws.api import Aws
 from localcloud.aws.plugin import AwsBackend
-from localcloud.provider import Servicer
+from localcloud.provider import Backend, Servicer
 from localcloud.values import from_struct, to_struct
 
 REGION = "us-east-1"
@@ -35,14 +35,14 @@ class Made:
 class Provider:
     """One process of the provider: what it remembers ends with it, as when the plugin is killed."""
 
-    def __init__(self, **config: Any) -> None:
-        self.backend = AwsBackend()
+    def __init__(self, backend: Backend | None = None, **config: Any) -> None:
+        self.backend = backend or AwsBackend()
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(self.backend), self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
         self._stub = provider_pb2_grpc.ResourceProviderStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
-        self._stub.Configure(pb.ConfigureRequest(args=to_struct({"region": REGION} | config)))
+        self._stub.Configure(pb.ConfigureRequest(args=to_struct(config if backend else {"region": REGION} | config)))
 
     def urn(self, token: str, name: str) -> str:
         return f"urn:pulumi:test::fusion::{token}::{name}"
@@ -78,8 +78,14 @@ class Provider:
         found = Made(made.urn, answer.id, from_struct(answer.inputs), from_struct(answer.properties))
         return found if found.id else None
 
-    def update(self, made: Made, inputs: dict[str, Any]) -> Made:
-        request = pb.UpdateRequest(urn=made.urn, id=made.id, old_inputs=to_struct(made.inputs), news=to_struct(inputs))
+    def update(self, made: Made, inputs: dict[str, Any], *, preview: bool = False) -> Made:
+        request = pb.UpdateRequest(
+            urn=made.urn,
+            id=made.id,
+            old_inputs=to_struct(made.inputs),
+            news=to_struct(inputs),
+            preview=preview,
+        )
         return Made(made.urn, made.id, inputs, from_struct(self._stub.Update(request).properties))
 
     def delete(self, made: Made) -> None:
