@@ -6,6 +6,7 @@ from infra.aws.cluster import AwsCluster
 from infra.aws.network import AwsNetwork
 from infra.cluster import ClusterArgs
 from infra.network import NetworkArgs
+from localcloud.kubernetes.backend import version_in
 from tests.unit.infra.cloud import Cloud
 from tests.unit.infra.conftest import REGION, ZONES
 
@@ -130,6 +131,10 @@ def test_the_kubeconfig_holds_no_credential(cloud):
     (user,) = config["users"]
     assert set(user["user"]) == {"exec"}
     assert user["user"]["exec"]["args"][:4] == ["eks", "get-token", "--cluster-name", "t-cluster"]
+
+
+def test_the_kubeconfig_says_the_clusters_version_to_those_who_check_objects_offline(cloud):
+    assert version_in(cloud.outputs["kubeconfig"]) == "1.34"
 
 
 def test_guardrails_see_the_keys(cloud):
