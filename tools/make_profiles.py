@@ -129,10 +129,15 @@ def main() -> None:
         trace(
             net, lambda batch, size=size: [torch.empty(batch, 3, size, size)], name=f"fusionnet-{size}", source=here
         ).write(SHIPPED / f"fusionnet-{size}.json")
-    image = lambda batch: [torch.empty(batch, 3, 224, 224)]  # noqa: E731
+
+    def image(batch: int) -> list[torch.Tensor]:
+        return [torch.empty(batch, 3, 224, 224)]
+
+    def words(batch: int) -> list[torch.Tensor]:
+        return [torch.zeros(batch, 128, dtype=torch.long)]
+
     trace(resnet50(), image, name="resnet-50", source=here).write(SHIPPED / "resnet-50.json")
     trace(VisionTransformer(), image, name="vit-b-16", source=here).write(SHIPPED / "vit-b-16.json")
-    words = lambda batch: [torch.zeros(batch, 128, dtype=torch.long)]  # noqa: E731
     trace(Bert(), words, name="bert-base-128", source=here).write(SHIPPED / "bert-base-128.json")
 
 

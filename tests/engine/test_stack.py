@@ -8,7 +8,7 @@ from localcloud.aws.api import CREDENTIALS
 from tests.engine.conftest import DIGITS, Engine, kill_group
 
 
-def client(engine: Engine, service: str):  # type: ignore[no-untyped-def] # boto3 makes clients at run time
+def client(engine: Engine, service: str):
     return boto3.client(service, endpoint_url=engine.ensure(), region_name="us-east-1", **CREDENTIALS)
 
 
