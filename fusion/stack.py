@@ -67,12 +67,18 @@ class Stack:
     @property
     def manifests(self) -> Path:
         """The folder that a local stack's Kubernetes objects are rendered to."""
-        return self.root / str(self.config["kubernetes:renderYamlToDirectory"])
+        return self.root / self._setting("kubernetes:renderYamlToDirectory", "the folder to render objects to")
 
     @property
     def region(self) -> str:
         """The region of AWS that a local stack is in."""
-        return str(self.config["aws:region"])
+        return self._setting("aws:region", "a region of AWS, such as us-east-1")
+
+    def _setting(self, key: str, expected: str) -> str:
+        value = self.config.get(key)
+        if not isinstance(value, str) or not value:
+            raise FusionError(f"{self.file}: config: {key}: {json.dumps(value)}; expected {expected}")
+        return value
 
     def select(self) -> None:
         """Make the stack the current one; it is created in the backend when it is not there yet.
