@@ -302,6 +302,8 @@ export PULUMI_BACKEND_URL="${{PULUMI_BACKEND_URL:-file://{root}/.fusion/state}}"
 export PULUMI_CONFIG_PASSPHRASE="${{PULUMI_CONFIG_PASSPHRASE-}}"
 export PULUMI_OPTION_POLICY_PACK="{root}/policies"
 export PULUMI_SKIP_UPDATE_CHECK=true
+# Many container images set this; without kept bytecode each preview compiles the SDKs' 100 MB of source anew.
+unset PYTHONDONTWRITEBYTECODE
 """
 
 

@@ -141,3 +141,8 @@ def test_the_sourced_file_keeps_a_users_own_backend_and_passphrase(
 def test_a_failing_command_is_told_with_its_last_lines(checkout: Path) -> None:
     with pytest.raises(setup.SetupError, match="sh ended with status 3:\n  no space left"):
         setup.run("sh", "-c", "echo no space left >&2; exit 3")
+
+
+def test_bytecode_is_kept_where_an_image_forbids_it(checkout: Path) -> None:
+    setup.write_shell_files(fake_cli(checkout / "release" / "pulumi"))
+    assert sourced(checkout, "{PYTHONDONTWRITEBYTECODE-unset}", PYTHONDONTWRITEBYTECODE="1") == "unset"
