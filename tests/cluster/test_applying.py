@@ -1,0 +1,201 @@
+"""Objects in a real API server on the real engine: previewed by dry run, applied, kept, changed, drifted, deleted."""
+
+import os
+import signal
+import time
+
+from kubernetes.client import ApiException
+
+from tests.cluster.conftest import InCluster
+from tests.engine.test_kills import plugin_of
+
+CHANGES = ("created", "updated", "deleted", "replaced")
+
+OBJECTS = """
+    import pulumi
+    import pulumi_kubernetes as k8s
+    space = k8s.core.v1.Namespace("space", metadata={"name": "NAMESPACE"})
+    held = pulumi.ResourceOptions(depends_on=[space])
+    k8s.core.v1.Service(
+        "web",
+        metadata={"name": "web", "namespace": "NAMESPACE"},
+        spec={"selector": {"app": "web"}, "ports": [{"port": 80}]},
+        opts=held,
+    )
+    k8s.apps.v1.Deployment(
+        "web",
+        metadata={"name": "web", "namespace": "NAMESPACE"},
+        spec={
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{
+                    "name": "web",
+                    "image": "registry.example.com/web:1",
+                    "resources": {"limits": {"nvidia.com/gpu": "1", "cpu": "1000m"}},
+                }]},
+            },
+        },
+        opts=held,
+    )
+"""
+
+
+def unchanged(printed: str) -> bool:
+    return "unchanged" in printed and not any(word in printed for word in CHANGES)
+
+
+def test_a_namespace_and_its_objects_are_made_kept_changed_drift_and_are_deleted(cluster: InCluster) -> None:
+    program = OBJECTS.replace("NAMESPACE", "life")
+    cluster.engine.program(program)
+    cluster.engine.preview()
+    assert "life" not in [each.metadata.name for each in cluster.core.list_namespace().items]
+    cluster.engine.up()
+    made = cluster.apps.read_namespaced_deployment("web", "life")
+    assert made.spec.template.spec.containers[0].resources.limits["nvidia.com/gpu"] == "1"
+    assert unchanged(cluster.engine.up())
+
+    cluster.engine.program(program.replace('"replicas": 1', '"replicas": 2'))
+    assert "updated" in cluster.engine.up()
+    changed = cluster.apps.read_namespaced_deployment("web", "life")
+    assert (changed.spec.replicas, changed.metadata.uid) == (2, made.metadata.uid)
+
+    cluster.engine.program(program.replace('{"app": "web"}', '{"app": "shop"}'))
+    assert "replaced" in cluster.engine.up()
+    replaced = cluster.apps.read_namespaced_deployment("web", "life")
+    assert replaced.metadata.uid != made.metadata.uid
+
+    cluster.engine.destroy()
+    assert "life" not in [each.metadata.name for each in cluster.core.list_namespace().items]
+
+
+CONFIG = """
+    import pulumi
+    import pulumi_kubernetes as k8s
+    k8s.core.v1.Service(
+        "it",
+        metadata={"name": "NAME", "annotations": {ANNOTATIONS}},
+        spec={"selector": {"app": "one"}, "ports": [{"port": 80}]},
+    )
+"""
+
+
+def test_what_another_changed_is_found_and_is_a_conflict_that_names_it_until_it_is_taken_over(
+    cluster: InCluster,
+) -> None:
+    program = CONFIG.replace("NAME", "drifted")
+    cluster.engine.program(program.replace("ANNOTATIONS", ""))
+    cluster.engine.up()
+    patch = {"spec": {"selector": {"app": "other"}}}
+    cluster.core.patch_namespaced_service("drifted", "default", patch, field_manager="kubectl-patch")
+
+    refused = cluster.engine.preview(status=None)
+    assert 'Service default/drifted: spec.selector: conflict with "kubectl-patch"' in refused
+    assert "updated" in cluster.engine.refresh()
+    assert "ignore_changes" in cluster.engine.up(status=None)
+
+    cluster.engine.program(program.replace("ANNOTATIONS", '"pulumi.com/patchForce": "true"'))
+    cluster.engine.up()
+    assert cluster.core.read_namespaced_service("drifted", "default").spec.selector == {"app": "one"}
+    assert unchanged(cluster.engine.up())
+    cluster.engine.destroy()
+
+
+def test_a_preview_names_an_unknown_field_and_a_wrong_value_and_makes_nothing(cluster: InCluster) -> None:
+    program = CONFIG.replace("NAME", "wrong").replace("ANNOTATIONS", "")
+    cluster.engine.program(program.replace('"selector"', '"selectors"'))
+    assert "Service default/wrong: spec.selectors: field not declared in schema" in cluster.engine.preview(status=None)
+    cluster.engine.program(program.replace('"port": 80', '"port": 80000'))
+    refused = cluster.engine.preview(status=None)
+    assert "Service default/wrong: spec.ports[0].port: Invalid value: 80000: must be between 1 and 65535" in refused
+    assert "Traceback" not in refused
+    names = [each.metadata.name for each in cluster.core.list_namespaced_service("default").items]
+    assert "wrong" not in names
+
+
+CUSTOM = """
+    import pulumi
+    import pulumi_kubernetes as k8s
+    definition = k8s.apiextensions.v1.CustomResourceDefinition(
+        "queues",
+        metadata={"name": "queues.fusion.example.com"},
+        spec={
+            "group": "fusion.example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "queues", "singular": "queue", "kind": "Queue"},
+            "versions": [{
+                "name": "v1", "served": True, "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "properties": {"gpus": {"type": "integer", "maximum": 8}}},
+                }}},
+            }],
+        },
+    )
+    k8s.apiextensions.CustomResource(
+        "queue", api_version="fusion.example.com/v1", kind="Queue",
+        metadata={"name": "queue"}, spec={"gpus": 4}, opts=pulumi.ResourceOptions(depends_on=[definition]),
+    )
+"""
+
+
+def test_a_definition_and_its_custom_resource_come_in_one_update_and_are_checked_before_it(cluster: InCluster) -> None:
+    cluster.engine.program(CUSTOM.replace('"gpus": 4', '"gpu": 4'))
+    assert "unknown field gpu" in cluster.engine.preview(status=None)
+    cluster.engine.program(CUSTOM)
+    cluster.engine.preview()
+    cluster.engine.up()
+    assert unchanged(cluster.engine.up())
+    cluster.engine.program(CUSTOM.replace('"gpus": 4', '"gpus": 9'))
+    refused = cluster.engine.preview(status=None)
+    assert "Queue default/queue: spec.gpus: Invalid value: 9" in refused
+    cluster.engine.destroy()
+
+
+def test_an_object_of_another_is_not_taken_over_but_can_be_imported(cluster: InCluster) -> None:
+    body = {"metadata": {"name": "found"}, "spec": {"selector": {"app": "one"}, "ports": [{"port": 80}]}}
+    uid = cluster.core.create_namespaced_service("default", body, field_manager="kubectl").metadata.uid
+    program = CONFIG.replace("NAME", "found").replace("ANNOTATIONS", "")
+    cluster.engine.program(program)
+    assert "exists already, managed by kubectl" in cluster.engine.preview(status=None)
+    imported = 'opts=pulumi.ResourceOptions(import_="default/found"),\n    )'
+    cluster.engine.program(program.rstrip().removesuffix(")") + imported)
+    assert "imported" in cluster.engine.up()
+    cluster.engine.program(program)
+    assert unchanged(cluster.engine.up())
+    cluster.engine.destroy()
+    try:
+        assert cluster.core.read_namespaced_service("found", "default").metadata.uid != uid
+    except ApiException as gone:
+        assert gone.status == 404
+
+
+MANY = """
+    import pulumi_kubernetes as k8s
+    for number in range(40):
+        k8s.core.v1.ConfigMap(f"many-{number}", metadata={"name": f"many-{number}"}, data={"number": str(number)})
+"""
+
+
+def test_an_update_whose_plugin_is_killed_converges_with_nothing_twice(cluster: InCluster) -> None:
+    def made() -> dict[str, str]:
+        maps = cluster.core.list_namespaced_config_map("default").items
+        return {each.metadata.name: each.metadata.uid for each in maps if each.metadata.name.startswith("many-")}
+
+    cluster.engine.program(MANY)
+    process = cluster.engine.start("up", "--yes", "--skip-preview", "--parallel", "2")
+    while not made() and process.poll() is None:
+        time.sleep(0.02)
+    plugin = plugin_of(process, "pulumi-resource-kubernetes")
+    assert plugin is not None
+    os.kill(plugin, signal.SIGKILL)
+    process.communicate(timeout=120)
+    before = made()
+    assert 0 < len(before) < 40
+    cluster.engine.up()
+    after = made()
+    assert len(after) == 40
+    assert before.items() <= after.items()
+    assert unchanged(cluster.engine.up())
+    cluster.engine.destroy()
+    assert made() == {}
