@@ -51,10 +51,6 @@ class ApplyBackend(KubernetesBackend):
         self.cluster = Cluster(read_kubeconfig(kubeconfig), context)
         self.default_namespace = DEFAULT_NAMESPACE
 
-    def check_config(self, variables: Properties) -> Properties:
-        """Without a kubeconfig that is not known yet: the stack's own config says which cluster it is."""
-        return {name: value for name, value in variables.items() if not has_unknown(value)}
-
     def configure(self, variables: Properties) -> None:
         """Take the default namespace, and the version of Kubernetes from the server.
 
@@ -65,7 +61,7 @@ class ApplyBackend(KubernetesBackend):
             raise ProviderError(f"provider option {unserved[0]}: the local cloud does not carry it out; leave it out")
         self.default_namespace = str(variables.get("namespace") or DEFAULT_NAMESPACE)
         version = self.cluster.request("GET", "/version")
-        self.kubernetes_version = f"{version['major']}.{version['minor'].rstrip('+')}"
+        self.kubernetes_versions = (f"{version['major']}.{version['minor'].rstrip('+')}",)
 
     def check(
         self, resource: Resource, old: Properties, new: Properties, seed: bytes
