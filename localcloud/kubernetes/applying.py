@@ -17,7 +17,14 @@ from typing import Any
 
 from localcloud.kubernetes.backend import KubernetesBackend, read_kubeconfig
 from localcloud.kubernetes.cluster import Cause, Cluster, Refusal, UnknownKind
-from localcloud.kubernetes.objects import CRD_KIND, DEFAULT_NAMESPACE, is_same_place, object_id, replacing_fields
+from localcloud.kubernetes.objects import (
+    AUTONAMED,
+    CRD_KIND,
+    DEFAULT_NAMESPACE,
+    is_same_place,
+    object_id,
+    replacing_fields,
+)
 from localcloud.kubernetes.validation import Object
 from localcloud.provider import (
     Change,
@@ -50,6 +57,11 @@ class ApplyBackend(KubernetesBackend):
         super().__init__()
         self.cluster = Cluster(read_kubeconfig(kubeconfig), context)
         self.default_namespace = DEFAULT_NAMESPACE
+        self._in_state: set[str] = set()
+
+    def known(self, resource: Resource, id: str) -> None:
+        """Remember the URNs whose objects the state has."""
+        self._in_state.add(resource.urn)
 
     def configure(self, variables: Properties) -> None:
         """Take the default namespace, and the version of Kubernetes from the server.
@@ -67,7 +79,7 @@ class ApplyBackend(KubernetesBackend):
         self, resource: Resource, old: Properties, new: Properties, seed: bytes
     ) -> tuple[Properties, list[Failure]]:
         """Fill in name and namespace; go by the schema only where values are unknown and the server can't be asked."""
-        inputs, failures = super().check(resource, old, new, seed)
+        inputs, failures = super().check(resource, old or self._left_by_a_kill(resource, new), new, seed)
         metadata = inputs.get("metadata")
         if not failures and isinstance(metadata, Mapping) and not metadata.get("namespace"):
             try:
@@ -77,6 +89,22 @@ class ApplyBackend(KubernetesBackend):
             if is_namespaced:
                 inputs = inputs | {"metadata": {**metadata, "namespace": self.default_namespace}}
         return inputs, failures
+
+    def _left_by_a_kill(self, resource: Resource, new: Properties) -> Properties:
+        """An object with an automatic name that a killed update of this resource made: its name is taken again."""
+        metadata = new.get("metadata") or {}
+        if resource.urn in self._in_state or not isinstance(metadata, Mapping) or metadata.get("name"):
+            return {}
+        try:
+            path = self._path({**new, "metadata": {**metadata, "name": ""}})
+            objects = self.cluster.request("GET", path.rstrip("/"))["items"]
+        except (UnknownKind, Refusal):
+            return {}
+        for found in objects:
+            managers = [each["manager"] for each in found["metadata"].get("managedFields") or ()]
+            if _annotations(found).get(AUTONAMED) == "true" and own_manager(resource) in managers:
+                return {"metadata": found["metadata"]}
+        return {}
 
     def failures(self, resource: Resource, old: Properties, inputs: Properties) -> list[Failure]:
         """What is wrong by its schema where the server can't be asked, and annotations that are not carried out."""

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+from kubernetes import client
 from kubernetes.client import ApiException
 
 from tests.cluster.conftest import InCluster
@@ -173,7 +174,8 @@ def test_an_object_of_another_is_not_taken_over_but_can_be_imported(cluster: InC
 MANY = """
     import pulumi_kubernetes as k8s
     for number in range(40):
-        k8s.core.v1.ConfigMap(f"many-{number}", metadata={"name": f"many-{number}"}, data={"number": str(number)})
+        metadata = {"name": f"many-{number}"} if number % 2 else None  # the others are named by the provider
+        k8s.core.v1.ConfigMap(f"many-{number}", metadata=metadata, data={"number": str(number)})
 """
 
 
@@ -199,3 +201,36 @@ def test_an_update_whose_plugin_is_killed_converges_with_nothing_twice(cluster: 
     assert unchanged(cluster.engine.up())
     cluster.engine.destroy()
     assert made() == {}
+
+
+TWO_OF_ONE_NAME = """
+    import pulumi
+    import pulumi_kubernetes as k8s
+    for plural in PLURALS:
+        k8s.apiextensions.v1.CustomResourceDefinition(
+            plural,
+            metadata={"name": f"{plural}.twice.example.com"},
+            spec={
+                "group": "twice.example.com",
+                "scope": "Namespaced",
+                "names": {"plural": plural, "kind": "Twice"},
+                "versions": [{"name": "v1", "served": True, "storage": True,
+                              "schema": {"openAPIV3Schema": {"type": "object"}}}],
+            },
+            opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="3s", update="3s")),
+        )
+"""
+
+
+def test_what_was_created_and_is_not_ready_is_kept_in_the_state_and_looked_at_again(cluster: InCluster) -> None:
+    cluster.engine.program(TWO_OF_ONE_NAME.replace("PLURALS", '["first"]'))
+    cluster.engine.up()
+    cluster.engine.program(TWO_OF_ONE_NAME.replace("PLURALS", '["first", "second"]'))
+    refused = cluster.engine.up(status=None)
+    assert "CustomResourceDefinition second.twice.example.com is there and not ready" in refused
+    assert "second.twice.example.com" in [each.get("id") for each in cluster.engine.state()]
+    cluster.engine.program(TWO_OF_ONE_NAME.replace("PLURALS", '["second"]'))
+    client.ApiextensionsV1Api(cluster.api).delete_custom_resource_definition("first.twice.example.com")
+    assert "updated" in cluster.engine.up()
+    assert unchanged(cluster.engine.up())
+    cluster.engine.destroy()
