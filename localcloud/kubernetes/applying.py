@@ -154,7 +154,11 @@ class ApplyBackend(KubernetesBackend):
         live = self.cluster.get(path)
         wanted = _keeping(new, live or {}, resource.ignore_changes)
         if preview:
-            return _outputs(self._apply(resource, path, wanted, live, dry_run=True))
+            try:
+                return _outputs(self._apply(resource, path, wanted, live, dry_run=True))
+            except _NotYet:
+                self._refuse_by_schema(new)
+                return new
         return self._applied(resource, path, wanted, live)[1]
 
     def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
@@ -217,13 +221,16 @@ class ApplyBackend(KubernetesBackend):
         try:
             path = self._path(inputs)
             live = self.cluster.get(path)
-            self._refuse_anothers(resource, inputs, live)
-            self._apply(resource, path, inputs, live, dry_run=True)
+            if live is not None and resource.urn not in self._in_state:
+                self._refuse_anothers(resource, inputs, live)
+            value = inputs if live is None else _as_new(inputs)  # the live one will be deleted first
+            self._apply(resource, self._path(value), value, None, dry_run=True)
         except (UnknownKind, _NotYet):
-            if failures := self.schema_failures(inputs):
-                raise ProviderError(
-                    "; ".join(f"{_named(inputs)}: {each.property}: {each.reason}" for each in failures)
-                ) from None
+            self._refuse_by_schema(inputs)
+
+    def _refuse_by_schema(self, inputs: Properties) -> None:
+        if failures := self.schema_failures(inputs):
+            raise ProviderError("; ".join(f"{_named(inputs)}: {each.property}: {each.reason}" for each in failures))
 
     def _refuse_anothers(self, resource: Resource, inputs: Properties, live: Object | None) -> None:
         """An object that is there and was never applied by this resource is another's."""
@@ -306,9 +313,7 @@ class ApplyBackend(KubernetesBackend):
         )
 
     def _is_fine_as_new(self, value: Properties) -> bool:
-        metadata = value["metadata"]
-        name = f"{metadata['name'][:40].rstrip('-.')}-{hashlib.sha256(metadata['name'].encode()).hexdigest()[:8]}"
-        fresh = {**value, "metadata": {**metadata, "name": name}}
+        fresh = _as_new(value)
         try:
             self.cluster.apply(self._path(fresh), fresh, MANAGER_PREFIX + "question", force=True, dry_run=True)
         except Refusal:
@@ -318,6 +323,14 @@ class ApplyBackend(KubernetesBackend):
 
 class _NotYet(Exception):
     """The server can't be asked with a dry run: a namespace is missing, or a webhook takes none."""
+
+
+def _as_new(value: Properties) -> Properties:
+    """The object under a name that nothing has, to ask what the server says of it as a new one."""
+    metadata = value["metadata"]
+    name = str(metadata["name"])
+    fresh = f"{name[:40].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return {**value, "metadata": {**metadata, "name": fresh}}
 
 
 def own_manager(resource: Resource) -> str:

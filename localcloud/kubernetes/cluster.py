@@ -26,7 +26,7 @@ class Cause:
     message: str
 
 
-class Refusal(Exception):
+class Refusal(ProviderError):
     """The server's own answer to a request that it did not carry out."""
 
     def __init__(self, status: int, message: str, reason: str = "", causes: tuple[Cause, ...] = ()) -> None:
@@ -34,7 +34,7 @@ class Refusal(Exception):
         self.status, self.message, self.reason, self.causes = status, message, reason, causes
 
 
-class UnknownKind(Exception):
+class UnknownKind(ProviderError):
     """The server serves no such kind (yet)."""
 
 

@@ -63,6 +63,7 @@ def test_a_namespace_and_its_objects_are_made_kept_changed_drift_and_are_deleted
     assert (changed.spec.replicas, changed.metadata.uid) == (2, made.metadata.uid)
 
     cluster.engine.program(program.replace('{"app": "web"}', '{"app": "shop"}'))
+    assert "replace" in cluster.engine.preview()
     assert "replaced" in cluster.engine.up()
     replaced = cluster.apps.read_namespaced_deployment("web", "life")
     assert replaced.metadata.uid != made.metadata.uid
@@ -233,4 +234,39 @@ def test_what_was_created_and_is_not_ready_is_kept_in_the_state_and_looked_at_ag
     client.ApiextensionsV1Api(cluster.api).delete_custom_resource_definition("first.twice.example.com")
     assert "updated" in cluster.engine.up()
     assert unchanged(cluster.engine.up())
+    cluster.engine.destroy()
+
+
+SCALED = """
+    import pulumi
+    import pulumi_kubernetes as k8s
+    labels = {"app": "scaled"}
+    k8s.apps.v1.Deployment(
+        "scaled",
+        metadata={"name": "scaled"},
+        spec={"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "it", "image": "registry.example.com/it:1"}]}
+        }},
+        opts=pulumi.ResourceOptions(ignore_changes=["spec.replicas"]),
+    )
+    k8s.core.v1.Secret("key", metadata={"name": "scaled-key"}, string_data={"key": "not to be shown"})
+"""
+
+
+def test_a_field_that_is_ignored_stays_an_autoscalers_and_a_secret_stays_as_it_is(cluster: InCluster) -> None:
+    cluster.engine.program(SCALED)
+    cluster.engine.up()
+    scale = {"spec": {"replicas": 5}}
+    cluster.apps.patch_namespaced_deployment_scale("scaled", "default", scale, field_manager="autoscaler")
+    assert unchanged(cluster.engine.up())
+    cluster.engine.refresh()
+    assert unchanged(cluster.engine.up())
+    cluster.engine.program(SCALED.replace("it:1", "it:2"))
+    assert "updated" in cluster.engine.up()
+    assert cluster.apps.read_namespaced_deployment("scaled", "default").spec.replicas == 5
+    cluster.engine.program(SCALED.replace("not to be shown", "another"))
+    printed = cluster.engine.up()
+    assert "replaced" in printed
+    assert "another" not in printed
+    assert cluster.core.read_namespaced_secret("scaled-key", "default").data == {"key": "YW5vdGhlcg=="}
     cluster.engine.destroy()
