@@ -91,12 +91,12 @@ class Build:
 
 
 BUILDS = (
-    Build("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, "about 1"),
+    Build("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, "1 to 2"),
     Build(
         "kubernetes",
         "k8s.io/kubernetes",
         {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-apiserver", "kube-controller-manager")},
-        "up to 8",
+        "2 to 5",
     ),
 )
 
