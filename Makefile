@@ -2,7 +2,7 @@
 STACK ?= local
 PYTHON ?= python3
 
-.PHONY: up down test lint setup lock
+.PHONY: up down cluster cluster-down test lint setup control-plane lock
 
 up: setup
 	@. .fusion/env && fusion up --stack $(STACK)
@@ -10,7 +10,14 @@ up: setup
 down: setup
 	@. .fusion/env && fusion down --stack $(STACK)
 
-test: setup lint
+# A Kubernetes API server on this machine, for stacks with `kubernetes:context: fusion-local`.
+cluster: setup control-plane
+	@. .fusion/env && python -m localcloud.kubernetes.api_server up
+
+cluster-down: setup
+	@. .fusion/env && python -m localcloud.kubernetes.api_server down
+
+test: setup control-plane lint
 	@. .fusion/env && pytest -n auto --dist loadfile
 
 lint: setup
@@ -18,6 +25,9 @@ lint: setup
 
 setup:
 	@$(PYTHON) tools/setup.py
+
+control-plane: setup
+	@$(PYTHON) -m tools.control_plane
 
 lock:
 	@bash tools/lock.sh

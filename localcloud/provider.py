@@ -32,6 +32,14 @@ class ProviderError(Exception):
     """What went wrong with a resource, in one sentence for the user."""
 
 
+class InitFailed(ProviderError):
+    """A resource is there and did not become ready: its id and outputs are kept in the state, with the reason."""
+
+    def __init__(self, id: str, inputs: Properties, outputs: Properties, reason: str) -> None:
+        super().__init__(reason)
+        self.id, self.inputs, self.outputs = id, inputs, outputs
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An input that is wrong: its name, and why."""
@@ -62,11 +70,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The resource that a request is about."""
+    """The resource that a request is about.
+
+    Attributes:
+        ignore_changes: paths whose changes are somebody else's.
+        timeout_s: the user's own limit of the operation; 0 where there is none.
+    """
 
     urn: str
     type: str
     name: str
+    ignore_changes: tuple[str, ...] = ()
+    timeout_s: float = 0
 
 
 class Backend(ABC):
@@ -109,6 +124,10 @@ class Backend(ABC):
     def invoke(self, token: str, args: Properties) -> Properties:
         """Call a function of the package."""
 
+    def check_config(self, variables: Properties) -> Properties:
+        """The provider's own config as it is to be taken, values that are not known yet included."""
+        return variables
+
     def known(self, resource: Resource, id: str) -> None:  # noqa: B027 - most backends have nothing to remember
         """The engine has named this id: its state has it."""
 
@@ -137,8 +156,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return plugin_pb2.PluginInfo(version=self.backend.version)
 
     def CheckConfig(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:
-        """The provider's config is checked when it is used."""
-        return provider_pb2.CheckResponse(inputs=request.news)
+        """The provider's config is checked when it is used; a backend may do without what is not known yet."""
+        return provider_pb2.CheckResponse(inputs=to_struct(self.backend.check_config(from_struct(request.news))))
 
     def DiffConfig(self, request: Any, context: Any) -> provider_pb2.DiffResponse:
         """A change of the provider's config replaces nothing."""
@@ -167,7 +186,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Compare the inputs of the state with the new ones."""
         change = Change()
         with _one_sentence(context):
-            resource = resource_of(request.urn)
+            resource = resource_of(request.urn, request.ignoreChanges)
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)
@@ -179,7 +198,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         id, outputs = "", Properties()
         with _one_sentence(context):
             inputs = from_struct(request.properties)
-            id, outputs = self.backend.create(resource_of(request.urn), inputs, request.preview)
+            resource = resource_of(request.urn, timeout_s=request.timeout)
+            id, outputs = self.backend.create(resource, inputs, request.preview)
         return provider_pb2.CreateResponse(id=id, properties=to_struct(outputs))
 
     def Read(self, request: provider_pb2.ReadRequest, context: Any) -> provider_pb2.ReadResponse:
@@ -202,7 +222,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Change a resource in place."""
         outputs = Properties()
         with _one_sentence(context):
-            resource = resource_of(request.urn)
+            resource = resource_of(request.urn, request.ignoreChanges, request.timeout)
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)
@@ -212,7 +232,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: provider_pb2.DeleteRequest, context: Any) -> empty_pb2.Empty:
         """Delete a resource."""
         with _one_sentence(context):
-            resource = resource_of(request.urn)
+            resource = resource_of(request.urn, timeout_s=request.timeout)
             self.backend.known(resource, request.id)
             inputs = from_struct(request.old_inputs)
             self.backend.delete(resource, request.id, inputs)
@@ -242,16 +262,31 @@ class _one_sentence:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, ProviderError):
+        if isinstance(error, InitFailed):
+            self.context.set_trailing_metadata((("grpc-status-details-bin", _init_failed(error)),))
+            self.context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        elif isinstance(error, ProviderError):
             self.context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         elif isinstance(error, Exception):
             self.context.abort(grpc.StatusCode.INTERNAL, f"local cloud: {type(error).__name__}: {error}")
 
 
-def resource_of(urn: str) -> Resource:
+def _init_failed(error: InitFailed) -> bytes:
+    """The status that tells the engine what was created all the same."""
+    from google.rpc import status_pb2
+
+    detail = provider_pb2.ErrorResourceInitFailed(
+        id=error.id, inputs=to_struct(error.inputs), properties=to_struct(error.outputs), reasons=[str(error)]
+    )
+    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+    status.details.add().Pack(detail)
+    return bytes(status.SerializeToString())
+
+
+def resource_of(urn: str, ignore_changes: Sequence[str] = (), timeout_s: float = 0) -> Resource:
     """`urn:pulumi:stack::project::parent$type::name` → its own type and its name."""
     _, _, kinds, name = urn.split("::", 3)
-    return Resource(urn=urn, type=kinds.split("$")[-1], name=name)
+    return Resource(urn, kinds.split("$")[-1], name, tuple(ignore_changes), timeout_s)
 
 
 def _diff_response(change: Change) -> provider_pb2.DiffResponse:

@@ -22,8 +22,10 @@ from localcloud.kubernetes.objects import (
 from localcloud.kubernetes.validation import (
     KUBERNETES_VERSION,
     Object,
+    Problem,
     UnknownVersion,
     check_version,
+    known_versions,
     schemas_of,
     validate_object,
 )
@@ -42,9 +44,18 @@ class KubernetesBackend(Backend):
     version = official_version("pulumi-kubernetes")
 
     def __init__(self) -> None:
-        self.kubernetes_version = KUBERNETES_VERSION
+        self.kubernetes_versions: tuple[str, ...] = (KUBERNETES_VERSION,)
+        self.is_version_to_come = False
         self.crds: dict[tuple[str, str], Object] = {}
         self.lock = threading.Lock()
+
+    def check_config(self, variables: Properties) -> Properties:
+        """Without what is not known yet: the stack's own config says where objects go, so that they are checked in a
+        first preview too, before there is a cluster.
+        """
+        known = {name: value for name, value in variables.items() if not has_unknown(value)}
+        self.is_version_to_come = "kubeconfig" in variables and "kubeconfig" not in known
+        return known
 
     def configure(self, variables: Properties) -> None:
         """Take the cluster's Kubernetes version from the kubeconfig, which the program makes from its cluster.
@@ -52,9 +63,13 @@ class KubernetesBackend(Backend):
         Raises:
             ProviderError: objects of that version can't be validated.
         """
-        self.kubernetes_version = version_in(variables.get("kubeconfig")) or KUBERNETES_VERSION
+        if self.is_version_to_come:
+            self.kubernetes_versions = tuple(known_versions())
+            return
+        version = version_in(variables.get("kubeconfig")) or KUBERNETES_VERSION
+        self.kubernetes_versions = (version,)
         try:
-            check_version(self.kubernetes_version)
+            check_version(version)
         except UnknownVersion as error:
             raise ProviderError(str(error)) from None
 
@@ -76,8 +91,12 @@ class KubernetesBackend(Backend):
         """What is wrong with an object that has a name."""
 
     def schema_failures(self, inputs: Properties) -> list[Failure]:
-        """What is wrong with an object by its schema."""
-        problems = validate_object(inputs, self.kubernetes_version, self.known_crds())
+        """What is wrong with an object by its schema; while the version is not known, by that of each version."""
+        problems: list[Problem] = []
+        for version in self.kubernetes_versions:
+            problems = validate_object(inputs, version, self.known_crds())
+            if not problems:
+                return []
         return [Failure(problem.path, problem.reason) for problem in problems]
 
     def known_crds(self) -> Mapping[tuple[str, str], Object]:

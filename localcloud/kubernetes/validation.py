@@ -53,13 +53,18 @@ def check_version(version: str) -> None:
     Raises:
         UnknownVersion: they are not.
     """
-    known = sorted({each.name.split("-")[0] for each in _schema_folders()}, key=lambda name: int(name.split(".")[1]))
-    minors = [name.removeprefix("v").rpartition(".")[0] for name in known]
+    minors = known_versions()
     if version not in minors:
         raise UnknownVersion(
             f"the cluster's Kubernetes version {version!r}: objects can be validated against {', '.join(minors)}; set "
             "kubernetes_version of fusion:cluster to one of these, or install a newer kubernetes-validate"
         )
+
+
+def known_versions() -> list[str]:
+    """The minor versions of Kubernetes whose schemas are installed, the oldest first."""
+    known = {each.name.split("-")[0].removeprefix("v").rpartition(".")[0] for each in _schema_folders()}
+    return sorted(known, key=lambda minor: int(minor.split(".")[1]))
 
 
 def validate_object(

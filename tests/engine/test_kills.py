@@ -127,3 +127,30 @@ def test_what_a_killed_update_left_is_removed_by_fusion_down_its_lock_too(platfo
     )
     assert down.returncode == 0, down.stdout + down.stderr
     assert "the local cloud is empty" in down.stdout
+
+
+MANY_OBJECTS = """
+    import pulumi_kubernetes as k8s
+    for number in range(60):
+        k8s.core.v1.ConfigMap(f"many-{number}", metadata={"name": f"many-{number}"}, data={"number": str(number)})
+"""
+
+
+def test_an_update_whose_kubernetes_plugin_is_killed_at_several_points_renders_each_object_once(small: Engine) -> None:
+    small.program(MANY_OBJECTS)
+    for rendered_before in (1, 10, 25):
+        process = small.start("up", "--yes", "--skip-preview", "--parallel", "2")
+        while len(manifests(small)) < rendered_before and process.poll() is None:
+            time.sleep(0.005)
+        plugin = plugin_of(process, "pulumi-resource-kubernetes")
+        assert plugin is not None
+        os.kill(plugin, signal.SIGKILL)
+        printed, _ = process.communicate(timeout=120)
+        assert "Traceback" not in printed, printed
+        assert rendered_before <= len(manifests(small)) < 60
+    small.up()
+    assert len(manifests(small)) == 60
+    again = small.up()
+    assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))
+    small.destroy()
+    assert manifests(small) == []

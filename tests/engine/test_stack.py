@@ -151,3 +151,26 @@ def test_a_program_killed_at_any_moment_leaves_nothing_orphaned_and_nothing_twic
         assert vpcs == in_state
         small.destroy()
         assert small.exists() == []
+
+
+BEFORE_THE_CLUSTER = """
+    import json
+    import pulumi_aws as aws
+    import pulumi_kubernetes as k8s
+    import pulumi
+    vpc = aws.ec2.Vpc("net", cidr_block="10.0.0.0/16")
+    provider = k8s.Provider("later", kubeconfig=vpc.id.apply(lambda id: json.dumps({"clusters": []})))
+    k8s.core.v1.Service(
+        "web", metadata={"name": "web"}, spec={"ports": [{"port": 80}]}, opts=pulumi.ResourceOptions(provider=provider)
+    )
+"""
+
+
+def test_objects_are_checked_in_a_first_preview_before_there_is_a_cluster(small: Engine) -> None:
+    small.program(BEFORE_THE_CLUSTER.replace('"ports"', '"port"'))
+    assert "unknown field port" in small.preview(status=None)
+    small.program(BEFORE_THE_CLUSTER)
+    small.preview()
+    small.up()
+    assert "unchanged" in small.up()
+    small.destroy()
