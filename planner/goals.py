@@ -134,6 +134,7 @@ class ServiceGoal:
     precisions: tuple[str, ...] = ("bf16",)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     nodes: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    replicas_max: int = 100_000
     _services: dict[tuple[str, str, int], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
     """Seconds by batch, which many numbers of replicas share; by chip, precision and largest batch."""
 
@@ -144,6 +145,8 @@ class ServiceGoal:
     def shapes(self, machine: Machine) -> Iterator[Shape]:
         """A replica on every accelerator, by number of nodes, precision and largest batch."""
         for nodes in self.nodes:
+            if nodes * machine.count > self.replicas_max:
+                continue
             split = Parallelism(machine.count, nodes)
             for precision in self.precisions:
                 for batch in self.batches:

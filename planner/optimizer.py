@@ -65,6 +65,7 @@ class Where:
     accelerators: frozenset[str] | None = None
     counts: frozenset[int] | None = None
     """Accelerators of one node."""
+    instance_types: frozenset[str] | None = None
     price_models: tuple[PriceModel, ...] = ("on_demand",)
     min_vcpus: float = 0.0
     min_memory_gib: float = 0.0
@@ -351,6 +352,8 @@ class _Columns:
             allowed &= np.array([each in where.places for each in self.places])[self.place]
         if where.architecture is not None:
             allowed &= np.array([each[0] == where.architecture for each in self.architectures])[self.architecture]
+        if where.instance_types is not None:
+            allowed &= np.array([each[1] in where.instance_types for each in self.types])[self.type]
         if where.not_built:
             allowed &= np.array([each not in where.not_built for each in self.types])[self.type]
         wanted = [

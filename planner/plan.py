@@ -1,6 +1,7 @@
 """The plan of a stack: which offer each workload runs on, in which pools, and what all of it costs.
 
-An offer is chosen by price among those that have what the workload needs; the cost–latency optimizer has its own issue.
+A workload with a target gets the cheapest offer that is predicted to keep it (`planner.targets`); one without gets the
+cheapest that has what it needs.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.catalog import Catalog, Offer
 from planner.cost import CostItem, Quantity, Tariff, item, total
 from planner.errors import PlanError
 from planner.workloads import AnyWorkload, ExpectedUsage, InferenceService, Needs, PriceModel, TrainingJob
+
+if TYPE_CHECKING:
+    from planner.targets import WorkloadPrediction
 
 NODE_RESERVED_VCPUS = 0.5
 """Kept for the kubelet, the system pods and the device plugin on every node."""
@@ -80,6 +84,8 @@ class Plan:
     platform: PlatformShape
     pools: tuple[PoolPlan, ...]
     items: tuple[CostItem, ...]
+    predictions: tuple[WorkloadPrediction, ...] = ()
+    """Of the workloads that have a target."""
 
     @property
     def monthly_usd(self) -> Quantity:
@@ -93,7 +99,8 @@ class Plan:
     def as_props(self) -> dict[str, Any]:
         """Plain values for the registered plan, from which policies judge it."""
         monthly = self.monthly_usd
-        return dataclasses.asdict(self) | {
+        props: dict[str, Any] = _finite(dataclasses.asdict(self))
+        return props | {
             "monthly_cost_min_usd": round(monthly.min, 2),
             "monthly_cost_expected_usd": round(monthly.expected, 2),
             "monthly_cost_max_usd": round(monthly.max, 2),
@@ -108,8 +115,17 @@ def plan(request: PlanRequest, catalog: Catalog) -> Plan:
     """
     placed: dict[tuple[str, PriceModel], list[AnyWorkload]] = {}
     offers: dict[str, Offer] = {}
+    predictions: list[WorkloadPrediction] = []
     for workload in request.workloads:
-        offer = choose_offer(workload, request.cloud, request.region, catalog, request.not_built)
+        if workload.target is None:
+            offer = choose_offer(workload, request.cloud, request.region, catalog, request.not_built)
+        else:
+            from planner.targets import best_of, prediction_of  # numpy: only where something is predicted
+
+            place, not_built = (request.cloud, request.region), {(request.cloud, each) for each in request.not_built}
+            answer = best_of(workload, catalog, frozenset({place}), frozenset(not_built))
+            offer = answer.best.offer
+            predictions.append(prediction_of(workload.name, answer))
         offers[offer.instance_type] = offer
         placed.setdefault((offer.instance_type, workload.price_model), []).append(workload)
     pools = tuple(
@@ -117,7 +133,7 @@ def plan(request: PlanRequest, catalog: Catalog) -> Plan:
         for (instance_type, price_model), workloads in placed.items()
     )
     items = (*_platform_items(request, catalog), *_pool_items(request, pools, catalog), *_usage_items(request, catalog))
-    return Plan(request.stack, request.cloud, request.region, request.platform, pools, items)
+    return Plan(request.stack, request.cloud, request.region, request.platform, pools, items, tuple(predictions))
 
 
 def choose_offer(
@@ -150,6 +166,15 @@ def replicas_per_node(pool: PoolPlan, needs: Needs) -> int:
     by_memory = pool.memory_gib_per_node * (1 - NODE_RESERVED_MEMORY_FRACTION) / needs.memory_gib
     by_accelerator = pool.accelerators_per_node / needs.accelerators if needs.accelerators else math.inf
     return int(min(by_cpu, by_memory, by_accelerator))
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for what is infinite (the slow end of an interval may be overload), which no JSON holds."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _offered(offer: Offer, price_model: PriceModel) -> float | None:

@@ -85,12 +85,42 @@ class TrainingSettings(Declared):
     checkpoint_every_steps: int = Field(default=100, ge=1)
 
 
+class Target(Declared):
+    """What a workload must keep; with it the offer is chosen by prediction, without it by needs and price alone."""
+
+    profile: str = Field(min_length=1, description="a shipped profile, such as resnet-50")
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"] = "bf16"
+
+
+class TrainingTarget(Target):
+    """Limits of a training run; its batch size and epochs are those of `training`."""
+
+    samples: int = Field(ge=1, le=10**15, description="of one epoch")
+    hours_max: float | None = Field(default=None, gt=0, le=1e6)
+    run_usd_max: float | None = Field(default=None, gt=0, le=1e9)
+
+
+class ServiceTarget(Target):
+    """Limits of an inference service; each replica has one accelerator."""
+
+    requests_per_s: float = Field(gt=0, le=1e7)
+    p99_ms_max: float | None = Field(default=None, gt=0, le=1e7)
+    usd_per_hour_max: float | None = Field(default=None, gt=0, le=1e7)
+
+
 class TrainingJob(Workload):
     """A training job: ``nodes.max`` of its pool bounds what the autoscaler may buy; it runs on ``nodes.expected``."""
 
     kind: Literal["training"]
     nodes: Bounds = Bounds(min=0, desired=1, max=1)
     training: TrainingSettings = TrainingSettings()
+    target: TrainingTarget | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_target_is_predicted_for(self) -> TrainingJob:
+        if self.target is not None and self.needs.accelerators == 0:
+            raise ValueError("needs.accelerators is 0; a job with a target needs 1 or more to be predicted for")
+        return self
 
 
 class InferenceService(Workload):
@@ -98,6 +128,7 @@ class InferenceService(Workload):
 
     kind: Literal["inference"]
     replicas: Bounds = Bounds(min=1, max=1)
+    target: ServiceTarget | None = None
     port: int = Field(default=8080, ge=1024, le=65_535)
     command: tuple[str, ...] = ("python", "-m", "workloads.serving")
 
@@ -105,6 +136,10 @@ class InferenceService(Workload):
     def _served_at_all_times(self) -> InferenceService:
         if self.replicas.min < 1:
             raise ValueError("replicas.min is 0; an inference service needs at least 1 replica that answers")
+        if self.target is not None and self.needs.accelerators != 1:
+            raise ValueError(
+                f"needs.accelerators is {self.needs.accelerators}; a service with a target needs exactly 1"
+            )
         return self
 
 

@@ -1,5 +1,7 @@
 """A plan: the cheapest offer that fits, pools shared by what runs on the same offer, and a bill that adds up."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +114,31 @@ def test_what_the_components_cannot_build_is_not_chosen() -> None:
     first = choose_offer(job(needs=needs), "aws", "us-east-1", load())
     second = choose_offer(job(needs=needs), "aws", "us-east-1", load(), {first.instance_type})
     assert second.instance_type != first.instance_type
+
+
+TARGET = {"profile": "resnet-50", "samples": 1_281_167, "hours_max": 24}
+
+
+def test_a_training_job_with_a_target_gets_the_cheapest_offer_that_keeps_it_and_its_prediction() -> None:
+    result = planned(job(needs={"accelerators": 1}, training={"batch_size": 256, "epochs": 5}, target=TARGET))
+    (prediction,) = result.predictions
+    assert prediction.run_hours is not None and prediction.run_usd is not None
+    assert prediction.run_hours.low <= prediction.run_hours.value <= min(24, prediction.run_hours.high)
+    assert prediction.run_usd.value == pytest.approx(prediction.run_hours.value * prediction.usd_per_hour)
+    tighter = TARGET | {"hours_max": prediction.run_hours.value * 0.9}
+    faster = planned(job(needs={"accelerators": 1}, training={"batch_size": 256, "epochs": 5}, target=tighter))
+    assert faster.pools[0].instance_type != result.pools[0].instance_type
+
+
+def test_a_service_with_a_target_gets_latency_quantiles_and_its_plan_is_plain_json() -> None:
+    target = {"profile": "fusionnet-8", "requests_per_s": 1000, "p99_ms_max": 20}
+    result = planned(service(needs={"accelerators": 1}, replicas={"min": 1, "max": 2}, target=target))
+    (prediction,) = result.predictions
+    assert prediction.p50_ms is not None and prediction.p95_ms is not None and prediction.p99_ms is not None
+    assert prediction.p50_ms.value <= prediction.p95_ms.value <= prediction.p99_ms.value <= 20
+    json.dumps(result.as_props(), allow_nan=False)
+
+
+def test_a_target_that_nothing_keeps_names_the_limit_and_its_least_value() -> None:
+    with pytest.raises(PlanError, match=r"workload digits: .*raise the limit of time \(s\) from 3\.6 to \d+"):
+        planned(job(needs={"accelerators": 1}, target=TARGET | {"hours_max": 0.001}))
