@@ -121,10 +121,15 @@ def _decoded(value: str) -> Any:
 
 
 def _sentences(error: ValidationError, stack_file: str) -> list[str]:
-    return [f"{stack_file}: {_field(problem['loc'])}: {_expected(problem)}" for problem in error.errors()]
+    return sentences(error, stack_file, f"{NAMESPACE}:")
 
 
-def _field(location: tuple[int | str, ...]) -> str:
+def sentences(error: ValidationError, file: str, prefix: str) -> list[str]:
+    """One line for each wrong value: file, field (after the prefix that its file gives it), and what was expected."""
+    return [f"{file}: {_field(problem['loc'], prefix)}: {_expected(problem)}" for problem in error.errors()]
+
+
+def _field(location: tuple[int | str, ...], prefix: str) -> str:
     """`('workloads', 0, 'training', 'nodes', 'max')` → `fusion:workloads[0].nodes.max`."""
     path = ""
     for depth, part in enumerate(location):
@@ -132,7 +137,7 @@ def _field(location: tuple[int | str, ...]) -> str:
             path += f"[{part}]"
         elif not (depth == 2 and location[0] == "workloads"):  # the kind, which pydantic adds to the path
             path += f".{part}" if path else part
-    return f"{NAMESPACE}:{path}" if path else NAMESPACE
+    return f"{prefix}{path}" if path else prefix.rstrip(":")
 
 
 def _expected(problem: Mapping[str, Any]) -> str:

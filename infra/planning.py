@@ -23,8 +23,6 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
     """
-    can_build = BUILDERS[config.cloud].can_build
-    offers = catalog.find(cloud=config.cloud, region=config.region)
     request = PlanRequest(
         stack=stack,
         cloud=config.cloud,
@@ -32,12 +30,19 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
         platform=platform_shape(config),
         workloads=config.workloads,
         usage=config.expected_usage,
-        not_built=frozenset(each.instance_type for each in offers if not can_build(each.instance_type)),
+        not_built=not_built(config.cloud, config.region, catalog),
     )
     try:
         return plan(request, catalog)
     except UnknownOffer as error:
         raise PlanError(str(error)) from None
+
+
+def not_built(cloud: str, region: str, catalog: Catalog) -> frozenset[str]:
+    """Instance types of a region that the catalog has and the components can't build."""
+    can_build = BUILDERS[cloud].can_build
+    offers = catalog.find(cloud=cloud, region=region)
+    return frozenset(each.instance_type for each in offers if not can_build(each.instance_type))
 
 
 def platform_shape(config: StackConfig) -> PlatformShape:

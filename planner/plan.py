@@ -99,7 +99,7 @@ class Plan:
     def as_props(self) -> dict[str, Any]:
         """Plain values for the registered plan, from which policies judge it."""
         monthly = self.monthly_usd
-        props: dict[str, Any] = _finite(dataclasses.asdict(self))
+        props: dict[str, Any] = finite(dataclasses.asdict(self))
         return props | {
             "monthly_cost_min_usd": round(monthly.min, 2),
             "monthly_cost_expected_usd": round(monthly.expected, 2),
@@ -168,12 +168,12 @@ def replicas_per_node(pool: PoolPlan, needs: Needs) -> int:
     return int(min(by_cpu, by_memory, by_accelerator))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with None for what is infinite (the slow end of an interval may be overload), which no JSON holds."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

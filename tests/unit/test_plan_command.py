@@ -1,0 +1,90 @@
+"""`fusion plan` answers in one piece, shows what a change does, and names what is wrong without a traceback."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.commands.plan import command
+from fusion.errors import FusionError
+
+JOB = {
+    "kind": "training",
+    "name": "train",
+    "image": "x",
+    "needs": {"accelerators": 1},
+    "training": {"batch_size": 1024},
+    "target": {"profile": "fusionnet-8", "samples": 100_000},
+}
+
+
+def plan(document: object, *arguments: str) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "workloads.yaml"
+        file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return CliRunner().invoke(command, [str(file), *arguments])
+
+
+def test_the_json_holds_choice_prediction_and_runners_up() -> None:
+    answer = json.loads(plan({"workloads": [JOB]}, "--json").output)["workloads"]["train"]
+    assert answer["best"]["usd"] <= min(each["usd"] for each in answer["runners_up"])
+    low, value, high = (answer["prediction"]["run_hours"][each] for each in ("low", "value", "high"))
+    assert low <= value <= high
+
+
+def test_what_if_shows_the_plan_before_and_after() -> None:
+    result = plan({"workloads": [JOB]}, "--what-if", "train.price_model=spot")
+    assert " spot in " in result.output.splitlines()[0]
+    assert any("before:" in line and " on demand in " in line for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("train.target.hours_max=-1", r"workloads\[0\]\.target\.hours_max: got -1; input should be greater than 0"),
+        ("train.target.hours_max=.nan", r"workloads\[0\]\.target\.hours_max: got NaN"),
+        ("train.target.profile=resnet", r"workload train: target: model is 'resnet'; shipped profiles are"),
+        ("train.target.hours_max=1e-6", r"raise the limit of time \(s\) from 0\.0036 to"),
+        ("train.needs.accelerator=B900", r"no offer in the catalog has the accelerators"),
+        ("other.target.hours_max=1", r"no workload is named other; .* has train"),
+        ("train", r"expected WORKLOAD\.FIELD=VALUE"),
+        ("train.target=null", r"workload train: target: not set"),
+    ],
+)
+def test_what_is_wrong_is_named(change: str, expected: str) -> None:
+    result = plan({"workloads": [JOB]}, "--what-if", change)
+    assert isinstance(result.exception, FusionError)
+    assert re.search(expected, str(result.exception)), str(result.exception)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("training"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    document=VALUES
+    | st.builds(lambda value: {"workloads": value}, VALUES)
+    | st.builds(
+        lambda key, value: {"workloads": [JOB | {key: value}]},
+        st.sampled_from(["kind", "name", "needs", "training", "target", "nodes", "price_model"]),
+        VALUES,
+    )
+    | st.builds(
+        lambda key, value: {"workloads": [JOB | {"target": {"profile": "fusionnet-8", "samples": 10} | {key: value}}]},
+        st.sampled_from(["profile", "samples", "hours_max", "run_usd_max", "precision"]),
+        VALUES,
+    )
+)
+def test_any_input_gets_a_plan_or_one_error(document: object) -> None:
+    result = plan(document)
+    assert result.exception is None or isinstance(result.exception, FusionError), repr(result.exception)
