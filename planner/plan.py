@@ -10,15 +10,13 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from planner.catalog import Catalog, Offer
 from planner.cost import CostItem, Quantity, Tariff, item, total
 from planner.errors import PlanError
+from planner.prediction import WorkloadPrediction
 from planner.workloads import AnyWorkload, ExpectedUsage, InferenceService, Needs, PriceModel, TrainingJob
-
-if TYPE_CHECKING:
-    from planner.targets import WorkloadPrediction
 
 NODE_RESERVED_VCPUS = 0.5
 """Kept for the kubelet, the system pods and the device plugin on every node."""

@@ -5,41 +5,20 @@ from __future__ import annotations
 import functools
 import math
 import weakref
-from dataclasses import dataclass
 
-from planner.calibration.store import Interval, builtin
+from planner.calibration.store import builtin
 from planner.catalog import Catalog
 from planner.errors import PlanError
 from planner.goals import Goal, ServiceGoal, TrainingGoal
 from planner.optimizer import Answer, Ceilings, NothingFits, Optimizer, Where
 from planner.performance.inference import InferenceLoad, InferencePrediction
 from planner.performance.training import TrainingPrediction, TrainingRun
+from planner.prediction import WorkloadPrediction
 from planner.profiles.model import profile
 from planner.workloads import InferenceService, Needs, ServiceTarget, TrainingJob, TrainingTarget
 
 NODES_MOST = 16
 """Nodes of a service that are tried; a larger service is a matter for several pools."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadPrediction:
-    """What the chosen offer is predicted to do for a workload; nine of ten measured cases lie in each interval."""
-
-    workload: str
-    nodes: int
-    accelerators: int
-    """Of all nodes together; of a service, its replicas."""
-    precision: str
-    batch: int
-    """Training: samples by data-parallel replica; services: the most requests of a batch."""
-    run_hours: Interval | None
-    run_usd: Interval | None
-    p50_ms: Interval | None
-    p95_ms: Interval | None
-    p99_ms: Interval | None
-    usd_per_hour: float
-    reasons: tuple[str, ...]
-    calibration: str
 
 
 _optimizers: weakref.WeakKeyDictionary[Catalog, Optimizer] = weakref.WeakKeyDictionary()

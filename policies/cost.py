@@ -102,7 +102,9 @@ _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 
 def _plan(props: Any) -> Plan:
     """The plan from the plain values that it was registered with."""
-    return _PLAN.validate_python({name: _unwrapped(props[name]) for name in Plan.__dataclass_fields__ if name in props})
+    # predictions are for people: no cost is judged by them
+    judged = [name for name in Plan.__dataclass_fields__ if name in props and name != "predictions"]
+    return _PLAN.validate_python({name: _unwrapped(props[name]) for name in judged})
 
 
 def _unwrapped(value: Any) -> Any:

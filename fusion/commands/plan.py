@@ -22,7 +22,8 @@ from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
 from planner.optimizer import Answer, Choice
 from planner.plan import finite
-from planner.targets import WorkloadPrediction, best_of, prediction_of
+from planner.prediction import WorkloadPrediction
+from planner.targets import best_of, prediction_of
 from planner.workloads import AnyWorkload, Declared
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from planner.catalog import UnknownOffer, load
 from planner.cost import HOURS_PER_MONTH
@@ -136,7 +137,9 @@ def test_a_service_with_a_target_gets_latency_quantiles_and_its_plan_is_plain_js
     (prediction,) = result.predictions
     assert prediction.p50_ms is not None and prediction.p95_ms is not None and prediction.p99_ms is not None
     assert prediction.p50_ms.value <= prediction.p95_ms.value <= prediction.p99_ms.value <= 20
-    json.dumps(result.as_props(), allow_nan=False)
+    props = json.loads(json.dumps(result.as_props(), allow_nan=False))
+    judged = {name: props[name] for name in Plan.__dataclass_fields__ if name != "predictions"}
+    assert TypeAdapter(Plan).validate_python(judged).pools == result.pools
 
 
 def test_a_target_that_nothing_keeps_names_the_limit_and_its_least_value() -> None:
