@@ -230,9 +230,7 @@ class AwsCluster(Cluster):
         return made
 
     def _trust_in_pods_of(self, service_account: str) -> pulumi.Output[str]:
-        return pulumi.Output.all(self._account.id, self.cluster_arn).apply(
-            lambda owner: pod_trust(owner[0], owner[1], "kube-system", service_account)
-        )
+        return self.cluster_arn.apply(lambda arn: pod_trust(arn, "kube-system", service_account))
 
     def _let_use_disk_key(self, role: aws.iam.Role) -> aws.iam.RolePolicy:
         return aws.iam.RolePolicy(

@@ -20,8 +20,7 @@ class AwsObjectStore(ObjectStore):
     Makes: Key, Bucket, its ownership, public access block, versioning, encryption, policy and lifecycle.
 
     Attributes:
-        bucket_arn: for policies.
-        key_arn: for policies of those who read or write.
+        arns: of the bucket and of its key, in that order, for policies of those who read or write.
 
     Example:
         >>> store = AwsObjectStore("prod-store", ObjectStoreArgs(region="us-east-1"))
@@ -34,7 +33,7 @@ class AwsObjectStore(ObjectStore):
         self._name = name
         self._child = pulumi.ResourceOptions(parent=self)
         account = account_of(self)
-        self.key_arn = make_key(name, f"Objects of {name}", account, parent=self, tags=args.tags).arn
+        self._key_arn = make_key(name, f"Objects of {name}", account, parent=self, tags=args.tags).arn
         bucket = aws.s3.Bucket(
             name,
             # Bucket names are shared by everyone on AWS; account and region make this one ours.
@@ -48,7 +47,7 @@ class AwsObjectStore(ObjectStore):
         self._close(bucket)
         versioning = self._keep_versions(bucket)
         self._forget(bucket, versioning)
-        self.bucket_arn = bucket.arn
+        self.arns = pulumi.Output.all(bucket.arn, self._key_arn)
         self.bucket_name = bucket.bucket
         self.bucket_url = pulumi.Output.concat("s3://", bucket.bucket)
         self.register_outputs({"bucket_name": self.bucket_name, "bucket_url": self.bucket_url})
@@ -71,7 +70,7 @@ class AwsObjectStore(ObjectStore):
             opts=self._child,
         )
         key = aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
-            sse_algorithm="aws:kms", kms_master_key_id=self.key_arn
+            sse_algorithm="aws:kms", kms_master_key_id=self._key_arn
         )
         aws.s3.BucketServerSideEncryptionConfiguration(
             self._name,

@@ -56,7 +56,7 @@ def service_trust(service: str) -> str:
     return document([statement])
 
 
-def pod_trust(account_id: str, cluster_arn: str, namespace: str, service_account: str) -> str:
+def pod_trust(cluster_arn: str, namespace: str, service_account: str) -> str:
     """Trust in EKS Pod Identity for one service account of one cluster of one account, and in nobody else.
 
     The request tags are the session tags that Pod Identity sets; without them any association of the account could
@@ -71,7 +71,7 @@ def pod_trust(account_id: str, cluster_arn: str, namespace: str, service_account
                 "Action": ["sts:AssumeRole", "sts:TagSession"],
                 "Condition": {
                     "StringEquals": {
-                        "aws:SourceAccount": account_id,
+                        "aws:SourceAccount": cluster_arn.split(":")[4],
                         "aws:RequestTag/eks-cluster-arn": cluster_arn,
                         "aws:RequestTag/kubernetes-namespace": namespace,
                         "aws:RequestTag/kubernetes-service-account": service_account,

@@ -9,7 +9,6 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra.aws.account import account_of
 from infra.aws.cluster import AwsCluster
 from infra.aws.nodes import ROLE_NAME_MAX
 from infra.aws.object_store import AwsObjectStore
@@ -51,12 +50,11 @@ class AwsWorkloadIdentity(WorkloadIdentity):
         super().__init__("fusion:aws:WorkloadIdentity", name, facts(args), opts)
         self.args = args
         child = pulumi.ResourceOptions(parent=self)
-        account_id = account_of(self).id
         role = aws.iam.Role(
             name,
             name=short_name(name, ROLE_NAME_MAX),
-            assume_role_policy=pulumi.Output.all(account_id, cluster.cluster_arn).apply(
-                lambda owner: pod_trust(owner[0], owner[1], args.namespace, args.service_account)
+            assume_role_policy=cluster.cluster_arn.apply(
+                lambda arn: pod_trust(arn, args.namespace, args.service_account)
             ),
             tags=args.tags,
             opts=child,
@@ -77,13 +75,11 @@ class AwsWorkloadIdentity(WorkloadIdentity):
             role_arn=role.arn,
             tags=args.tags,
             # Pods get the role when they start, so its rights come first.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[policy]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[policy, service_account]),
         )
         self.role_arn = role.arn
-        # Known once the association is there: a pod that starts earlier has no credentials for all of its life.
-        self.service_account = pulumi.Output.all(service_account.metadata.name, association.id).apply(
-            lambda ids: ids[0]
-        )
+        # The association's: a pod that starts before it is there has no credentials for all of its life.
+        self.service_account = association.service_account
         self.register_outputs({"role_arn": self.role_arn, "service_account": self.service_account})
 
 
@@ -122,7 +118,7 @@ def _objects(bucket_arn: str, prefixes: Iterable[str]) -> list[str]:
 
 def _policy(args: WorkloadIdentityArgs) -> pulumi.Output[str]:
     stores = [access.store for access in args.access if isinstance(access.store, AwsObjectStore)]
-    arns = pulumi.Output.all(*(pulumi.Output.all(store.bucket_arn, store.key_arn) for store in stores))
+    arns = pulumi.Output.all(*(store.arns for store in stores))
 
     def written(pairs: Sequence[Sequence[str]]) -> str:
         return document(
