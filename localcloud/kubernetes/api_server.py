@@ -133,7 +133,9 @@ def running(program: str) -> int | None:
         process_id = int((home() / f"{program}.pid").read_text())
         process = Path("/proc") / str(process_id)
         arguments = (process / "cmdline").read_bytes().split(b"\0")
-        is_ours = arguments[0].endswith(program.encode()) and (process / "cwd").resolve() == home().resolve()
+        # A process that is only just being started has no arguments to show yet.
+        is_named = not arguments[0] or arguments[0].endswith(program.encode())
+        is_ours = is_named and (process / "cwd").resolve() == home().resolve()
         return process_id if is_ours else None  # another's, which has got the number of one that ended
     return None
 

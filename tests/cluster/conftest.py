@@ -20,11 +20,13 @@ def cluster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("control-plane")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSION_HOME", str(home))
-        api_server.ensure()
-    yield home
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FUSION_HOME", str(home))
-        api_server.stop()
+        try:
+            api_server.ensure()
+            patch.undo()
+            yield home
+        finally:
+            patch.setenv("FUSION_HOME", str(home))
+            api_server.stop()
 
 
 @dataclass
