@@ -58,11 +58,12 @@ def project(folder: Path, main: str, config: dict[str, Any]) -> Project:
     home = folder / "home"
     home.mkdir(parents=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_", "AWS_"))}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as the file that set-up writes does
     environment |= {
         "PATH": f"{ROOT / '.fusion/bin'}{os.pathsep}{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
         "FUSION_HOME": str(folder.parent / "fusion"),
         "PULUMI_HOME": str(home),
-        "PULUMI_BACKEND_URL": f"file://{home}",
+        "PULUMI_BACKEND_URL": f"file://{home}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE": "benchmark",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }

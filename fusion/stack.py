@@ -91,9 +91,10 @@ class Stack:
 
     def _is_locked_by_a_dead_process(self) -> bool:
         """Whether every lock in a backend of files is of this machine and its process has ended."""
-        scheme, _, folder = os.environ.get("PULUMI_BACKEND_URL", "").partition("://")
+        scheme, _, path = os.environ.get("PULUMI_BACKEND_URL", "").partition("://")
         if scheme != "file":
             return False
+        folder = path.partition("?")[0]
         project = yaml.safe_load((self.root / "Pulumi.yaml").read_text())["name"]
         held = Path(folder).expanduser() / ".pulumi" / "locks" / "organization" / project / self.name
         locks = [json.loads(path.read_text()) for path in held.glob("*.json")]

@@ -298,7 +298,8 @@ ENV = """\
 export FUSION_HOME="{root}/.fusion"
 export VIRTUAL_ENV="{root}/.venv"
 export PATH="{root}/.fusion/bin:{root}/.venv/bin:$PATH"
-export PULUMI_BACKEND_URL="${{PULUMI_BACKEND_URL:-file://{root}/.fusion/state}}"
+# Without metadata: a kill amid the writing of that second file would leave a state that Pulumi can't load ("EOF").
+export PULUMI_BACKEND_URL="${{PULUMI_BACKEND_URL:-file://{root}/.fusion/state?metadata=skip}}"
 export PULUMI_CONFIG_PASSPHRASE="${{PULUMI_CONFIG_PASSPHRASE-}}"
 export PULUMI_OPTION_POLICY_PACK="{root}/policies"
 export PULUMI_SKIP_UPDATE_CHECK=true

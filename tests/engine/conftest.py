@@ -122,7 +122,7 @@ def make_engine(folder: Path, main: str) -> Engine:
         "PATH": f"{ROOT / '.fusion/bin'}{os.pathsep}{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
         "FUSION_HOME": str(folder / "fusion"),
         "PULUMI_HOME": str(home),
-        "PULUMI_BACKEND_URL": f"file://{home}",
+        "PULUMI_BACKEND_URL": f"file://{home}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE": "test",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }

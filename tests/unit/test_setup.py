@@ -130,7 +130,7 @@ def test_the_sourced_file_keeps_a_users_own_backend_and_passphrase(
 ) -> None:
     monkeypatch.setattr(setup, "ROOT", checkout)
     setup.write_shell_files(fake_cli(checkout / "release" / "pulumi"))
-    assert sourced(checkout, "PULUMI_BACKEND_URL") == f"file://{checkout}/.fusion/state"
+    assert sourced(checkout, "PULUMI_BACKEND_URL") == f"file://{checkout}/.fusion/state?metadata=skip"
     assert sourced(checkout, "PULUMI_CONFIG_PASSPHRASE") == ""
     assert sourced(checkout, "PULUMI_BACKEND_URL", PULUMI_BACKEND_URL="s3://mine") == "s3://mine"
     assert sourced(checkout, "PULUMI_CONFIG_PASSPHRASE", PULUMI_CONFIG_PASSPHRASE="own") == "own"
