@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra import aws
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
+from infra.aws.builder import BUILDER as BUILDER_ON_AWS
 from infra.builder import Builder
 from infra.cluster import Cluster, ClusterArgs
 from infra.errors import require
@@ -32,7 +32,7 @@ from infra.workload_identity import StoreAccess, WorkloadIdentity, WorkloadIdent
 
 Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs)
 
-BUILDERS: Mapping[str, Builder[Any]] = {"aws": aws.BUILDER}
+BUILDERS: Mapping[str, Builder[Any]] = {"aws": BUILDER_ON_AWS}
 """By cloud, who builds the components there. A further cloud is one more line."""
 
 

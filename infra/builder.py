@@ -25,7 +25,6 @@ class Builder(Generic[OwnCluster]):
 
     Attributes:
         check_network, check_cluster, check_accelerator_pool: raise ArgumentError for what the cloud can't build.
-        can_build: whether pools of an instance type can be built at all; the planner chooses among those.
     """
 
     network: Callable[[str, NetworkArgs, Options], Network]
@@ -37,4 +36,3 @@ class Builder(Generic[OwnCluster]):
     check_network: Callable[[NetworkArgs], None]
     check_cluster: Callable[[ClusterArgs], None]
     check_accelerator_pool: Callable[[AcceleratorPoolArgs], None]
-    can_build: Callable[[str], bool]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from infra.build import BUILDERS
+from infra.aws.instance_shapes import can_build as can_build_on_aws
 from infra.config import StackConfig
 from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
 from planner.guardrails import Violation, check_plan
 from planner.plan import Plan, PlanRequest, PlatformShape, plan
 
+CAN_BUILD: Mapping[str, Callable[[str], bool]] = {"aws": can_build_on_aws}
+"""By cloud, whether its components can build pools of an instance type; no Pulumi, so that `fusion plan` is quick."""
 INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
 """What private nodes need without the NAT gateway: pulling images and taking their identity."""
 ENCRYPTION_KEYS = 4
@@ -40,7 +43,7 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
 
 def not_built(cloud: str, region: str, catalog: Catalog) -> frozenset[str]:
     """Instance types of a region that the catalog has and the components can't build."""
-    can_build = BUILDERS[cloud].can_build
+    can_build = CAN_BUILD[cloud]
     offers = catalog.find(cloud=cloud, region=region)
     return frozenset(each.instance_type for each in offers if not can_build(each.instance_type))
 

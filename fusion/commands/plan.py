@@ -17,6 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from fusion.errors import FusionError
 from fusion.stack import Stack
 from infra.config import ConfigError, sentences
+from infra.config import load as load_config
+from infra.planning import not_built, plan_stack
 from planner.calibration.store import Interval
 from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
@@ -150,9 +152,6 @@ def _plan_file(source: Source, catalog: Catalog) -> Planned:
 
 
 def _plan_stack(source: Source, stack: str, catalog: Catalog) -> Planned:
-    from infra.config import load as load_config  # with the components, 0.5 s: a file of workloads goes without
-    from infra.planning import not_built, plan_stack
-
     values = {
         key: value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in source.document.items()

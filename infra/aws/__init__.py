@@ -1,17 +1,1 @@
-"""Builds each component on AWS."""
-
-from infra.aws import accelerator_pool, cluster, instance_shapes, network, object_store, registry, workload_identity
-from infra.builder import Builder
-
-BUILDER = Builder(
-    network=network.AwsNetwork,
-    cluster=cluster.AwsCluster,
-    accelerator_pool=accelerator_pool.AwsAcceleratorPool,
-    object_store=object_store.AwsObjectStore,
-    registry=registry.AwsRegistry,
-    workload_identity=workload_identity.AwsWorkloadIdentity,
-    check_network=network.check,
-    check_cluster=cluster.check,
-    check_accelerator_pool=accelerator_pool.check,
-    can_build=instance_shapes.can_build,
-)
+"""The components on AWS."""

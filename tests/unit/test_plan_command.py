@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from fusion.commands.plan import command
 from fusion.errors import FusionError
 
+ROOT = Path(__file__).parents[2]
 JOB = {
     "kind": "training",
     "name": "train",
@@ -88,3 +91,12 @@ VALUES = st.recursive(
 def test_any_input_gets_a_plan_or_one_error(document: object) -> None:
     result = plan(document)
     assert result.exception is None or isinstance(result.exception, FusionError), repr(result.exception)
+
+
+def test_planning_a_stack_loads_neither_pulumi_nor_torch() -> None:
+    code = (
+        "import sys; from fusion.cli import cli; cli(['plan', 'local'], standalone_mode=False); "
+        "print([m for m in ('pulumi', 'pulumi_aws', 'torch', 'boto3') if m in sys.modules], file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stderr.strip() == "[]"

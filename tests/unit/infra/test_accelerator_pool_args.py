@@ -3,9 +3,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from infra.accelerator_pool import SYSTEM_GIB, UNPACKED_IMAGE_COPIES
-from infra.aws import BUILDER
 from infra.aws.accelerator_pool import check, has_efa, interface_layout, is_compact
-from infra.aws.instance_shapes import instance_shapes, shape_of
+from infra.aws.builder import BUILDER
+from infra.aws.instance_shapes import can_build, instance_shapes, shape_of
 from infra.errors import ArgumentError
 from planner.catalog import load
 from tests.unit.infra.conftest import REGION, ZONES, efa_pool_args, pool_args, refusal
@@ -174,7 +174,7 @@ def test_the_disk_holds_the_image_twice_beside_the_system(image_gib, disk_gib):
 
 def test_the_planner_may_choose_what_can_be_built_and_no_more():
     offers = load().find(cloud="aws", region=REGION)
-    chosen = [offer for offer in offers if BUILDER.can_build(offer.instance_type)]
+    chosen = [offer for offer in offers if can_build(offer.instance_type)]
     assert {offer.instance_type for offer in offers if offer.accelerator is None} <= {
         offer.instance_type for offer in chosen
     }
