@@ -92,9 +92,8 @@ class TrainingGoal:
                         for precision in self.precisions:
                             yield Shape(nodes, precision, batch, split)
 
-    def floor_s(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> float:
+    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """Computing alone, with nothing exchanged, read or lost."""
-        del machine
         split = shape.parallelism
         forward = forward_time(chip, self.run.profile, shape.precision, shape.batch, calibration).total_s
         passes = 4 if self.run.checkpoint_activations else 3
@@ -152,13 +151,12 @@ class ServiceGoal:
                 for batch in self.batches:
                     yield Shape(nodes, precision, batch, split)
 
-    def floor_s(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> float:
+    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """Network and the fastest batch; infinite where the queue would grow for ever. No queue is replayed.
 
         Raises:
             PerformanceError: the shape can't run.
         """
-        del machine
         load = self._load(shape)
         what = f"serving {load.profile.name} in batches of {load.batch_max}"
         check_fit(inference_memory(load.profile, load.precision, load.batch_max), chip, what)
@@ -177,7 +175,6 @@ class ServiceGoal:
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> InferencePrediction:
         """Raises PerformanceError where the shape can't run."""
-        del machine
         return predict_inference(chip, self._load(shape), calibration)
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
@@ -186,7 +183,6 @@ class ServiceGoal:
         Raises:
             PerformanceError: the shape can't run.
         """
-        del machine
         load = self._load(shape)
         service = self._service(chip, load, calibration)
         queue = BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
@@ -228,24 +224,20 @@ class LanguageModelGoal:
                     for precision in self.precisions:
                         yield Shape(nodes, precision, 1, Parallelism(machine.count, nodes, tensor))
 
-    def floor_s(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> float:
+    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """The prediction is a closed form, so nothing cheaper is needed than to know nothing."""
-        del chip, machine, shape, calibration
         return 0.0
 
     def floor_key(self, shape: Shape) -> tuple[object, ...]:
         """What the floor depends on, besides the chip."""
-        del shape
         return ()
 
     def billed_floor_hours(self, floor_s: float) -> float:
         """By node: a service is priced by hour."""
-        del floor_s
         return 1.0
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> LanguageModelPrediction:
         """Of one replica. Raises PerformanceError where the shape can't run."""
-        del machine
         split = shape.parallelism
         rate = self.requests_per_s / split.data
         traffic = DecoderTraffic(self.input_tokens, self.output_tokens, requests_per_s=rate)

@@ -18,7 +18,7 @@ import itertools
 import math
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -51,9 +51,10 @@ class Ceilings:
     token_s: float = math.inf
 
     def __post_init__(self) -> None:
-        for field in ("usd", "seconds", "token_s"):
-            if not getattr(self, field) > 0:
-                raise PlanError(f"{field} is {getattr(self, field)!r}; a limit must be above zero")
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not value > 0:
+                raise PlanError(f"{limit.name} is {value!r}; a limit must be above zero")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Where:
     min_vcpus: float = 0.0
     min_memory_gib: float = 0.0
     architecture: str | None = None
-    not_built: Collection[tuple[str, str]] = ()
-    """(cloud, instance type) that can't be provisioned."""
+    not_built: Collection[str] = ()
+    """Instance types that can't be provisioned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class Choice:
     usd: float
     price_usd_per_hour: float
     """Of one node, with the share on demand while spot is away."""
+
+    def limited(self, name: str) -> float:
+        """What the field `name` of `Ceilings` limits."""
+        value: float = self.usd if name == "usd" else getattr(self.outcome, name)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,16 @@ class _Sold:
     price_usd_per_hour: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was found out for one goal."""
+
+    floors: dict[Machine, tuple[tuple[Shape, float], ...]] = field(default_factory=dict)
+    outcomes: dict[tuple[Machine, Shape], Outcome | str] = field(default_factory=dict)
+    """The prediction, or why the shape can't run there."""
+    predictions: dict[tuple[Machine, Shape], Prediction] = field(default_factory=dict)
+
+
 Key = TypeVar("Key")
 Column = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -144,16 +160,7 @@ class Optimizer:
             and offer.accelerator_count % 1 == 0
         ]
         self._columns = _Columns(self._offers)
-        self._outcomes: weakref.WeakKeyDictionary[Goal, dict[tuple[Machine, Shape], Outcome | str]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._floors: weakref.WeakKeyDictionary[Goal, dict[Machine, tuple[tuple[Shape, float], ...]]] = (
-            weakref.WeakKeyDictionary()
-        )
-
-        self._predictions: weakref.WeakKeyDictionary[Goal, dict[tuple[Machine, Shape], Prediction]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._known: weakref.WeakKeyDictionary[Goal, _Known] = weakref.WeakKeyDictionary()
 
     def search(
         self, goal: Goal, where: Where, limits: Ceilings, objective: Objective = "cost", runners_up: int = 3
@@ -223,10 +230,13 @@ class Optimizer:
             choice = Choice(each.offer, each.price_model, each.machine, shape, outcome, usd, each.price_usd_per_hour)
             heapq.heappush(queue, (*key, next(number), each, shape, choice))
 
+    def _known_of(self, goal: Goal) -> _Known:
+        return self._known.setdefault(goal, _Known())
+
     def _floor(self, goal: Goal, machine: Machine) -> tuple[tuple[Shape, float], ...]:
         """The shapes that a goal may take on a machine with their least seconds; interruptions don't lower them."""
         calm = replace(machine, interruptions_per_node_hour=0.0)
-        known = self._floors.setdefault(goal, {})
+        known = self._known_of(goal).floors
         if calm not in known:
             chip = self._chips[machine.accelerator]
             seconds: dict[tuple[object, ...], float] = {}
@@ -235,7 +245,7 @@ class Optimizer:
                 key = goal.floor_key(shape)
                 if key not in seconds:
                     try:
-                        seconds[key] = goal.floor_s(chip, calm, shape, self._calibration)
+                        seconds[key] = goal.floor_s(chip, shape, self._calibration)
                     except PerformanceError:
                         seconds[key] = math.inf
                 found.append((shape, seconds[key]))
@@ -244,7 +254,7 @@ class Optimizer:
 
     def _outcome(self, goal: Goal, machine: Machine, shape: Shape) -> Outcome | str:
         """The prediction, or why the shape can't run there."""
-        known = self._outcomes.setdefault(goal, {})
+        known = self._known_of(goal).outcomes
         key = (machine, shape)
         if key not in known:
             try:
@@ -254,7 +264,7 @@ class Optimizer:
         return known[key]
 
     def _prediction(self, goal: Goal, choice: Choice) -> Prediction:
-        known = self._predictions.setdefault(goal, {})
+        known = self._known_of(goal).predictions
         key = (choice.machine, choice.shape)
         if key not in known:
             known[key] = goal.predict(self._chips[choice.machine.accelerator], *key, self._calibration)
@@ -264,14 +274,14 @@ class Optimizer:
         if not sold:
             return NothingFits("no offer in the catalog has the accelerators, place and price model asked for", {})
         relaxed = {
-            field: least
-            for field in ("usd", "seconds", "token_s")
-            if (least := self._least(goal, sold, limits, field)) is not None and least > getattr(limits, field)
+            name: least
+            for name in _WORDS
+            if (least := self._least(goal, sold, limits, name)) is not None and least > getattr(limits, name)
         }
         if relaxed:
             ways = " or ".join(
-                f"raise the limit of {_WORDS[field]} from {getattr(limits, field):.4g} to {_up(least):.4g}"
-                for field, least in relaxed.items()
+                f"raise the limit of {_WORDS[name]} from {getattr(limits, name):.4g} to {_up(least):.4g}"
+                for name, least in relaxed.items()
             )
             return NothingFits(f"no choice keeps every limit: {ways}", relaxed)
         whys = [
@@ -283,18 +293,19 @@ class Optimizer:
         why = f"; for instance: {min(whys, key=len)}" if whys else ""
         return NothingFits(f"no machine can run it within these limits, even with any one of them lifted{why}", {})
 
-    def _least(self, goal: Goal, sold: tuple[_Sold, ...], limits: Ceilings, field: str) -> float | None:
+    def _least(self, goal: Goal, sold: tuple[_Sold, ...], limits: Ceilings, name: str) -> float | None:
         """The least value of one limit with which there is a choice, the others kept; found by planning without it."""
-        lifted = replace(limits, **{field: math.inf})
-        objective: Objective = "cost" if field == "usd" else "time"
+        lifted = replace(limits, **{name: math.inf})
+        objective: Objective = "cost" if name == "usd" else "time"
         kept = (each for each in self._in_order(goal, sold, objective, lifted) if _broken(each, lifted) is None)
-        if field == "token_s":
-            return min((each.outcome.token_s for each in kept), default=None)
+        if name == "token_s":  # the queue can't be ordered by it: every choice is looked at
+            return min((each.limited("token_s") for each in kept), default=None)
         first = next(kept, None)
-        return None if first is None else first.usd if field == "usd" else first.outcome.seconds
+        return None if first is None else first.limited(name)
 
 
 _WORDS = {"usd": "cost (USD)", "seconds": "time (s)", "token_s": "time by output token (s)"}
+"""What each field of `Ceilings` limits."""
 
 
 def _up(value: float) -> float:
@@ -306,11 +317,8 @@ def _up(value: float) -> float:
 
 def _broken(choice: Choice, limits: Ceilings) -> str | None:
     """The first limit that a choice breaks, in numbers; None where it keeps them all."""
-    for value, limit, word in (
-        (choice.usd, limits.usd, "cost (USD)"),
-        (choice.outcome.seconds, limits.seconds, "time (s)"),
-        (choice.outcome.token_s, limits.token_s, "time by output token (s)"),
-    ):
+    for name, word in _WORDS.items():
+        value, limit = choice.limited(name), getattr(limits, name)
         if value > limit:
             return f"{word} {value:.4g} > {limit:.4g}"
     return None
@@ -355,7 +363,7 @@ class _Columns:
         if where.instance_types is not None:
             allowed &= np.array([each[1] in where.instance_types for each in self.types])[self.type]
         if where.not_built:
-            allowed &= np.array([each not in where.not_built for each in self.types])[self.type]
+            allowed &= np.array([each[1] not in where.not_built for each in self.types])[self.type]
         wanted = [
             (where.accelerators is None or name in where.accelerators)
             and (where.counts is None or count in where.counts)

@@ -120,8 +120,7 @@ def plan(request: PlanRequest, catalog: Catalog) -> Plan:
         else:
             from planner.targets import best_of, prediction_of  # numpy: only where something is predicted
 
-            place, not_built = (request.cloud, request.region), {(request.cloud, each) for each in request.not_built}
-            answer = best_of(workload, catalog, frozenset({place}), frozenset(not_built))
+            answer = best_of(workload, catalog, (request.cloud, request.region), request.not_built)
             offer = answer.best.offer
             predictions.append(prediction_of(workload.name, answer))
         offers[offer.instance_type] = offer

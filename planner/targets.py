@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
+from collections.abc import Collection
 
 from planner.calibration.store import builtin
 from planner.catalog import Catalog
@@ -13,6 +14,7 @@ from planner.goals import Goal, ServiceGoal, TrainingGoal
 from planner.optimizer import Answer, Ceilings, NothingFits, Optimizer, Where
 from planner.performance.inference import InferenceLoad, InferencePrediction
 from planner.performance.training import TrainingPrediction, TrainingRun
+from planner.plan import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS
 from planner.prediction import WorkloadPrediction
 from planner.profiles.model import profile
 from planner.workloads import InferenceService, Needs, ServiceTarget, TrainingJob, TrainingTarget
@@ -20,24 +22,27 @@ from planner.workloads import InferenceService, Needs, ServiceTarget, TrainingJo
 NODES_MOST = 16
 """Nodes of a service that are tried; a larger service is a matter for several pools."""
 
-
 _optimizers: weakref.WeakKeyDictionary[Catalog, Optimizer] = weakref.WeakKeyDictionary()
 
 
 def best_of(
     workload: TrainingJob | InferenceService,
     catalog: Catalog,
-    places: frozenset[tuple[str, str]] | None,
-    not_built: frozenset[tuple[str, str]] = frozenset(),
+    place: tuple[str, str] | None = None,
+    not_built: Collection[str] = (),
 ) -> Answer:
     """The cheapest way to run a workload that has a target, within it.
+
+    Args:
+        place: the cloud and region that it must be in; None is anywhere.
+        not_built: instance types of that place that can't be provisioned.
 
     Raises:
         PlanError: there is none, with the limit to relax and its least value; or the profile is not known.
     """
     if catalog not in _optimizers:
         _optimizers[catalog] = Optimizer(catalog, builtin())
-    where = _where(workload, catalog, places, not_built)
+    where = _where(workload, catalog, place, not_built)
     try:
         if isinstance(workload, TrainingJob):
             goal, limits = _training(workload)
@@ -76,14 +81,12 @@ def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
 def _where(
     workload: TrainingJob | InferenceService,
     catalog: Catalog,
-    places: frozenset[tuple[str, str]] | None,
-    not_built: frozenset[tuple[str, str]],
+    place: tuple[str, str] | None,
+    not_built: Collection[str],
 ) -> Where:
-    from planner.plan import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS
-
     needs = workload.needs
     return Where(
-        places=places,
+        places=None if place is None else frozenset({place}),
         accelerators=_accelerators(needs, catalog),
         # exactly what the pod of a training job or of a replica takes, so that what is predicted is what runs
         counts=frozenset({needs.accelerators}),
@@ -92,7 +95,7 @@ def _where(
         min_vcpus=needs.vcpus + NODE_RESERVED_VCPUS,
         min_memory_gib=needs.memory_gib / (1 - NODE_RESERVED_MEMORY_FRACTION),
         architecture=needs.architecture,
-        not_built=frozenset() if needs.instance_type else not_built,
+        not_built=frozenset() if needs.instance_type else frozenset(not_built),
     )
 
 

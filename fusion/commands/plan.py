@@ -147,7 +147,7 @@ def _plan_file(source: Source, catalog: Catalog) -> Planned:
     for workload in TypeAdapter(WorkloadFile).validate_python(source.document).workloads:
         if workload.name in answers:
             raise PlanError(f"the name {workload.name} is used twice; each workload needs a name of its own")
-        answers[workload.name] = best_of(workload, catalog, None)
+        answers[workload.name] = best_of(workload, catalog)
     return Planned(answers, {}, None)
 
 
@@ -158,13 +158,9 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog) -> Planned:
     }
     config = load_config(values, stack=stack, stack_file=source.file)
     plan = plan_stack(config, stack, catalog)
+    place = (config.cloud, config.region)
     answers = {
-        each.name: best_of(
-            each,
-            catalog,
-            frozenset({(config.cloud, config.region)}),
-            frozenset((config.cloud, each_type) for each_type in not_built(config.cloud, config.region, catalog)),
-        )
+        each.name: best_of(each, catalog, place, not_built(*place, catalog))
         for each in config.workloads
         if each.target is not None
     }
@@ -181,18 +177,19 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog) -> Planned:
 def _lines(planned: Planned, before: Planned | None) -> Iterable[str]:
     for name, answer in planned.answers.items():
         prediction = prediction_of(name, answer)
-        yield f"{name}: {_said(answer.best)}"
+        unit = "an hour" if prediction.run_usd is None else "a run"
+        yield f"{name}: {_said(answer.best, unit)}"
         yield f"  {_predicted(prediction)}"
         for reason in prediction.reasons:
             yield f"  {reason}"
         yield f"  rests on: {prediction.calibration}"
         for each in answer.runners_up:
-            yield f"  {_said(each)}: {each.usd / answer.best.usd - 1:.0%} dearer"
+            yield f"  {_said(each, unit)}: {each.usd / answer.best.usd - 1:.0%} dearer"
         for rejected in answer.rejected:
-            yield f"  {_said(rejected.choice)}: {rejected.reason}"
+            yield f"  {_said(rejected.choice, unit)}: {rejected.reason}"
         if before is not None:
             was = before.answers.get(name)
-            yield f"  before: {_said(was.best) if was else 'not planned by a target'}"
+            yield f"  before: {_said(was.best, unit) if was else 'not planned by a target'}"
     for name, offer in planned.others.items():
         yield f"{name}: {offer}"
     if planned.monthly_usd_max is not None:
@@ -200,8 +197,8 @@ def _lines(planned: Planned, before: Planned | None) -> Iterable[str]:
         yield f"whole stack: ${planned.monthly_usd_max:,.2f} a month at the autoscaler's maximum{was_usd}"
 
 
-def _said(choice: Choice) -> str:
-    offer, unit = choice.offer, "a run" if choice.outcome.billed_hours != 1 else "an hour"
+def _said(choice: Choice, unit: str) -> str:
+    offer = choice.offer
     return (
         f"{choice.shape.nodes} x {offer.instance_type} ({choice.machine.count} {choice.machine.accelerator}) "
         f"{choice.price_model.replace('_', ' ')} in {offer.cloud} {offer.region}, ${choice.usd:,.2f} {unit}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planner.catalog import Catalog, Offer, load
 from planner.errors import PlanError
-from planner.goals import Goal, LanguageModelGoal, Machine, Outcome, ServiceGoal, TrainingGoal
+from planner.goals import Goal, LanguageModelGoal, Machine, Outcome, ServiceGoal, Shape, TrainingGoal
 from planner.optimizer import (
     FALLBACK_HOURS,
     MONTHLY_RECLAIM,
@@ -55,15 +55,15 @@ def offers(draw: st.DrawFn) -> Offer:
     )
 
 
-_KNOWN: dict[tuple[int, Machine, object], Outcome | None] = {}
+_KNOWN: dict[tuple[int, Machine, Shape], Outcome | None] = {}
 
 
-def outcome(goal: Goal, machine: Machine, shape: object) -> Outcome | None:
+def outcome(goal: Goal, machine: Machine, shape: Shape) -> Outcome | None:
     key = (id(goal), machine, shape)
     if key not in _KNOWN:
         try:
             chip = Chip.from_accelerator(ACCELERATORS[machine.accelerator])
-            _KNOWN[key] = goal.outcome(chip, machine, shape, builtin())  # type: ignore[arg-type]
+            _KNOWN[key] = goal.outcome(chip, machine, shape, builtin())
         except PerformanceError:
             _KNOWN[key] = None
     return _KNOWN[key]
