@@ -128,7 +128,8 @@ class Backend(ABC):
         """The provider's own config as it is to be taken, values that are not known yet included."""
         return variables
 
-    def known(self, resource: Resource, id: str) -> None:  # noqa: B027 - most backends have nothing to remember
+    @abstractmethod
+    def known(self, resource: Resource, id: str) -> None:
         """The engine has named this id: its state has it."""
 
 

@@ -8,6 +8,7 @@ the folder, which only its owner may enter. The programs are those that `python 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import ipaddress
@@ -220,7 +221,17 @@ def _wait(folder: Path, path: str) -> None:
 
 
 def _make_credentials(folder: Path) -> None:
-    """An authority, the server's certificate, the key of service accounts, an administrator's token, the kubeconfig."""
+    """Certificates and keys, an administrator's token, the server's port, the kubeconfig."""
+    _make_certificates(folder)
+    token, port = secrets.token_urlsafe(32), _free_port()
+    _write(folder / "tokens.csv", f"{token},fusion,fusion,system:masters\n".encode())
+    _write(folder / "port.json", json.dumps(port).encode())
+    document = _kubeconfig(port, token, (folder / "ca.crt").read_bytes())
+    _write(folder / "kubeconfig", yaml.safe_dump(document, sort_keys=False).encode())  # last: it says that all is there
+
+
+def _make_certificates(folder: Path) -> None:
+    """An authority, the server's certificate that it signed, and the key that signs service accounts' tokens."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -273,10 +284,11 @@ def _make_credentials(folder: Path) -> None:
     )
     _write(folder / "ca.crt", authority.public_bytes(serialization.Encoding.PEM))
     _write(folder / "server.crt", serving.public_bytes(serialization.Encoding.PEM))
-    token, port = secrets.token_urlsafe(32), _free_port()
-    _write(folder / "tokens.csv", f"{token},fusion,fusion,system:masters\n".encode())
-    _write(folder / "port.json", json.dumps(port).encode())
-    document = {
+
+
+def _kubeconfig(port: int, token: str, authority: bytes) -> dict[str, object]:
+    """An administrator's way to the server; `authority` is the certificate to trust, in PEM."""
+    return {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": CONTEXT,
@@ -286,24 +298,17 @@ def _make_credentials(folder: Path) -> None:
                 "name": CONTEXT,
                 "cluster": {
                     "server": f"https://{LOOPBACK}:{port}",
-                    "certificate-authority-data": _in_base64(folder / "ca.crt"),
+                    "certificate-authority-data": base64.b64encode(authority).decode(),
                 },
             }
         ],
         "users": [{"name": CONTEXT, "user": {"token": token}}],
     }
-    _write(folder / "kubeconfig", yaml.safe_dump(document, sort_keys=False).encode())  # last: it says that all is there
 
 
 def _write(path: Path, content: bytes) -> None:
     path.touch(mode=OWNER_ONLY)
     path.write_bytes(content)
-
-
-def _in_base64(path: Path) -> str:
-    import base64
-
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _free_port() -> int:

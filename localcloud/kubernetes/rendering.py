@@ -73,6 +73,9 @@ class RenderBackend(KubernetesBackend):
                 path.parent.rmdir()
                 self.folder.rmdir()
 
+    def known(self, resource: Resource, id: str) -> None:
+        """Nothing to remember: a file says whose it is."""
+
     def known_crds(self) -> Mapping[tuple[str, str], Object]:
         """Those of this run, and those in the folder."""
         rendered = [_load(path) for path in sorted((self.folder / "0-crd").glob("*.yaml"))]
