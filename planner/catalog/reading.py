@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from planner.catalog.catalog import Catalog, Row, near
 from planner.catalog.model import Accelerator, CatalogError, Offer, ServicePrice, TpuTopology
@@ -275,8 +276,9 @@ def _accelerators(path: Path, *, checked: bool) -> dict[str, Accelerator]:
     for number, row in enumerate(_read(path, columns), start=2):
         if checked:
             _check_chip(_Cells(path, number, columns, row), found)
-        values = [cell if column in _TEXTS else _number(cell) for column, cell in zip(columns, row, strict=True)]
-        found[row[0]] = Accelerator(*values)  # type: ignore[arg-type]  # the columns are the fields, in their order
+        named = zip(columns, row, strict=True)
+        values: list[Any] = [cell if column in _TEXTS else _number(cell) for column, cell in named]
+        found[row[0]] = Accelerator(*values)  # the columns are the fields, in their order
     return found
 
 

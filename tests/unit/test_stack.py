@@ -25,16 +25,16 @@ def stack(folder: Path, text: str) -> Stack:
 def test_a_file_that_is_no_stack_file_is_refused_with_its_path(tmp_path: Path, text: str, said: str) -> None:
     local = stack(tmp_path, text)
     with pytest.raises(FusionError, match=said) as error:
-        local.is_local  # noqa: B018
+        _ = local.is_local
     assert str(local.file) in str(error.value)
 
 
 def test_a_local_stack_without_its_settings_says_which_is_missing(tmp_path: Path) -> None:
     local = stack(tmp_path, "config: {'aws:profile': fusion-local, 'kubernetes:renderYamlToDirectory': 7}")
     with pytest.raises(FusionError, match=r"Pulumi\.local\.yaml: config: aws:region: null; expected a region of AWS"):
-        local.region  # noqa: B018
+        _ = local.region
     with pytest.raises(FusionError, match="kubernetes:renderYamlToDirectory: 7; expected the folder"):
-        local.manifests  # noqa: B018
+        _ = local.manifests
 
 
 def test_a_stack_that_is_not_there_names_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
