@@ -24,8 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+import numpy.typing as npt
+
 from planner.performance.checks import PerformanceError, fraction, not_negative, positive, whole
 
+Seconds = npt.NDArray[np.float64]
 SEED = 20261123
 CALM_ARRIVALS = 40_000
 WIDE_ARRIVALS = 160_000
@@ -120,36 +124,80 @@ def _queue_times(queue: BatchQueue) -> QueueTimes:
     busy = queue.utilisation > BUSY_UTILISATION
     calm = WIDE_ARRIVALS if queue.batch_max * queue.replicas >= WIDE else CALM_ARRIVALS
     arrivals = BUSY_ARRIVALS if busy else calm
-    waits, responses, worked, batches, span = _replay(queue, arrivals)
+    replayed = _replay(queue, arrivals)
     corrections = [0.0] * (len(QUANTILES) + 1)
     if busy:
         unit = 1 / queue.arrivals_per_s
         corrections = [seconds * unit for seconds in _trace_luck(round(queue.utilisation, 4), arrivals)]
     return QueueTimes(
-        waiting=_quantiles(waits, corrections, 0.0),
-        response=_quantiles(responses, corrections, min(queue.service_s)),
+        waiting=_quantiles(replayed.waits_s, corrections, 0.0),
+        response=_quantiles(replayed.responses_s, corrections, min(queue.service_s)),
         utilisation=queue.utilisation,
-        busy_fraction=min(1.0, worked / (span * queue.replicas)),
-        mean_batch=len(waits) / batches,
+        busy_fraction=min(1.0, replayed.worked_s / (replayed.span_s * queue.replicas)),
+        mean_batch=replayed.mean_batch,
         capacity_per_s=queue.capacity_per_s,
     )
 
 
-def _replay(queue: BatchQueue, arrivals: int) -> tuple[list[float], list[float], float, int, float]:
-    """Waits and responses (s) of the trace's requests after a warm-up, seconds worked, batches, and seconds of the
-    trace.
+@dataclass(frozen=True, slots=True)
+class _Replayed:
+    """What the requests of a trace saw after a warm-up, in their order."""
 
-    Time runs in mean gaps between arrivals, so that one trace serves every rate.
+    waits_s: Seconds
+    responses_s: Seconds
+    worked_s: float
+    mean_batch: float
+    span_s: float
+
+
+def _replay(queue: BatchQueue, arrivals: int) -> _Replayed:
+    """One trace through the queue. Time runs in mean gaps between arrivals, so that one trace serves every rate."""
+    trace, rate = _unit_times(arrivals), queue.arrivals_per_s
+    if queue.batch_max == 1 and not queue.service_variation:
+        service = queue.service_s[0] * rate
+        waits = _single_waits(trace, service, queue.replicas)
+        responses, worked, batches = waits + service, arrivals * service, arrivals
+        span = float((trace + responses).max())
+    else:
+        starts, firsts, services = _batches(queue, arrivals)
+        sizes = np.diff(firsts, append=arrivals)
+        waits = np.repeat(starts, sizes) - trace
+        responses = np.repeat(starts + services, sizes) - trace
+        worked, batches = float(services.sum()), len(starts)
+        span = max(float(trace[-1]), float((starts + services).max()))
+    warm = arrivals // 20
+    counted = max(1, round(batches * (arrivals - warm) / arrivals))
+    return _Replayed(
+        waits[warm:] / rate, responses[warm:] / rate, worked / rate, (arrivals - warm) / counted, span / rate
+    )
+
+
+def _single_waits(trace: Seconds, service: float, replicas: int) -> Seconds:
+    """Waits of requests that are served one by one in the same time each.
+
+    Then replicas take turns, and each is a queue of its own (V. Iversen, L. Staalhagen, "Waiting time distribution in
+    M/D/1 queueing systems", Electronics Letters 35, 1999), whose waits are D. Lindley's (Proc. Cambridge Phil. Soc.
+    48, 1952): the sum of (service - gap) so far, less its least value so far.
     """
-    trace = unit_trace(arrivals)
-    rate, most = queue.arrivals_per_s, queue.batch_max
-    service = [seconds * rate for seconds in queue.service_s]
-    deadline = queue.batch_wait_s * rate
+    turns = -(-len(trace) // replicas)
+    padded = np.concatenate([trace, np.full(turns * replicas - len(trace), trace[-1])]).reshape(turns, replicas)
+    drift = np.zeros_like(padded)
+    np.cumsum(service - np.diff(padded, axis=0), axis=0, out=drift[1:])
+    waits: Seconds = (drift - np.minimum.accumulate(drift, axis=0)).reshape(-1)[: len(trace)]
+    return waits
+
+
+def _batches(queue: BatchQueue, arrivals: int) -> tuple[Seconds, npt.NDArray[np.int64], Seconds]:
+    """Start, first request and service time of each batch of the trace, in mean gaps between arrivals."""
+    trace, most = unit_trace(arrivals), queue.batch_max
+    service = [seconds * queue.arrivals_per_s for seconds in queue.service_s]
+    deadline = queue.batch_wait_s * queue.arrivals_per_s
     noise = _noise(queue.service_variation) if queue.service_variation else (1.0,)
     free = [0.0] * min(queue.replicas, arrivals)
-    waits: list[float] = []
-    responses: list[float] = []
-    worked, batches, first = 0.0, 0, 0
+    starts: list[float] = []
+    firsts: list[int] = []
+    services: list[float] = []
+    first = 0
     while first < arrivals:
         start = max(free[0], trace[first])
         end = first + most
@@ -157,36 +205,26 @@ def _replay(queue: BatchQueue, arrivals: int) -> tuple[list[float], list[float],
             full = trace[end - 1] if end <= arrivals else trace[-1]
             start = max(start, min(full, trace[first] + deadline))
         last = bisect_right(trace, start, first, min(end, arrivals))
-        took = service[last - first - 1] * noise[batches % len(noise)]
+        took = service[last - first - 1] * noise[len(starts) % len(noise)]
         heapq.heapreplace(free, start + took)
-        done = start + took
-        if last - first == 1:
-            waits.append(start - trace[first])
-            responses.append(done - trace[first])
-        else:
-            waits.extend([start - arrived for arrived in trace[first:last]])
-            responses.extend([done - arrived for arrived in trace[first:last]])
-        worked += took
-        batches += 1
+        starts.append(start)
+        firsts.append(first)
+        services.append(took)
         first = last
-    warm = arrivals // 20
-    return (
-        [wait / rate for wait in waits[warm:]],
-        [response / rate for response in responses[warm:]],
-        worked / rate,
-        max(1, round(batches * (arrivals - warm) / arrivals)),
-        max(trace[-1], max(free)) / rate,
-    )
+    return np.array(starts), np.array(firsts), np.array(services)
 
 
-def _quantiles(values: Sequence[float], corrections: Sequence[float], floor: float) -> Quantiles:
-    ordered = sorted(values)
-    raw = [math.fsum(values) / len(values), *(ordered[int(q * (len(ordered) - 1))] for q in QUANTILES)]
+def _quantiles(values: Seconds, corrections: Sequence[float], floor: float) -> Quantiles:
     fixed = [
         max(floor, value + correction) if value > floor else value
-        for value, correction in zip(raw, corrections, strict=True)
+        for value, correction in zip(_mean_and_quantiles(values), corrections, strict=True)
     ]
     return Quantiles(fixed[0], *accumulate(fixed[1:], max))
+
+
+def _mean_and_quantiles(values: Seconds) -> list[float]:
+    places = [int(quantile * (len(values) - 1)) for quantile in QUANTILES]
+    return [float(values.mean()), *np.partition(values, places)[places].tolist()]
 
 
 @functools.cache
@@ -194,6 +232,11 @@ def unit_trace(arrivals: int) -> list[float]:
     """Times of a Poisson stream of rate 1, always the same."""
     draw = random.Random(SEED).expovariate
     return list(accumulate(draw(1.0) for _ in range(arrivals)))
+
+
+@functools.cache
+def _unit_times(arrivals: int) -> Seconds:
+    return np.array(unit_trace(arrivals))
 
 
 @functools.cache
@@ -206,10 +249,7 @@ def _noise(variation: float) -> tuple[float, ...]:
 @functools.lru_cache(maxsize=4096)
 def _trace_luck(utilisation: float, arrivals: int) -> tuple[float, ...]:
     """Exact less replayed mean and quantiles of the wait in M/D/1, in mean gaps between arrivals."""
-    queue = BatchQueue(1.0, (utilisation,))
-    waits = _replay(queue, arrivals)[0]
-    ordered = sorted(waits)
-    replayed = [math.fsum(waits) / len(waits), *(ordered[int(q * (len(ordered) - 1))] for q in QUANTILES)]
+    replayed = _mean_and_quantiles(_replay(BatchQueue(1.0, (utilisation,)), arrivals).waits_s)
     mean = utilisation * utilisation / (2 * (1 - utilisation))
     exact = [mean, *(md1_wait_quantile(utilisation, q) * utilisation for q in QUANTILES)]
     return tuple(a - b for a, b in zip(exact, replayed, strict=True))
