@@ -13,6 +13,7 @@ gone its node is bought on demand: the price is (1 - f)·spot + f·on demand, f 
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
@@ -27,6 +28,7 @@ import numpy.typing as npt
 from planner.calibration.store import Calibration
 from planner.catalog import Catalog, Offer
 from planner.errors import PlanError
+from planner.frontier import Bound, frontier
 from planner.goals import Goal, Machine, Outcome, Prediction, Shape
 from planner.performance.checks import PerformanceError
 from planner.performance.chip import Chip
@@ -194,6 +196,27 @@ class Optimizer:
             rejected=tuple(each for machine, each in rejected.items() if machine not in done),
         )
 
+    def frontier(self, goal: Goal, where: Where) -> tuple[Choice, ...]:
+        """Every choice that no other one beats in both cost and time, cheapest first, whatever the limits."""
+        return frontier(
+            Bound(
+                goal.billed_floor_hours(floor_s) * shape.nodes * sold.price_usd_per_hour,
+                floor_s,
+                functools.partial(self._costed, goal, sold, shape),
+            )
+            for sold in self._columns.cheapest(where, self._offers)
+            for shape, floor_s in self._floor(goal, sold.machine)
+        )
+
+    def _costed(self, goal: Goal, sold: _Sold, shape: Shape) -> tuple[float, float, Choice] | None:
+        """USD, seconds and the choice that they are of; None where it can't run."""
+        outcome = self._outcome(goal, sold.machine, shape)
+        if isinstance(outcome, str):
+            return None
+        usd = outcome.billed_hours * shape.nodes * sold.price_usd_per_hour
+        choice = Choice(sold.offer, sold.price_model, sold.machine, shape, outcome, usd, sold.price_usd_per_hour)
+        return usd, outcome.seconds, choice
+
     def _in_order(
         self,
         goal: Goal,
@@ -222,13 +245,11 @@ class Optimizer:
             if choice is not None:
                 yield choice
                 continue
-            outcome = self._outcome(goal, each.machine, shape)
-            if isinstance(outcome, str):
-                continue
-            usd = outcome.billed_hours * shape.nodes * each.price_usd_per_hour
-            key = (usd, outcome.seconds) if objective == "cost" else (outcome.seconds, usd)
-            choice = Choice(each.offer, each.price_model, each.machine, shape, outcome, usd, each.price_usd_per_hour)
-            heapq.heappush(queue, (*key, next(number), each, shape, choice))
+            costed = self._costed(goal, each, shape)
+            if costed is not None:
+                usd, seconds, choice = costed
+                key = (usd, seconds) if objective == "cost" else (seconds, usd)
+                heapq.heappush(queue, (*key, next(number), each, shape, choice))
 
     def _known_of(self, goal: Goal) -> _Known:
         return self._known.setdefault(goal, _Known())

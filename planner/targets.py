@@ -11,7 +11,7 @@ from planner.calibration.store import builtin
 from planner.catalog import Catalog
 from planner.errors import PlanError
 from planner.goals import Goal, ServiceGoal, TrainingGoal
-from planner.optimizer import Answer, Ceilings, NothingFits, Optimizer, Where
+from planner.optimizer import Answer, Ceilings, Choice, NothingFits, Optimizer, Where
 from planner.performance.inference import InferenceLoad, InferencePrediction
 from planner.performance.training import TrainingPrediction, TrainingRun
 from planner.plan import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS
@@ -40,19 +40,29 @@ def best_of(
     Raises:
         PlanError: there is none, with the limit to relax and its least value; or the profile is not known.
     """
-    if catalog not in _optimizers:
-        _optimizers[catalog] = Optimizer(catalog, builtin())
     where = _where(workload, catalog, place, not_built)
     try:
-        if isinstance(workload, TrainingJob):
-            goal, limits = _training(workload)
-        else:
-            goal, limits = _service(workload)
-        return _optimizers[catalog].search(goal, where, limits)
+        goal, limits = _goal(workload)
+        return _optimizer(catalog).search(goal, where, limits)
     except NothingFits as error:
         raise NothingFits(f"workload {workload.name}: {error}", error.relaxed) from None
     except PlanError as error:
         raise PlanError(f"workload {workload.name}: target: {error}") from None
+
+
+def frontier_of(
+    workload: TrainingJob | InferenceService,
+    catalog: Catalog,
+    place: tuple[str, str] | None = None,
+    not_built: Collection[str] = (),
+) -> tuple[Choice, ...]:
+    """Every choice for a workload with a target that no other beats in both cost and time, limits aside.
+
+    Raises:
+        PlanError: the profile is not known.
+    """
+    goal, _ = _goal(workload)
+    return _optimizer(catalog).frontier(goal, _where(workload, catalog, place, not_built))
 
 
 def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
@@ -76,6 +86,16 @@ def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
         reasons=predicted.reasons,
         calibration=predicted.calibration,
     )
+
+
+def _optimizer(catalog: Catalog) -> Optimizer:
+    if catalog not in _optimizers:
+        _optimizers[catalog] = Optimizer(catalog, builtin())
+    return _optimizers[catalog]
+
+
+def _goal(workload: TrainingJob | InferenceService) -> tuple[Goal, Ceilings]:
+    return _training(workload) if isinstance(workload, TrainingJob) else _service(workload)
 
 
 def _where(

@@ -56,6 +56,21 @@ class InferenceLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyParts:
+    """What a request at the 99th percentile spends its time on, in seconds; together they are its latency."""
+
+    network_s: float
+    """The round trip."""
+    transfer_s: float
+    """Of request and answer."""
+    batch_wait_s: float
+    """For the batch to fill, while a replica is idle."""
+    queue_s: float
+    """For a replica."""
+    service_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class InferencePrediction:
     """What requests see, with intervals; an upper end is infinite where the slow case would overload the replicas."""
 
@@ -69,6 +84,7 @@ class InferencePrediction:
     waiting_p99_s: float
     service_s: float
     """Of a batch of the mean size."""
+    parts: LatencyParts
     memory_fraction: float
     bound_by: str
     reasons: tuple[str, ...]
@@ -113,6 +129,13 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
         network_s=network,
         waiting_p99_s=waiting,
         service_s=service[batch - 1],
+        parts=LatencyParts(
+            network_s=load.network_round_trip_s,
+            transfer_s=network - load.network_round_trip_s,
+            batch_wait_s=times.held_p99_s,
+            queue_s=max(0.0, waiting - times.held_p99_s),
+            service_s=times.response.p99_s - max(waiting, times.held_p99_s),
+        ),
         memory_fraction=fit,
         bound_by=bound,
         reasons=(

@@ -96,6 +96,8 @@ class QueueTimes:
 
     waiting: Quantiles
     response: Quantiles
+    held_p99_s: float
+    """Of the waiting at p99: for the batch to fill while a replica was idle."""
     utilisation: float
     busy_fraction: float
     """Share of the time that a replica works; above `utilisation` where batches leave before they are full."""
@@ -132,6 +134,7 @@ def _queue_times(queue: BatchQueue) -> QueueTimes:
     return QueueTimes(
         waiting=_quantiles(replayed.waits_s, corrections, 0.0),
         response=_quantiles(replayed.responses_s, corrections, min(queue.service_s)),
+        held_p99_s=replayed.held_p99_s,
         utilisation=queue.utilisation,
         busy_fraction=min(1.0, replayed.worked_s / (replayed.span_s * queue.replicas)),
         mean_batch=replayed.mean_batch,
@@ -145,6 +148,7 @@ class _Replayed:
 
     waits_s: Seconds
     responses_s: Seconds
+    held_p99_s: float
     worked_s: float
     mean_batch: float
     span_s: float
@@ -155,21 +159,33 @@ def _replay(queue: BatchQueue, arrivals: int) -> _Replayed:
     trace, rate = _unit_times(arrivals), queue.arrivals_per_s
     if queue.batch_max == 1 and not queue.service_variation:
         service = queue.service_s[0] * rate
-        waits = _single_waits(trace, service, queue.replicas)
+        waits, held = _single_waits(trace, service, queue.replicas), 0.0
         responses, worked, batches = waits + service, arrivals * service, arrivals
         span = float((trace + responses).max())
     else:
-        starts, firsts, services = _batches(queue, arrivals)
+        starts, firsts, services, holds = _batches(queue, arrivals)
         sizes = np.diff(firsts, append=arrivals)
         waits = np.repeat(starts, sizes) - trace
+        held = _near_p99(waits, np.minimum(np.repeat(holds, sizes), waits)) if queue.batch_wait_s else 0.0
         responses = np.repeat(starts + services, sizes) - trace
         worked, batches = float(services.sum()), len(starts)
         span = max(float(trace[-1]), float((starts + services).max()))
     warm = arrivals // 20
     counted = max(1, round(batches * (arrivals - warm) / arrivals))
     return _Replayed(
-        waits[warm:] / rate, responses[warm:] / rate, worked / rate, (arrivals - warm) / counted, span / rate
+        waits_s=waits[warm:] / rate,
+        responses_s=responses[warm:] / rate,
+        held_p99_s=held / rate,
+        worked_s=worked / rate,
+        mean_batch=(arrivals - warm) / counted,
+        span_s=span / rate,
     )
+
+
+def _near_p99(values: Seconds, parts: Seconds) -> float:
+    """The mean part of the values between the 98.5 % and 99.5 % quantile."""
+    low, high = np.quantile(values, (0.985, 0.995))
+    return float(parts[(values >= low) & (values <= high)].mean())
 
 
 def _single_waits(trace: Seconds, service: float, replicas: int) -> Seconds:
@@ -187,8 +203,10 @@ def _single_waits(trace: Seconds, service: float, replicas: int) -> Seconds:
     return waits
 
 
-def _batches(queue: BatchQueue, arrivals: int) -> tuple[Seconds, npt.NDArray[np.int64], Seconds]:
-    """Start, first request and service time of each batch of the trace, in mean gaps between arrivals."""
+def _batches(queue: BatchQueue, arrivals: int) -> tuple[Seconds, npt.NDArray[np.int64], Seconds, Seconds]:
+    """Start, first request, service time of each batch of the trace, and how long an idle replica waited for it to
+    fill, in mean gaps between arrivals.
+    """
     trace, most = unit_trace(arrivals), queue.batch_max
     service = [seconds * queue.arrivals_per_s for seconds in queue.service_s]
     deadline = queue.batch_wait_s * queue.arrivals_per_s
@@ -197,9 +215,10 @@ def _batches(queue: BatchQueue, arrivals: int) -> tuple[Seconds, npt.NDArray[np.
     starts: list[float] = []
     firsts: list[int] = []
     services: list[float] = []
+    holds: list[float] = []
     first = 0
     while first < arrivals:
-        start = max(free[0], trace[first])
+        ready = start = max(free[0], trace[first])
         end = first + most
         if deadline:
             full = trace[end - 1] if end <= arrivals else trace[-1]
@@ -208,10 +227,11 @@ def _batches(queue: BatchQueue, arrivals: int) -> tuple[Seconds, npt.NDArray[np.
         took = service[last - first - 1] * noise[len(starts) % len(noise)]
         heapq.heapreplace(free, start + took)
         starts.append(start)
+        holds.append(start - ready)
         firsts.append(first)
         services.append(took)
         first = last
-    return np.array(starts), np.array(firsts), np.array(services)
+    return np.array(starts), np.array(firsts), np.array(services), np.array(holds)
 
 
 def _quantiles(values: Seconds, corrections: Sequence[float], floor: float) -> Quantiles:

@@ -48,3 +48,23 @@ def test_near_overload_the_slow_case_has_no_bound():
 def test_memory_that_is_missing_is_named():
     with pytest.raises(DoesNotFit, match="GiB are missing"):
         predict("T4", precision="fp16", batch_max=65_536)
+
+
+@pytest.mark.parametrize("requests_per_s", [20, 200, 2000, 4800])
+@pytest.mark.parametrize("batch_wait_s", [0.0, 0.004])
+def test_the_parts_of_the_99th_percentile_add_up_to_it(requests_per_s, batch_wait_s):
+    result = predict(
+        requests_per_s=requests_per_s, batch_wait_s=batch_wait_s, network_round_trip_s=0.01, request_bytes=125_000
+    )
+    parts = dataclasses.astuple(result.parts)
+    assert sum(parts) == pytest.approx(result.p99_s.value)
+    assert all(part >= 0 for part in parts) and result.parts.service_s > 0
+    assert (result.parts.network_s, result.parts.transfer_s) == pytest.approx((0.01, 0.001))
+
+
+def test_a_lone_request_waits_for_its_batch_and_a_crowded_one_for_a_replica():
+    calm, crowded = predict(requests_per_s=1, batch_wait_s=0.004), predict(requests_per_s=4800, batch_wait_s=0.004)
+    assert calm.parts.batch_wait_s == pytest.approx(0.004, rel=0.01) and calm.parts.queue_s == pytest.approx(
+        0, abs=1e-6
+    )
+    assert crowded.parts.queue_s > crowded.parts.batch_wait_s
