@@ -18,6 +18,7 @@ from typing import Any
 
 from planner.calibration import fit
 from planner.calibration.store import Ratios, builtin
+from planner.performance.gemm import GemmParameters
 
 Row = dict[str, Any]
 
@@ -59,30 +60,49 @@ def coverage(quantity: str, split: str, left_out: Mapping[str, Sequence[float]],
 
 def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row], list[Row]]:
     tables, worst, covered = [], [], []
-    for precision in ("bf16", "fp8"):
+    for precision in fit.PRECISIONS.values():
+        quantity = f"matrix product {precision}"
         same = [row for row in rows if row.precision == precision]
-        pooled: dict[str, list[float]] = {}
-        for name in sorted({row.chip.name for row in same}):
-            own = [row for row in same if row.chip.name == name]
-            left_out = fit.fit_gemm([row for row in same if row.chip.name != name])
-            shipped = builtin().gemm(name, precision).parameters
-            for split, parameters in (("chip left out", left_out), ("shipped (seen)", shipped)):
-                errors = [fit.predicted_gemm(row, parameters) / row.seconds - 1 for row in own]
-                tables.append(summary(f"matrix product {precision}", split, name, errors))
+        foreign = {
+            generation: fit.fit_shared([row for row in same if row.chip.generation != generation])
+            for generation in fit.generations(same)
+        }
+        chips = {row.chip.name: row.chip.generation for row in same}
+        splits: Mapping[str, Callable[[str], GemmParameters]] = {
+            "chip left out": lambda name, same=same: fit.left_out_gemm(same, name),
+            "generation left out": lambda name, chips=chips, foreign=foreign: foreign[chips[name]],
+            "shipped (seen)": lambda name, precision=precision: builtin().gemm(name, precision).parameters,
+        }
+        shown = builtin().gemms[precision]
+        assert shown.sibling_ratio is not None
+        intervals = {"chip left out": shown.sibling_ratio, "generation left out": shown.transferred_ratio}
+        for split, parameters_of in splits.items():
+            pooled: dict[str, list[float]] = {}
+            for name in sorted(chips):
+                own = [row for row in same if row.chip.name == name]
+                parameters = parameters_of(name)
+                pooled[name] = [fit.predicted_gemm(row, parameters) / row.seconds - 1 for row in own]
+                tables.append(summary(quantity, split, name, pooled[name]))
                 if split == "chip left out":
-                    pooled[name] = errors
                     worst += [
                         {
-                            "quantity": f"matrix product {precision}",
+                            "quantity": quantity,
                             "what": f"{name} m={row.m} n={row.n} k={row.k}",
                             "measured_ms": row.seconds * 1e3,
                             "error": error,
                         }
-                        for row, error in zip(own, errors, strict=True)
+                        for row, error in zip(own, pooled[name], strict=True)
                     ]
-        quantity = f"matrix product {precision}"
-        tables.append(summary(quantity, "chip left out", "all", [error for own in pooled.values() for error in own]))
-        covered += coverage(quantity, "chip left out", pooled, builtin().gemms[precision].transferred_ratio)
+            tables.append(summary(quantity, split, "all", [error for own in pooled.values() for error in own]))
+            if split in intervals:
+                alone = [name for name in chips if list(chips.values()).count(chips[name]) == 1]
+                groups = {n: e for n, e in pooled.items() if split != "chip left out" or n not in alone}
+                if split == "generation left out":
+                    groups = {
+                        g: [error for name, own in pooled.items() if chips[name] == g for error in own]
+                        for g in dict.fromkeys(chips.values())
+                    }
+                covered += coverage(quantity, split, groups, intervals[split])
     return tables, worst, covered
 
 

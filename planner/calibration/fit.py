@@ -21,14 +21,24 @@ from planner.performance.language_model import DecoderParameters, DecoderTiming,
 from planner.profiles.decoder import DecoderConfig, decoder
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
-SYSTEMS = {"a100_sxm": "A100-80GB", "h100_sxm": "H100", "l40s": "L40S", "h200_sxm": "H200"}
+SYSTEMS = {
+    "a100_sxm": "A100-80GB",
+    "b200_sxm": "B200",
+    "b300_sxm": "B300",
+    "gb200": "GB200",
+    "gb300": "GB300",
+    "h100_sxm": "H100",
+    "h200_sxm": "H200",
+    "l40s": "L40S",
+    "rtx_pro_6000_server": "RTXPRO6000",
+}
 """The measured systems' names in the catalog."""
 MODELS = {
     "Qwen/Qwen3-32B": "qwen3-32b",
     "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
 }
-PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8"}
+PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "nvfp4": "fp4"}
 WEIGHT_COPIES = 6.0
 """Right-hand matrices that the measuring program uses in turn, so that those of small products stay in the cache:
 `outside_loop_count` in aiconfigurator's collector/vllm/collect_gemm.py."""
@@ -229,22 +239,54 @@ def envelope(groups: Iterable[Sequence[float]]) -> Ratios:
     return Ratios(low=min(one.low for one in each), high=max(one.high for one in each))
 
 
+def generations(rows: Sequence[GemmRow]) -> Mapping[str, list[GemmRow]]:
+    """Rows by the chips' generation."""
+    groups: dict[str, list[GemmRow]] = {}
+    for row in rows:
+        groups.setdefault(row.chip.generation, []).append(row)
+    return groups
+
+
+def fit_shared(rows: Sequence[GemmRow]) -> GemmParameters:
+    """Parameters for a generation without rows: those of all others, of which each counts the same."""
+    each = generations(rows).values()
+    share = min(len(own) for own in each)
+    return fit_gemm([own[at * len(own) // share] for own in each for at in range(share)])
+
+
+def left_out_gemm(rows: Sequence[GemmRow], chip: str) -> GemmParameters:
+    """What a chip would get if it had no rows: its generation's other chips', else the shared parameters."""
+    generation = next(row.chip.generation for row in rows if row.chip.name == chip)
+    others = [row for row in rows if row.chip.name != chip]
+    siblings = [row for row in others if row.chip.generation == generation]
+    return fit_gemm(siblings) if siblings else fit_shared(others)
+
+
 def gemm_fit(rows: Sequence[GemmRow]) -> GemmFit:
-    """Shared and by-chip parameters of one precision, with intervals."""
-    names = sorted({row.chip.name for row in rows})
-    by_chip, measured, transferred = {}, {}, []
-    for name in names:
-        own = [row for row in rows if row.chip.name == name]
-        by_chip[name] = fit_gemm(own)
-        measured[name] = ratios([row.seconds / predicted_gemm(row, by_chip[name]) for row in own])
-        left_out = fit_gemm([row for row in rows if row.chip.name != name])
-        transferred.append([row.seconds / predicted_gemm(row, left_out) for row in own])
+    """Shared and by-generation parameters of one precision, with intervals."""
+    by_generation, measured, siblings, transferred = {}, {}, [], []
+    for generation, own in generations(rows).items():
+        by_generation[generation] = fit_gemm(own)
+        names = sorted({row.chip.name for row in own})
+        for name in names:
+            rows_of = [row for row in own if row.chip.name == name]
+            measured[name] = ratios(_over(rows_of, by_generation[generation]))
+            if len(names) > 1:
+                siblings.append(_over(rows_of, left_out_gemm(own, name)))
+        foreign = fit_shared([row for row in rows if row.chip.generation != generation])
+        transferred.append(_over(own, foreign))
     return GemmFit(
-        shared=_rounded(fit_gemm(rows)),
-        by_chip={name: _rounded(parameters) for name, parameters in by_chip.items()},
+        shared=_rounded(fit_shared(rows)),
+        by_generation={name: _rounded(parameters) for name, parameters in by_generation.items()},
         measured_ratio=measured,
+        sibling_ratio=envelope(siblings),
         transferred_ratio=envelope(transferred),
     )
+
+
+def _over(rows: Sequence[GemmRow], parameters: GemmParameters) -> list[float]:
+    """Measured ÷ predicted."""
+    return [row.seconds / predicted_gemm(row, parameters) for row in rows]
 
 
 def decoder_fit(rows: Sequence[DecoderRow]) -> DecoderFit:
@@ -282,7 +324,7 @@ def main() -> None:
         place="aiconfigurator-core 0.12.0's measurements, fitted here",
         source="benchmarks/data/gemm_measured.csv and llm_latency_measured.csv",
         split="leave one chip out (matrix products), leave one model out (language models)",
-        gemms={p: gemm_fit([row for row in gemms if row.precision == p]) for p in ("bf16", "fp8")},
+        gemms={p: gemm_fit([row for row in gemms if row.precision == p]) for p in PRECISIONS.values()},
         decoders=decoder_fit(decoder_rows(known)),
     ).write(BUILTIN)
     print(f"wrote {BUILTIN.name}")

@@ -16,30 +16,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.performance.checks import PerformanceError
-from planner.performance.chip import Chip
+from planner.performance.chip import Chip, architectures
 from planner.performance.gemm import GemmParameters
 from planner.performance.language_model import DecoderParameters
 from planner.profiles.model import ModelProfile
 
 BUILTIN = Path(__file__).with_name("builtin.json")
-NEAREST_PRECISION: Mapping[str, str] = {"fp16": "bf16", "tf32": "bf16", "fp32": "bf16", "int8": "fp8", "fp4": "fp8"}
+NEAREST_PRECISION: Mapping[str, str] = {"fp16": "bf16", "tf32": "bf16", "fp32": "bf16", "int8": "fp8"}
 """Whose measurements stand in for a precision that nobody measured."""
-
-NEAREST_CHIP: Mapping[str, str] = {
-    "A100-40GB": "A100-80GB",
-    "H200": "H100",
-    "H100-PCIe": "H100",
-    "H100-NVL": "H100",
-    "B200": "H100",
-    "B300": "H100",
-    "GB200": "H100",
-    "L4": "L40S",
-    "A10G": "L40S",
-    "RTXPRO6000": "L40S",
-}
-"""Whose parameters a chip without rows takes: the same die, else the same or the next generation with the same kind
-of memory (HBM or GDDR). Others take those fitted to all chips."""
-SAME_DIE = ("A100-40GB", "H200", "H100-NVL")
 
 UNMEASURED_CONVOLUTION = 1.6
 """How much wider intervals are where the share of convolutions is general knowledge."""
@@ -93,14 +77,18 @@ class Ratios(Stored):
 
 
 class GemmFit(Stored):
-    """One precision's parameters: shared, and refitted for chips with rows of their own."""
+    """One precision's parameters: of a chip that `fusion calibrate` measured, of a generation, and for all others."""
 
     shared: dict[str, NotNegative]
-    by_chip: dict[str, dict[str, NotNegative]]
+    """Of all generations, each counting the same."""
+    by_generation: dict[str, dict[str, NotNegative]] = {}
+    by_chip: dict[str, dict[str, NotNegative]] = {}
     measured_ratio: dict[str, Ratios]
-    """By chip, of the refitted parameters."""
+    """By chip with rows, of the parameters that it gets."""
+    sibling_ratio: Ratios | None = None
+    """Of chips that were left out of their generation's fit."""
     transferred_ratio: Ratios
-    """Of chips that were left out of the fit."""
+    """Of generations that were left out of the shared fit."""
 
 
 class DecoderFit(Stored):
@@ -225,15 +213,15 @@ def _efficiency(
     name: str, measured_at: str, place: str, key: str, precision: str, chip: str, frozen: _Frozen
 ) -> Efficiency:
     fit = frozen.fit
-    nearest = NEAREST_CHIP.get(chip, "")
-    own = fit.by_chip.get(chip) or fit.by_chip.get(nearest)
-    ratio, rests = fit.transferred_ratio, "transferred from other chips: the interval is wider"
-    if chip in fit.by_chip:
+    shape = architectures().get(chip)
+    generation = shape.generation if shape else ""
+    own = fit.by_chip.get(chip) or fit.by_generation.get(generation)
+    if own and chip in fit.measured_ratio:
         ratio, rests = fit.measured_ratio[chip], "measured on this chip"
-    elif chip in SAME_DIE and nearest in fit.by_chip:
-        ratio, rests = widened(fit.measured_ratio[nearest], 1.1), f"measured on {nearest}, which has the same die"
-    elif nearest in fit.by_chip:
-        rests = f"transferred from {nearest}, the nearest generation: the interval is wider"
+    elif own and fit.sibling_ratio:
+        ratio, rests = fit.sibling_ratio, f"measured on other {generation} chips: the interval is wider"
+    else:
+        ratio, rests = fit.transferred_ratio, "transferred from other generations: the interval is wider"
     notes = [f"{name} of {measured_at} ({place})", rests]
     low, high = ratio.low, ratio.high
     if key != precision:

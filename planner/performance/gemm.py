@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.performance.chip import BYTES, REFERENCE_GHZ, REFERENCE_SHARED_MEMORY_BYTES, Chip
@@ -20,8 +21,18 @@ SPLITS = (1, 2, 4, 8, 16)
 QUANTISED = ("fp8", "int8", "fp4")
 """Precisions whose activations are rounded by a kernel of their own, and whose products run in templates (CUTLASS) that
 choose the tile by the number of rows and never split k."""
-ROW_TILES = ((16, 16, 64), (32, 32, 64), (64, 64, 64), (128, 64, 128), (256, 128, 64), (10**18, 128, 128))
-"""Most rows of the product, and the tile's rows and columns: the ladder of vLLM's dispatcher for fp8."""
+ANY = 10**18
+ROW_TILES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
+    "ada": ((16, 16, 64), (32, 32, 64), (64, 64, 64), (128, 64, 128), (256, 128, 64), (ANY, 128, 128)),
+    "hopper": ((16, 16, 64), (64, 64, 64), (128, 64, 128), (ANY, 128, 128)),
+    "blackwell": ((16, 32, 64), (64, 64, 64), (256, 64, 128), (ANY, 128, 128)),
+    "blackwell-rtx": ((16, 16, 64), (32, 32, 64), (256, 64, 64), (ANY, 128, 128)),
+}
+"""Most rows of the product, and rows and columns of one unit's tile, by generation: the ladders of vLLM's fp8
+dispatchers (csrc/quantization/…/scaled_mm_sm89, sm90, sm100 and sm120, read 2026-11-25). On Blackwell with HBM a pair of
+units shares a tile, of which each has half."""
+OTHER_ROW_TILES = ROW_TILES["ada"]
+"""Of generations whose ladder is not known."""
 BLOCKS = 8
 """Blocks of 256 threads that a compute unit of 2,048 holds."""
 
@@ -80,14 +91,15 @@ class GemmTime:
 
 
 @functools.lru_cache(maxsize=100_000)
-def _tilings(m: int, n: int, by_rows: bool, whole: bool) -> tuple[tuple[float, int, int], ...]:
-    """(tiles, rows, columns) of those tile shapes that are not plainly larger than the product; `whole` is for one unit
-    whose tiles are not known: nothing is padded."""
+def _tilings(m: int, n: int, ladder: str | None, whole: bool) -> tuple[tuple[float, int, int], ...]:
+    """(tiles, rows, columns) of those tile shapes that are not plainly larger than the product, or of the one that a
+    generation's ladder gives; `whole` is for one unit whose tiles are not known: nothing is padded."""
     if whole:
         rows, columns = min(m, TILES[0][0]), min(n, TILES[0][1])
         return ((m * n / (rows * columns), rows, columns),)
-    if by_rows:
-        shapes = [next((rows, columns) for most, rows, columns in ROW_TILES if m <= most)]
+    if ladder is not None:
+        steps = ROW_TILES.get(ladder, OTHER_ROW_TILES)
+        shapes = [next((rows, columns) for most, rows, columns in steps if m <= most)]
     else:
         shapes = [(rows, columns) for rows, columns in TILES if rows < 2 * m + 15 and columns < 2 * n + 63]
     return tuple(
@@ -122,7 +134,7 @@ def gemm_time(
     write_s = out * p.write_cost / near
     cycles = REFERENCE_GHZ / chip.clock_ghz
     quantised = precision in QUANTISED
-    tilings = _tilings(m, n, quantised, chip.compute_units == 1)
+    tilings = _tilings(m, n, chip.generation if quantised else None, chip.compute_units == 1)
     best, parts = _best_tiling(chip, precision, tilings, count, k, read_s, write_s, out / fast, p)
     if quantised:
         best += _quantise_s(chip, m * count, k, size, near, cycles, p)
