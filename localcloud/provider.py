@@ -14,7 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -75,6 +75,7 @@ class Resource:
     Attributes:
         ignore_changes: paths whose changes are somebody else's.
         timeout_s: the user's own limit of the operation; 0 where there is none.
+        outputs: those of the state, where an update tells them.
     """
 
     urn: str
@@ -82,6 +83,7 @@ class Resource:
     name: str
     ignore_changes: tuple[str, ...] = ()
     timeout_s: float = 0
+    outputs: Properties = field(default_factory=dict)
 
 
 class Backend(ABC):
@@ -224,6 +226,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         outputs = Properties()
         with _one_sentence(context):
             resource = resource_of(request.urn, request.ignoreChanges, request.timeout)
+            resource = replace(resource, outputs=from_struct(request.olds))
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)

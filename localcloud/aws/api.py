@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from localcloud.provider import Properties, ProviderError
+from localcloud.provider import Properties
 from localcloud.server import STEP_HEADER
 
 ACCOUNT_ID = "123456789012"
@@ -132,9 +132,25 @@ Tag = Callable[[Aws, str, Mapping[str, str], list[str]], None]
 class ResourceType:
     """One resource type of pulumi-aws: how it is created, read, changed and deleted through boto3.
 
-    ``read`` gives properties by pulumi-aws's names; ``carried`` are the inputs that are carried out (any other is
-    refused); ``replace_on`` the paths that force a replacement (`name`, `launchTemplate.id`), and ``replaces`` names
-    more of them where it depends on the values; ``unread`` are the inputs that the API does not give back.
+    Paths are those of fields, without positions in lists: `launchTemplate.id`, `rules.filter.prefix`.
+
+    Attributes:
+        carried: the inputs that are carried out; any other is refused.
+        refused: paths inside carried inputs that are not carried out.
+        read: the properties by pulumi-aws's names. What was asked for and does not come back ends the creation or
+            update with an error, so that nothing is only pretended.
+        unread: inputs that the API does not give back.
+        replace_on: paths that force a replacement; ``replaces`` names more of them where it depends on the values.
+        kept: paths that AWS fills in by itself; leaving one out changes nothing.
+        unordered: paths of lists whose order means nothing.
+        changing: outputs that a change in place may change; a preview does not know them.
+        documents: inputs that are JSON text: checked as such, and the same if their JSON is.
+        defaults: what the official provider fills in.
+        needs: inputs that are required here, where pulumi-aws has other ways to say it.
+        named_by: the input that gets an automatic name, which ``name_form`` brings into form.
+        checks: why a value is wrong, by input.
+        alike: whether what AWS says and what was declared are the same, by path, where that is no plain equality.
+        agree: what is wrong with all inputs together, as (input, reason); values may be unknown.
     """
 
     token: str
@@ -146,11 +162,20 @@ class ResourceType:
     tag: Tag | None = None
     replace_on: frozenset[str] = frozenset()
     replaces: Replaces | None = None
+    refused: frozenset[str] = frozenset()
     unread: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
+    unordered: frozenset[str] = frozenset()
+    changing: frozenset[str] = frozenset()
+    documents: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
     named_by: str | None = None
+    name_form: Callable[[str], str] = str
     delete_before_replace: bool = False
     checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
+    alike: Mapping[str, Callable[[Any, Any], bool]] = field(default_factory=dict)
+    agree: Callable[[Properties], Iterable[tuple[str, str]]] | None = None
     served_by: str = "moto"
 
 
@@ -196,11 +221,6 @@ def to_tag_list(tags: Mapping[str, str] | None, key: str = "Key", value: str = "
     return [{key: name, value: text} for name, text in (tags or {}).items()]
 
 
-def refuse(message: str) -> None:
-    """Raise an error for the user."""
-    raise ProviderError(message)
-
-
 def cidr(value: Any) -> str | None:
     """Why a value is no CIDR block; None when it is one."""
     import ipaddress
@@ -210,6 +230,24 @@ def cidr(value: Any) -> str | None:
     except ValueError as error:
         return f"expected a CIDR block such as 10.0.0.0/16: {error}"
     return None
+
+
+def network_cidr(value: Any) -> str | None:
+    """Why a value is no CIDR block of a VPC or subnet."""
+    sizes = "a block from /16 to /28"
+    return cidr(value) or (None if 16 <= int(value.rpartition("/")[2]) <= 28 else f"expected {sizes}")
+
+
+def exactly_one(*names: str) -> Callable[[Properties], Iterable[tuple[str, str]]]:
+    """A check of all inputs: one of these is set, and no other."""
+
+    def check(inputs: Properties) -> Iterable[tuple[str, str]]:
+        given = [name for name in names if inputs.get(name) is not None]
+        if len(given) != 1:
+            found = f"and there are {', '.join(given)}" if given else "and there is none"
+            yield (given or names)[0], f"expected exactly one of {', '.join(names)}, {found}"
+
+    return check
 
 
 def one_of(*allowed: str) -> Callable[[Any], str | None]:
@@ -226,3 +264,15 @@ def json_text(value: Any) -> str | None:
     except (TypeError, ValueError) as error:
         return f"expected a JSON document: {error}"
     return None
+
+
+def between(low: int, high: int, unit: str = "") -> Callable[[Any], str | None]:
+    """A check for a number's range."""
+    return lambda value: None if low <= value <= high else f"expected {low} to {high} {unit}".rstrip()
+
+
+def matching(pattern: str, expected: str) -> Callable[[Any], str | None]:
+    """A check for a text's form."""
+    import re
+
+    return lambda value: None if re.fullmatch(pattern, value) else f"expected {expected}"

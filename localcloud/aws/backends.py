@@ -17,6 +17,7 @@ Record = dict[str, Any]
 def install() -> None:
     """Add the operations to moto's response classes; a second call changes nothing."""
     from moto.ec2.models.launch_templates import LaunchTemplate
+    from moto.ec2.models.security_groups import SecurityGroupRule
     from moto.ec2.responses import EC2Response
     from moto.ec2.utils import EC2_RESOURCE_TO_PREFIX
     from moto.eks import urls as eks_urls
@@ -36,10 +37,11 @@ def install() -> None:
     for changed, name, method in (
         (FakeBucket, "get_permission", _bucket_permission),
         (FakeDeleteMarker, "dispose", _nothing_to_dispose),
+        (SecurityGroupRule, "description", property(_description_of_rule)),
         (LaunchTemplate, "tags", property(_tags_of_today, lambda template, tags: None)),
     ):
         setattr(changed, name, method)
-    EC2_RESOURCE_TO_PREFIX["capacity-reservation"] = "cr"  # so that CreateTags takes its ids
+    EC2_RESOURCE_TO_PREFIX |= {"capacity-reservation": "cr", "placement-group": "pg"}  # so that CreateTags takes them
     for path in EKS_PATHS:
         eks_urls.url_paths[f"{{0}}{path}$"] = eks_urls.response.dispatch
 
@@ -62,6 +64,11 @@ def _tags_of_today(template: Any) -> list[Record]:
     """A launch template's own tags as they are now; moto keeps those of its creation."""
     found: list[Record] = template.get_tags()
     return found
+
+
+def _description_of_rule(rule: Any) -> str | None:
+    """Of a rule from addresses or from a group; moto keeps the latter's and does not show it."""
+    return (rule.ip_range or {}).get("Description") or (rule.source_group or {}).get("Description")
 
 
 def _nothing_to_dispose(marker: Any) -> None:
@@ -161,9 +168,13 @@ def create_cluster(self: Any) -> Any:
 
 
 def update_cluster_version(self: Any) -> Any:
-    """Set the version at once."""
+    """Set the version at once; EKS goes up by one minor version at a time."""
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
-    cluster.version = _body(self)["version"]
+    before, after = cluster.version, _body(self)["version"]
+    if int(after.partition(".")[2]) - int(before.partition(".")[2]) not in (0, 1):
+        message = f"Unsupported Kubernetes minor version update from {before} to {after}"
+        _refuse("InvalidParameterException", message, 400)
+    cluster.version = after
     return _result({"update": {"id": f"update-{cluster.version}", "status": "Successful", "type": "VersionUpdate"}})
 
 
@@ -356,6 +367,7 @@ def create_pod_identity_association(self: Any) -> Any:
         "namespace": asked["namespace"],
         "serviceAccount": asked["serviceAccount"],
         "roleArn": asked["roleArn"],
+        **_target(self, asked),
         "associationArn": _arn(self, f"podidentityassociation/{name}/{id}"),
         "associationId": id,
         "createdAt": _now(),
@@ -379,8 +391,21 @@ def list_pod_identity_associations(self: Any) -> Any:
 def update_pod_identity_association(self: Any) -> Any:
     """UpdatePodIdentityAssociation."""
     record = _found(_eks(self, "pod-identities"), _path_value(self, "associationId"), "association")
-    record["roleArn"] = _body(self).get("roleArn", record["roleArn"])
+    asked = _body(self)
+    record["roleArn"] = asked.get("roleArn", record["roleArn"])
+    record |= _target(self, asked)
     return _result({"association": record})
+
+
+def _target(response: Any, asked: Record) -> Record:
+    """The role to be assumed further, with the id to expect of the caller; an empty one takes it away."""
+    target = asked.get("targetRoleArn") or None
+    external = f"{response.current_account}/{response._get_param('name')}/{asked.get('namespace', '')}"
+    return {
+        "disableSessionTags": bool(asked.get("disableSessionTags", False)),
+        "targetRoleArn": target,
+        "externalId": target and external,
+    }
 
 
 def delete_pod_identity_association(self: Any) -> Any:
@@ -539,6 +564,7 @@ def create_capacity_reservation(self: Any) -> Any:
         "TotalInstanceCount": count,
         "AvailableInstanceCount": count,
         "EbsOptimized": bool(asked.get("EbsOptimized", False)),
+        "EphemeralStorage": bool(asked.get("EphemeralStorage", False)),
         "State": "active",
         "EndDate": asked.get("EndDate"),
         "EndDateType": asked.get("EndDateType", "unlimited"),
@@ -568,6 +594,8 @@ def modify_capacity_reservation(self: Any) -> Any:
     if "InstanceCount" in self.params:
         records[id]["TotalInstanceCount"] = records[id]["AvailableInstanceCount"] = int(self.params["InstanceCount"])
     records[id] |= {key: self.params[key] for key in ("EndDate", "EndDateType") if key in self.params}
+    if records[id]["EndDateType"] == "unlimited":
+        records[id]["EndDate"] = None
     return _result({"Return": True})
 
 

@@ -23,6 +23,11 @@ LISTS = (
     ("s3", "list_buckets", "Buckets", "Name"),
     ("ecr", "describe_repositories", "repositories", "repositoryName"),
     ("logs", "describe_log_groups", "logGroups", "logGroupName"),
+    ("sns", "list_topics", "Topics", "TopicArn"),
+    ("sqs", "list_queues", "QueueUrls", ""),
+    ("ssm", "describe_parameters", "Parameters", "Name"),
+    ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
+    ("dynamodb", "list_tables", "TableNames", ""),
 )
 
 
@@ -34,8 +39,10 @@ def inventory(endpoint: str, region: str = "us-east-1") -> list[str]:
 
 def _listed(aws: Aws) -> Iterator[str]:
     for service, operation, key, name in LISTS:
-        for each in aws.call(service, operation)[key]:
-            if each.get("State") != "deleted":
+        for each in aws.call(service, operation).get(key, ()):
+            if not name:  # the list is one of names
+                yield f"{service} {each}"
+            elif each.get("State") != "deleted":
                 yield f"{service} {each[name]}"
 
 

@@ -8,15 +8,15 @@ import json
 import secrets
 import threading
 import urllib.request
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from importlib import resources as package_files
 from typing import Any
 
 from localcloud import server
-from localcloud.aws.api import ACCOUNT_ID, Aws, Creation, ResourceType
+from localcloud.aws.api import ACCOUNT_ID, Aws, Creation, ResourceType, json_text
+from localcloud.aws.comparison import comparable, completed, drifted, unmet
 from localcloud.aws.resources import RESOURCE_TYPES
+from localcloud.aws.schema import as_declared, inputs_of, schema, wrong_names, wrong_types
 from localcloud.official import official_version, serve_or_hand_over
 from localcloud.provider import (
     Backend,
@@ -32,20 +32,12 @@ from localcloud.provider import (
 from localcloud.values import UNKNOWN, Unknown, has_unknown
 
 LOCAL_PROFILE = "fusion-local"
-EVERYWHERE = ("region", "tags", "tagsAll")
 EVEN_IF_FULL: Properties = {"forceDestroy": True, "forceDelete": True}
 
 
 def main() -> None:
     """Run the plugin."""
     serve_or_hand_over("aws", AwsBackend, is_local=lambda config: config.get("profile") == LOCAL_PROFILE)
-
-
-@cache
-def schema() -> dict[str, Any]:
-    """Inputs and outputs of the served types, as `tools/aws_schema.py` wrote them."""
-    parsed: dict[str, Any] = json.loads((package_files.files("localcloud.aws") / "schema.json").read_text())
-    return parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +80,14 @@ class AwsBackend(Backend):
     ) -> tuple[Properties, list[Failure]]:
         """Names, types, ranges and enumerations; then defaults, the automatic name and the joined tags."""
         kind = _kind(resource.type)
-        failures = [*_check_names(kind, new), *_check_types(kind, new)]
-        mistyped = {failure.property.partition(".")[0].partition("[")[0] for failure in failures}
-        for name, check in kind.checks.items():
-            is_readable = name not in mistyped and new.get(name) is not None and not has_unknown(new[name])
-            if is_readable and (reason := check(new[name])):
-                failures.append(Failure(name, f"{new[name]}: {reason}" if _is_short(new[name]) else reason))
+        failures = [*wrong_names(kind, new), *wrong_types(kind, new)]
+        failures += _wrong_values(kind, new, {_input_of(failure.property) for failure in failures})
         if failures:
             return new, failures
-        inputs = {**kind.defaults, **new}
+        inputs = {**kind.defaults, **{name: value for name, value in new.items() if value is not None}}
+        failures = [Failure(name, reason) for name, reason in (kind.agree(inputs) if kind.agree else ())]
         if kind.named_by and not inputs.get(kind.named_by):
-            inputs[kind.named_by] = old.get(kind.named_by) or _automatic_name(resource.name, seed)
+            inputs[kind.named_by] = old.get(kind.named_by) or kind.name_form(_automatic_name(resource.name, seed))
         if "tags" in kind.carried:
             tags = inputs.get("tags") or {}
             inputs["tagsAll"] = UNKNOWN if isinstance(tags, Unknown) else {**self.default_tags, **tags}
@@ -107,6 +96,8 @@ class AwsBackend(Backend):
     def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
         """Update, or replace where the real provider would."""
         kind = _kind(resource.type)
+        new = completed(kind, old, new)
+        old, new = comparable(kind, old), comparable(kind, new)
         conditional = kind.replaces(old, new) if kind.replaces else frozenset()
         change = changes(old, new, kind.replace_on | conditional | {"region"})
         # A name that stays can't be held twice, so the old resource has to go first.
@@ -125,7 +116,11 @@ class AwsBackend(Backend):
             entry = Entry(urn=resource.urn, key=secrets.token_hex(8), region=region, inputs=inputs)
             self._write_down(entry)
         id = self._made(resource, kind, entry)
-        return id, self._outputs(resource, kind, self._aws(inputs), id, inputs)
+        try:
+            return id, self._outputs(resource, kind, self._aws(inputs), id, inputs)
+        except ProviderError:
+            self._roll_back(kind, entry)
+            raise
 
     def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
         """Refresh (inputs given) or import (none)."""
@@ -134,11 +129,11 @@ class AwsBackend(Backend):
             found = kind.read(self._aws(inputs), id)
         if found is None:
             return None
-        found = _without_none(found)
+        found = as_declared(kind, _without_none(found))
         if not inputs:
             inputs = self._imported(kind, found)
         else:
-            inputs = {name: _drifted(value, found, name) for name, value in inputs.items()}
+            inputs = drifted(kind, found, inputs)
             if "tagsAll" in found and "tags" in kind.carried:
                 added = {key: value for key, value in found["tagsAll"].items() if key not in self.default_tags}
                 own = {key: found["tagsAll"].get(key, value) for key, value in self.default_tags.items()}
@@ -152,15 +147,18 @@ class AwsBackend(Backend):
         """Change it in place."""
         kind = _kind(resource.type)
         if preview:
-            return _preview(kind, new) if has_unknown(new) else {**_preview(kind, new), **new}
+            stay = {name: value for name, value in resource.outputs.items() if name not in kind.changing}
+            filled = completed(kind, {name: value for name, value in old.items() if name not in kind.changing}, new)
+            return _preview(kind, filled, stay)
         aws = self._aws(new)
+        declared, new = new, completed(kind, old, new)
         with _sentence(resource):
             if kind.update:
                 kind.update(aws, id, old, new)
             before, after = old.get("tagsAll") or {}, new.get("tagsAll") or {}
             if kind.tag and before != after:
                 kind.tag(aws, id, after, sorted(before.keys() - after.keys()))
-        return self._outputs(resource, kind, aws, id, new)
+        return self._outputs(resource, kind, aws, id, declared)
 
     def delete(self, resource: Resource, id: str, inputs: Properties) -> None:
         """Delete it."""
@@ -220,7 +218,11 @@ class AwsBackend(Backend):
             found = kind.read(aws, id)
         if found is None:
             raise ProviderError(f"{resource.name} ({resource.type}): created as {id}, but AWS does not show it")
-        return self._merged(kind, _without_none(found), inputs)
+        found = as_declared(kind, _without_none(found))
+        if missed := list(unmet(kind, found, inputs)):
+            what = f"{resource.name} ({resource.type})"
+            raise ProviderError(f"{what}: the local cloud does not carry this out: {'; '.join(missed)}")
+        return self._merged(kind, found, inputs)
 
     def _merged(self, kind: ResourceType, found: Properties, inputs: Properties) -> Properties:
         """What AWS says, what it does not give back, and the region that every resource of pulumi-aws has."""
@@ -334,74 +336,17 @@ def _kind(token: str) -> ResourceType:
     return kind
 
 
-def _check_names(kind: ResourceType, new: Properties) -> list[Failure]:
-    declared = schema()["resources"][kind.token]
-    failures = [
-        Failure(name, f"required, and not set on {kind.token}")
-        for name in declared["required"]
-        if new.get(name) is None
-    ]
-    for name in new:
-        if name not in declared["inputs"] and name not in EVERYWHERE:
-            failures.append(Failure(name, f"{kind.token} has no such input"))
-        elif name not in kind.carried and name not in EVERYWHERE:
-            failures.append(Failure(name, f"the local cloud does not carry this input of {kind.token} out"))
-    return failures
+def _input_of(path: str) -> str:
+    return path.partition(".")[0].partition("[")[0]
 
 
-def _check_types(kind: ResourceType, new: Properties) -> list[Failure]:
-    inputs = schema()["resources"][kind.token]["inputs"]
-    return [
-        Failure(path, reason)
-        for name, value in new.items()
-        if name in inputs
-        for path, reason in _type_problems(name, value, inputs[name])
-    ]
-
-
-SCALAR_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-}
-
-
-def _type_problems(path: str, value: Any, expected: Any) -> list[tuple[str, str]]:
-    """Where a value is not of its type in pulumi-aws's schema, with its path."""
-    if value is None or isinstance(value, Unknown) or expected == "any":
-        return []
-    if isinstance(expected, list):
-        return _container_problems(path, value, expected)
-    if expected.startswith("#"):
-        return _object_problems(path, value, expected.removeprefix("#"))
-    allowed = SCALAR_TYPES[expected]
-    fits = isinstance(value, allowed) and not (isinstance(value, bool) and expected != "boolean")
-    return [] if fits else [(path, f"{value!r}: expected {expected}")]
-
-
-def _container_problems(path: str, value: Any, expected: Sequence[Any]) -> list[tuple[str, str]]:
-    kind, inner = expected
-    if kind == "list" and isinstance(value, list):
-        return [
-            problem for index, each in enumerate(value) for problem in _type_problems(f"{path}[{index}]", each, inner)
-        ]
-    if kind == "map" and isinstance(value, Mapping):
-        return [problem for key, each in value.items() for problem in _type_problems(f"{path}.{key}", each, inner)]
-    return [(path, f"{value!r}: expected a {kind}")]
-
-
-def _object_problems(path: str, value: Any, name: str) -> list[tuple[str, str]]:
-    if not isinstance(value, Mapping):
-        return [(path, f"{value!r}: expected an object")]
-    declared = schema()["objects"][name]
-    problems = [(f"{path}.{key}", "required, and not set") for key in declared["required"] if value.get(key) is None]
-    for key, each in value.items():
-        if key not in declared["properties"]:
-            problems.append((f"{path}.{key}", "no such field"))
-        else:
-            problems += _type_problems(f"{path}.{key}", each, declared["properties"][key])
-    return problems
+def _wrong_values(kind: ResourceType, new: Properties, mistyped: Collection[str]) -> Iterator[Failure]:
+    """Values out of range, of what is known and of the right type."""
+    checks = dict.fromkeys(kind.documents, json_text) | dict(kind.checks)
+    for name, check in checks.items():
+        is_readable = name not in mistyped and new.get(name) is not None and not has_unknown(new[name])
+        if is_readable and (reason := check(new[name])):
+            yield Failure(name, f"{new[name]}: {reason}" if _is_short(new[name]) else reason)
 
 
 def _is_short(value: Any) -> bool:
@@ -413,39 +358,16 @@ def _automatic_name(name: str, seed: bytes) -> str:
     return f"{name}-{seed.hex()[:7] if seed else secrets.token_hex(4)[:7]}"
 
 
-def _preview(kind: ResourceType, inputs: Properties) -> Properties:
-    """Outputs that are not inputs are not known before the update."""
-    outputs = schema()["resources"][kind.token]["outputs"]
-    return {name: inputs.get(name, UNKNOWN) for name in outputs} | inputs
+def _preview(kind: ResourceType, inputs: Properties, stay: Mapping[str, Any] | None = None) -> Properties:
+    """Outputs as far as they are known before the update: inputs, and those that stay as they are."""
+    names = set(schema()["resources"][kind.token]["outputs"])
+    known = {**(stay or {}), **inputs}
+    names -= inputs_of(kind.token).keys() if stay else set()  # an input that is left out is not to come
+    return {name: known.get(name, UNKNOWN) for name in names} | inputs
 
 
 def _without_none(found: Properties) -> Properties:
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _drifted(value: Any, found: Properties, name: str) -> Any:
-    """The declared value as long as AWS's own agrees with it, else AWS's."""
-    return value if name not in found or _agrees(found[name], value) else found[name]
-
-
-def _agrees(found: Any, declared: Any) -> bool:
-    """Whether what AWS says contains what was declared; texts that are JSON are compared as JSON."""
-    if isinstance(declared, Mapping) and isinstance(found, Mapping):
-        return all(key in found and _agrees(found[key], value) for key, value in declared.items())
-    if isinstance(declared, list) and isinstance(found, list):
-        if all(isinstance(each, str | int) for each in (*declared, *found)):
-            return sorted(map(str, declared)) == sorted(map(str, found))
-        return len(declared) == len(found) and all(map(_agrees, found, declared))
-    if isinstance(declared, str) and isinstance(found, str) and declared.startswith("{"):
-        return bool(_parsed(declared) == _parsed(found))
-    return str(found).lower() == str(declared).lower()
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 class _sentence:

@@ -125,7 +125,7 @@ def test_a_wrong_input_is_refused_with_its_name_before_anything_is_made(small: E
 def test_a_type_that_the_local_cloud_lacks_fails_and_never_pretends(small: Engine) -> None:
     small.program("""
         import pulumi_aws as aws
-        aws.sqs.Queue("queue")
+        aws.rds.SubnetGroup("group", subnet_ids=["subnet-1"])
     """)
     assert "the local cloud does not serve this type" in small.up(status=None)
 

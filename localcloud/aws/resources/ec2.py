@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -10,15 +12,20 @@ from localcloud.aws.api import (
     ACCOUNT_ID,
     Aws,
     ResourceType,
+    between,
     camel,
     cidr,
+    exactly_one,
     from_tag_list,
+    matching,
+    network_cidr,
     one_of,
     pascal,
     to_tag_list,
     words,
 )
 from localcloud.provider import Properties, ProviderError
+from localcloud.values import UNKNOWN
 
 
 def tag(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
@@ -52,7 +59,7 @@ VPC_ATTRIBUTES = {"enableDnsSupport": "EnableDnsSupport", "enableDnsHostnames": 
 
 def _update_vpc(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     for name, attribute in VPC_ATTRIBUTES.items():
-        if old.get(name) != new[name]:
+        if name in new and old.get(name) != new[name]:
             aws.call("ec2", "modify_vpc_attribute", VpcId=id, **{attribute: {"Value": new[name]}})
     if old and old["instanceTenancy"] != new["instanceTenancy"]:
         aws.call("ec2", "modify_vpc_tenancy", VpcId=id, InstanceTenancy=new["instanceTenancy"])
@@ -89,12 +96,16 @@ def _read_vpc(aws: Aws, id: str) -> Properties | None:
         Filters=[*of_vpc, {"Name": "association.main", "Values": ["true"]}],
     )
     table_id = table and table["RouteTableId"]
+    acl = aws.find(
+        "ec2", "describe_network_acls", "NetworkAcls", 0, Filters=[*of_vpc, {"Name": "default", "Values": ["true"]}]
+    )
     return {
         "arn": aws.arn("ec2", f"vpc/{id}"),
         "cidrBlock": vpc["CidrBlock"],
         "instanceTenancy": vpc.get("InstanceTenancy", "default"),
         "ownerId": ACCOUNT_ID,
         "defaultSecurityGroupId": group and group["GroupId"],
+        "defaultNetworkAclId": acl and acl["NetworkAclId"],
         "defaultRouteTableId": table_id,
         "mainRouteTableId": table_id,
         "dhcpOptionsId": vpc.get("DhcpOptionsId"),
@@ -185,12 +196,14 @@ def _create_eip(aws: Aws, inputs: Properties) -> str:
 
 def _read_eip(aws: Aws, id: str) -> Properties | None:
     address = aws.find("ec2", "describe_addresses", "Addresses", 0, AllocationIds=[id])
+    domain = "compute-1" if aws.region == "us-east-1" else f"{aws.region}.compute"
     return address and {
         "arn": aws.arn("ec2", f"elastic-ip/{id}"),
         "allocationId": id,
         "associationId": address.get("AssociationId"),
         "domain": address.get("Domain", "vpc"),
         "publicIp": address["PublicIp"],
+        "publicDns": f"ec2-{address['PublicIp'].replace('.', '-')}.{domain}.amazonaws.com",
         "privateIp": address.get("PrivateIpAddress"),
         "tagsAll": from_tag_list(address.get("Tags")),
     }
@@ -240,7 +253,7 @@ def _read_table(aws: Aws, id: str) -> Properties | None:
     }
 
 
-ROUTE_TARGETS = {"gatewayId": "GatewayId", "natGatewayId": "NatGatewayId", "vpcEndpointId": "VpcEndpointId"}
+ROUTE_TARGETS = {"gatewayId": "GatewayId", "natGatewayId": "NatGatewayId"}
 
 
 def _create_route(aws: Aws, inputs: Properties) -> str:
@@ -321,6 +334,12 @@ def _read_group(aws: Aws, id: str) -> Properties | None:
     }
 
 
+def _delete_group(aws: Aws, id: str, inputs: Properties) -> None:
+    if inputs.get("revokeRulesOnDelete") and _read_group(aws, id):
+        _close(aws, id)
+    aws.gone("ec2", "delete_security_group", GroupId=id)
+
+
 def _adopt_default_group(aws: Aws, inputs: Properties) -> str:
     filters = [{"Name": "vpc-id", "Values": [inputs["vpcId"]]}, {"Name": "group-name", "Values": ["default"]}]
     id = str(aws.call("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"][0]["GroupId"])
@@ -370,6 +389,7 @@ def _read_rule(aws: Aws, id: str) -> Properties | None:
 
 
 RULE_SOURCES = {"cidrIpv4": "CidrIpv4", "referencedSecurityGroupId": "ReferencedGroupId"}
+PROTOCOLS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "all": "-1"}  # the same by number
 RULE_FIELDS = words("ipProtocol fromPort toPort description") | RULE_SOURCES.keys()
 
 
@@ -415,7 +435,9 @@ def _rule_type(direction: str) -> ResourceType:
         update=_update_rule,
         delete=partial(_delete_rule, direction),
         tag=tag,
-        checks={"cidrIpv4": cidr},
+        alike={"ipProtocol": lambda found, declared: found == PROTOCOLS.get(declared, declared)},
+        checks={"cidrIpv4": cidr, "fromPort": between(-1, 65535), "toPort": between(-1, 65535)},
+        agree=exactly_one(*RULE_SOURCES),
     )
 
 
@@ -451,6 +473,9 @@ def _read_endpoint(aws: Aws, id: str) -> Properties | None:
         "privateDnsEnabled": endpoint.get("PrivateDnsEnabled", False),
         "policy": endpoint.get("PolicyDocument"),
         "state": endpoint.get("State", "available"),
+        "networkInterfaceIds": endpoint.get("NetworkInterfaceIds", []),
+        "dnsEntries": [camel(each) for each in endpoint.get("DnsEntries", [])],
+        "requesterManaged": endpoint.get("RequesterManaged", False),
         "ownerId": ACCOUNT_ID,
         "tagsAll": from_tag_list(endpoint.get("Tags")),
     }
@@ -481,21 +506,26 @@ def _delete_endpoint(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("ec2", "delete_vpc_endpoints", VpcEndpointIds=[id])
 
 
+WATCHED = {"vpcId": "VPC", "subnetId": "Subnet"}
+
+
 def _create_flow_log(aws: Aws, inputs: Properties) -> str:
+    watched = next(name for name in WATCHED if inputs.get(name))
     answer = aws.call(
         "ec2",
         "create_flow_logs",
-        ResourceIds=[inputs["vpcId"]],
-        ResourceType="VPC",
+        ResourceIds=[inputs[watched]],
+        ResourceType=WATCHED[watched],
         TrafficType=inputs["trafficType"],
         LogDestinationType=inputs["logDestinationType"],
-        LogDestination=inputs.get("logDestination"),
+        LogDestination=inputs.get("logDestination", "").removesuffix(":*") or None,
+        LogFormat=inputs.get("logFormat"),
         DeliverLogsPermissionArn=inputs.get("iamRoleArn"),
         MaxAggregationInterval=inputs["maxAggregationInterval"],
         TagSpecifications=_specification("vpc-flow-log", inputs),
     )
     if failed := answer.get("Unsuccessful"):
-        raise ProviderError(f"flow log of {inputs['vpcId']}: {failed[0]['Error']['Message']}")
+        raise ProviderError(f"flow log of {inputs[watched]}: {failed[0]['Error']['Message']}")
     return str(answer["FlowLogIds"][0])
 
 
@@ -503,7 +533,8 @@ def _read_flow_log(aws: Aws, id: str) -> Properties | None:
     log = aws.find("ec2", "describe_flow_logs", "FlowLogs", 0, FlowLogIds=[id])
     return log and {
         "arn": aws.arn("ec2", f"vpc-flow-log/{id}"),
-        "vpcId": log["ResourceId"],
+        "vpcId" if log["ResourceId"].startswith("vpc-") else "subnetId": log["ResourceId"],
+        "logFormat": log.get("LogFormat"),
         "trafficType": log["TrafficType"],
         "logDestinationType": log["LogDestinationType"],
         "logDestination": log.get("LogDestination"),
@@ -519,6 +550,18 @@ def _delete_flow_log(aws: Aws, id: str, inputs: Properties) -> None:
 
 TEMPLATE_DATA = {
     "blockDeviceMappings": "BlockDeviceMappings",
+    "capacityReservationSpecification": "CapacityReservationSpecification",
+    "cpuOptions": "CpuOptions",
+    "creditSpecification": "CreditSpecification",
+    "disableApiStop": "DisableApiStop",
+    "disableApiTermination": "DisableApiTermination",
+    "enclaveOptions": "EnclaveOptions",
+    "hibernationOptions": "HibernationOptions",
+    "iamInstanceProfile": "IamInstanceProfile",
+    "instanceInitiatedShutdownBehavior": "InstanceInitiatedShutdownBehavior",
+    "instanceMarketOptions": "InstanceMarketOptions",
+    "maintenanceOptions": "MaintenanceOptions",
+    "privateDnsNameOptions": "PrivateDnsNameOptions",
     "ebsOptimized": "EbsOptimized",
     "imageId": "ImageId",
     "instanceType": "InstanceType",
@@ -545,10 +588,6 @@ def _template_data(inputs: Properties) -> dict[str, Any]:
             {"ResourceType": each["resourceType"], "Tags": to_tag_list(each.get("tags"))}
             for each in inputs["tagSpecifications"]
         ]
-    if market := inputs.get("instanceMarketOptions"):
-        data["InstanceMarketOptions"] = {"MarketType": market["marketType"]}
-    if reservation := inputs.get("capacityReservationSpecification"):
-        data["CapacityReservationSpecification"] = pascal(reservation)
     return data
 
 
@@ -574,8 +613,13 @@ def _create_template(aws: Aws, inputs: Properties) -> str:
 
 
 def _update_template(aws: Aws, id: str, old: Properties, new: Properties) -> None:
-    if _template_data(old) == _template_data(new) and old.get("description") == new.get("description"):
-        return
+    if _template_data(old) != _template_data(new) or old.get("description") != new.get("description"):
+        _add_version(aws, id, new)
+    if (wanted := new.get("defaultVersion")) and old.get("defaultVersion") != wanted:
+        aws.call("ec2", "modify_launch_template", LaunchTemplateId=id, DefaultVersion=str(wanted))
+
+
+def _add_version(aws: Aws, id: str, new: Properties) -> None:
     version = aws.call(
         "ec2",
         "create_launch_template_version",
@@ -606,12 +650,6 @@ def _read_template(aws: Aws, id: str) -> Properties | None:
             for each in data["TagSpecifications"]
             if each["ResourceType"] != "launch-template"  # moto files the template's own tags here
         ]
-    for name, api in (
-        ("instanceMarketOptions", "InstanceMarketOptions"),
-        ("capacityReservationSpecification", "CapacityReservationSpecification"),
-    ):
-        if api in data:
-            found[name] = camel(data[api])
     return found | {
         "arn": aws.arn("ec2", f"launch-template/{id}"),
         "name": template["LaunchTemplateName"],
@@ -628,6 +666,8 @@ def _create_placement(aws: Aws, inputs: Properties) -> str:
         "create_placement_group",
         GroupName=inputs["name"],
         Strategy=inputs["strategy"],
+        PartitionCount=inputs.get("partitionCount"),
+        SpreadLevel=inputs.get("spreadLevel"),
         TagSpecifications=_specification("placement-group", inputs),
     )
     return str(inputs["name"])
@@ -639,6 +679,8 @@ def _read_placement(aws: Aws, id: str) -> Properties | None:
         "arn": group["GroupArn"],
         "name": group["GroupName"],
         "strategy": group["Strategy"],
+        "partitionCount": group.get("PartitionCount"),
+        "spreadLevel": group.get("SpreadLevel"),
         "placementGroupId": group["GroupId"],
         "tagsAll": from_tag_list(group.get("Tags")),
     }
@@ -661,6 +703,9 @@ def _create_reservation(aws: Aws, inputs: Properties) -> str:
         InstanceMatchCriteria=inputs["instanceMatchCriteria"],
         EndDateType=inputs["endDateType"],
         EndDate=inputs.get("endDate"),
+        Tenancy=inputs["tenancy"],
+        EbsOptimized=inputs["ebsOptimized"],
+        EphemeralStorage=inputs["ephemeralStorage"],
         TagSpecifications=_specification("capacity-reservation", inputs),
     )
     return str(answer["CapacityReservation"]["CapacityReservationId"])
@@ -677,6 +722,10 @@ def _read_reservation(aws: Aws, id: str) -> Properties | None:
         "availabilityZone": found["AvailabilityZone"],
         "instanceMatchCriteria": found["InstanceMatchCriteria"],
         "endDateType": found["EndDateType"],
+        "endDate": found.get("EndDate") and found["EndDate"].isoformat().replace("+00:00", "Z"),
+        "tenancy": found["Tenancy"],
+        "ebsOptimized": found["EbsOptimized"],
+        "ephemeralStorage": found["EphemeralStorage"],
         "tagsAll": from_tag_list(found.get("Tags")),
     }
 
@@ -729,8 +778,30 @@ def _read_instance(aws: Aws, id: str) -> Properties | None:
         "availabilityZone": found["Placement"]["AvailabilityZone"],
         "privateIp": found.get("PrivateIpAddress"),
         "publicIp": found.get("PublicIpAddress"),
+        "privateDns": found.get("PrivateDnsName"),
+        "publicDns": found.get("PublicDnsName"),
         "vpcSecurityGroupIds": [group["GroupId"] for group in found.get("SecurityGroups", [])],
+        "rootBlockDevice": _root_disk(aws, found),
+        "instanceLifecycle": found.get("InstanceLifecycle"),
+        "instanceMarketOptions": {"marketType": "spot"} if found.get("InstanceLifecycle") == "spot" else None,
+        "metadataOptions": camel(found["MetadataOptions"]) if found.get("MetadataOptions") else None,
         "tagsAll": from_tag_list(found.get("Tags")),
+    }
+
+
+def _root_disk(aws: Aws, instance: Mapping[str, Any]) -> dict[str, Any] | None:
+    disks = instance.get("BlockDeviceMappings") or ()
+    disk = next((each["Ebs"] for each in disks if each["DeviceName"] == ROOT_DEVICE), None)
+    if disk is None:
+        return None
+    volume = aws.find("ec2", "describe_volumes", "Volumes", 0, VolumeIds=[disk["VolumeId"]])
+    return volume and {
+        "volumeId": volume["VolumeId"],
+        "volumeSize": volume["Size"],
+        "volumeType": volume["VolumeType"],
+        "encrypted": volume["Encrypted"],
+        "kmsKeyId": volume.get("KmsKeyId"),
+        "deleteOnTermination": disk["DeleteOnTermination"],
     }
 
 
@@ -771,8 +842,8 @@ def _create_volume(aws: Aws, inputs: Properties) -> str:
         "create_volume",
         AvailabilityZone=inputs["availabilityZone"],
         Size=inputs["size"],
-        VolumeType=inputs["type"],
-        Encrypted=inputs["encrypted"],
+        VolumeType=inputs.get("type"),
+        Encrypted=inputs.get("encrypted"),
         KmsKeyId=inputs.get("kmsKeyId"),
         TagSpecifications=_specification("volume", inputs),
     )
@@ -784,6 +855,7 @@ def _read_volume(aws: Aws, id: str) -> Properties | None:
     return volume and {
         "arn": aws.arn("ec2", f"volume/{id}"),
         "availabilityZone": volume["AvailabilityZone"],
+        "createTime": volume["CreateTime"].isoformat(),
         "size": volume["Size"],
         "type": volume["VolumeType"],
         "encrypted": volume["Encrypted"],
@@ -793,8 +865,53 @@ def _read_volume(aws: Aws, id: str) -> Properties | None:
 
 
 def _update_volume(aws: Aws, id: str, old: Properties, new: Properties) -> None:
-    if (old.get("size"), old["type"]) != (new.get("size"), new["type"]):
-        aws.call("ec2", "modify_volume", VolumeId=id, Size=new.get("size"), VolumeType=new["type"])
+    size, kind = new.get("size"), new.get("type")
+    if (old.get("size"), old.get("type")) != (size, kind):
+        aws.call("ec2", "modify_volume", VolumeId=id, Size=size, VolumeType=kind)
+
+
+METADATA_OPTIONS = words("httpEndpoint httpTokens httpPutResponseHopLimit httpProtocolIpv6 instanceMetadataTags")
+FLOW_LOG = words(
+    "vpcId subnetId trafficType logDestinationType logDestination logFormat iamRoleArn maxAggregationInterval"
+)
+
+
+def _public_address(inputs: Properties) -> Iterator[tuple[str, str]]:
+    if inputs["connectivityType"] == "public" and inputs.get("allocationId") is None:
+        yield "allocationId", "required of a public NAT gateway"
+
+
+def _of_its_strategy(inputs: Properties) -> Iterator[tuple[str, str]]:
+    for name, strategy in (("partitionCount", "partition"), ("spreadLevel", "spread")):
+        if inputs.get(name) is not None and inputs["strategy"] not in (strategy, UNKNOWN):
+            yield name, f"only a placement group of the strategy {strategy} has it"
+
+
+def _one_default_version(inputs: Properties) -> Iterator[tuple[str, str]]:
+    if inputs.get("defaultVersion") is not None and inputs.get("updateDefaultVersion") is not None:
+        yield "defaultVersion", "conflicts with updateDefaultVersion"
+
+
+def _end_of_reservation(inputs: Properties) -> Iterator[tuple[str, str]]:
+    if inputs["endDateType"] == "limited" and inputs.get("endDate") is None:
+        yield "endDate", "required where endDateType is limited"
+    if inputs["endDateType"] == "unlimited" and inputs.get("endDate") is not None:
+        yield "endDate", "only with endDateType limited"
+
+
+def _moment(value: Any) -> str | None:
+    try:
+        return None if datetime.fromisoformat(value).tzinfo else "expected a time with its zone: 2027-01-31T12:00:00Z"
+    except ValueError:
+        return "expected a time such as 2027-01-31T12:00:00Z"
+
+
+def _base64(value: Any) -> str | None:
+    try:
+        base64.b64decode(value, validate=True)
+    except ValueError as error:
+        return f"expected base64: {error}"
+    return None
 
 
 TYPES = (
@@ -803,29 +920,34 @@ TYPES = (
         carried=words("cidrBlock enableDnsSupport enableDnsHostnames instanceTenancy tags"),
         replace_on=words("cidrBlock"),
         replaces=_tenancy_but_to_default,
-        defaults={"enableDnsSupport": True, "enableDnsHostnames": False, "instanceTenancy": "default"},
+        kept=words("enableDnsHostnames"),
+        needs=words("cidrBlock"),
+        defaults={"enableDnsSupport": True, "instanceTenancy": "default"},
         create=_create_vpc,
         read=_read_vpc,
         update=_update_vpc,
         delete=partial(_delete_by, "delete_vpc", "VpcId"),
         tag=tag,
-        checks={"cidrBlock": cidr, "instanceTenancy": one_of("default", "dedicated")},
+        checks={"cidrBlock": network_cidr, "instanceTenancy": one_of("default", "dedicated")},
     ),
     ResourceType(
         token="aws:ec2/subnet:Subnet",
         carried=words("vpcId cidrBlock availabilityZone mapPublicIpOnLaunch tags"),
         replace_on=words("vpcId cidrBlock availabilityZone"),
+        kept=words("availabilityZone"),
+        needs=words("cidrBlock"),
         defaults={"mapPublicIpOnLaunch": False},
         create=_create_subnet,
         read=_read_subnet,
         update=_update_subnet,
         delete=partial(_delete_by, "delete_subnet", "SubnetId"),
         tag=tag,
-        checks={"cidrBlock": cidr},
+        checks={"cidrBlock": network_cidr},
     ),
     ResourceType(
         token="aws:ec2/internetGateway:InternetGateway",
         carried=words("vpcId tags"),
+        kept=words("vpcId"),
         create=_create_gateway,
         read=_read_gateway,
         update=_move_gateway,
@@ -847,6 +969,8 @@ TYPES = (
         token="aws:ec2/natGateway:NatGateway",
         carried=words("subnetId allocationId connectivityType tags"),
         replace_on=words("subnetId allocationId connectivityType"),
+        needs=words("subnetId"),
+        agree=_public_address,
         defaults={"connectivityType": "public"},
         create=_create_nat,
         read=_read_nat,
@@ -865,18 +989,21 @@ TYPES = (
     ),
     ResourceType(
         token="aws:ec2/route:Route",
-        carried=words("routeTableId destinationCidrBlock gatewayId natGatewayId vpcEndpointId"),
+        carried=words("routeTableId destinationCidrBlock gatewayId natGatewayId"),
         replace_on=words("routeTableId destinationCidrBlock"),
         create=_create_route,
         read=_read_route,
         update=lambda aws, id, old, new: _route("replace_route", aws, new),
         delete=_delete_route,
+        needs=words("destinationCidrBlock"),
+        agree=exactly_one(*ROUTE_TARGETS),
         checks={"destinationCidrBlock": cidr},
     ),
     ResourceType(
         token="aws:ec2/routeTableAssociation:RouteTableAssociation",
         carried=words("routeTableId subnetId"),
         replace_on=words("routeTableId subnetId"),
+        needs=words("subnetId"),
         delete_before_replace=True,
         create=_create_association,
         read=_read_association,
@@ -887,17 +1014,19 @@ TYPES = (
         carried=words("name description vpcId revokeRulesOnDelete tags"),
         unread=words("revokeRulesOnDelete"),
         replace_on=words("name description vpcId"),
+        kept=words("vpcId"),
         defaults={"description": "Managed by Pulumi", "revokeRulesOnDelete": False},
         named_by="name",
         create=_create_group,
         read=_read_group,
-        delete=partial(_delete_by, "delete_security_group", "GroupId"),
+        delete=_delete_group,
         tag=tag,
     ),
     ResourceType(
         token="aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
         carried=words("vpcId tags"),
         replace_on=words("vpcId"),
+        needs=words("vpcId"),
         create=_adopt_default_group,
         read=_read_group,
         delete=_leave,
@@ -912,6 +1041,10 @@ TYPES = (
         ),
         replace_on=words("vpcId serviceName vpcEndpointType"),
         replaces=_private_dns_of_no_interface,
+        kept=words("routeTableIds subnetIds securityGroupIds privateDnsEnabled policy"),
+        unordered=words("routeTableIds subnetIds securityGroupIds"),
+        documents=words("policy"),
+        needs=words("serviceName"),
         defaults={"vpcEndpointType": "Gateway"},
         create=_create_endpoint,
         read=_read_endpoint,
@@ -922,8 +1055,12 @@ TYPES = (
     ),
     ResourceType(
         token="aws:ec2/flowLog:FlowLog",
-        carried=words("vpcId trafficType logDestinationType logDestination iamRoleArn maxAggregationInterval tags"),
-        replace_on=words("vpcId trafficType logDestinationType logDestination iamRoleArn maxAggregationInterval"),
+        carried=FLOW_LOG | {"tags"},
+        replace_on=FLOW_LOG,
+        kept=words("logDestination logFormat"),
+        needs=words("trafficType"),
+        alike={"logDestination": lambda found, declared: found == declared.removesuffix(":*")},
+        agree=exactly_one(*WATCHED),
         defaults={"logDestinationType": "cloud-watch-logs", "maxAggregationInterval": 600},
         create=_create_flow_log,
         read=_read_flow_log,
@@ -937,9 +1074,14 @@ TYPES = (
     ),
     ResourceType(
         token="aws:ec2/launchTemplate:LaunchTemplate",
-        carried=frozenset(TEMPLATE_DATA)
-        | words("name description updateDefaultVersion instanceMarketOptions capacityReservationSpecification tags"),
+        carried=frozenset(TEMPLATE_DATA) | words("name description defaultVersion updateDefaultVersion tags"),
+        refused=frozenset(
+            f"networkInterfaces.{name}" for name in ("ipv4Addresses", "ipv4Prefixes", "ipv6Addresses", "ipv6Prefixes")
+        ),
         unread=words("updateDefaultVersion"),
+        kept=words("defaultVersion metadataOptions") | {f"metadataOptions.{name}" for name in METADATA_OPTIONS},
+        unordered=words("vpcSecurityGroupIds networkInterfaces.securityGroups"),
+        changing=words("latestVersion defaultVersion"),
         replace_on=words("name"),
         named_by="name",
         create=_create_template,
@@ -947,34 +1089,56 @@ TYPES = (
         update=_update_template,
         delete=partial(_delete_by, "delete_launch_template", "LaunchTemplateId"),
         tag=tag,
+        checks={"userData": _base64, "description": matching("[^\n]{0,255}", "at most 255 characters")},
+        agree=_one_default_version,
     ),
     ResourceType(
         token="aws:ec2/placementGroup:PlacementGroup",
-        carried=words("name strategy tags"),
-        replace_on=words("name strategy"),
+        carried=words("name strategy partitionCount spreadLevel tags"),
+        replace_on=words("name strategy partitionCount spreadLevel"),
+        kept=words("partitionCount spreadLevel"),
         named_by="name",
         create=_create_placement,
         read=_read_placement,
         delete=partial(_delete_by, "delete_placement_group", "GroupName"),
         tag=_tag_placement,
-        checks={"strategy": one_of("cluster", "partition", "spread")},
+        checks={
+            "strategy": one_of("cluster", "partition", "spread"),
+            "partitionCount": between(1, 7),
+            "spreadLevel": one_of("host", "rack"),
+        },
+        agree=_of_its_strategy,
         served_by="added to moto",
     ),
     ResourceType(
         token="aws:ec2/capacityReservation:CapacityReservation",
         carried=words(
             "instanceType instancePlatform instanceCount availabilityZone instanceMatchCriteria endDateType endDate "
-            "tags"
+            "tenancy ebsOptimized ephemeralStorage tags"
         ),
-        unread=words("endDate"),
-        replace_on=words("instanceType instancePlatform availabilityZone instanceMatchCriteria"),
-        defaults={"instanceMatchCriteria": "open", "endDateType": "unlimited"},
+        replace_on=words(
+            "instanceType instancePlatform availabilityZone instanceMatchCriteria tenancy ebsOptimized ephemeralStorage"
+        ),
+        defaults={
+            "instanceMatchCriteria": "open",
+            "endDateType": "unlimited",
+            "tenancy": "default",
+            "ebsOptimized": False,
+            "ephemeralStorage": False,
+        },
         create=_create_reservation,
         read=_read_reservation,
         update=_update_reservation,
         delete=partial(_delete_by, "cancel_capacity_reservation", "CapacityReservationId"),
         tag=tag,
-        checks={"instanceMatchCriteria": one_of("open", "targeted"), "endDateType": one_of("unlimited", "limited")},
+        checks={
+            "instanceMatchCriteria": one_of("open", "targeted"),
+            "endDateType": one_of("unlimited", "limited"),
+            "endDate": _moment,
+            "tenancy": one_of("default", "dedicated"),
+            "instanceCount": between(1, 1000, "instances"),
+        },
+        agree=_end_of_reservation,
         served_by="added to moto",
     ),
     ResourceType(
@@ -982,8 +1146,15 @@ TYPES = (
         carried=words(
             "ami instanceType subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice tags"
         ),
-        unread=words("instanceMarketOptions metadataOptions rootBlockDevice"),
+        refused=words("instanceMarketOptions.spotOptions")
+        | {f"rootBlockDevice.{name}" for name in ("deviceName", "iops", "tags", "tagsAll", "throughput", "volumeId")},
         replace_on=words("ami subnetId instanceMarketOptions rootBlockDevice.encrypted rootBlockDevice.kmsKeyId"),
+        kept=words("subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice")
+        | {f"metadataOptions.{name}" for name in METADATA_OPTIONS}
+        | {f"rootBlockDevice.{name}" for name in ("volumeSize", "volumeType", "encrypted", "kmsKeyId")},
+        unordered=words("vpcSecurityGroupIds"),
+        changing=words("publicIp publicDns instanceState"),
+        needs=words("ami instanceType"),
         create=_create_instance,
         read=_read_instance,
         update=_update_instance,
@@ -994,7 +1165,8 @@ TYPES = (
         token="aws:ebs/volume:Volume",
         carried=words("availabilityZone size type encrypted kmsKeyId tags"),
         replace_on=words("availabilityZone encrypted kmsKeyId"),
-        defaults={"type": "gp2", "encrypted": False},
+        kept=words("size type encrypted kmsKeyId"),
+        needs=words("size"),
         create=_create_volume,
         read=_read_volume,
         update=_update_volume,

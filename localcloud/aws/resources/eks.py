@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from localcloud.aws.api import Aws, Read, ResourceType, Tag, one_of, words
+from localcloud.aws.api import Aws, Read, ResourceType, Tag, matching, one_of, words
 from localcloud.provider import Properties
 
 
@@ -154,8 +154,12 @@ def _mode(inputs: Properties) -> Any:
 
 
 def _other_cluster(old: Properties, new: Properties) -> frozenset[str]:
-    """Encryption can be added to a cluster once, and what AWS chose by itself may be left out or written down."""
-    replaced = set(words("encryptionConfig")) if old.get("encryptionConfig") else set()
+    """Encryption can't be taken off a cluster, and what AWS chose by itself may be left out or written down.
+
+    Another key is an update, as in the official provider; EKS can't carry it out, and the update says so.
+    """
+    is_taken_off = old.get("encryptionConfig") and not new.get("encryptionConfig")
+    replaced = set(words("encryptionConfig")) if is_taken_off else set()
     for block, name, chosen in (
         ("accessConfig", "bootstrapClusterCreatorAdminPermissions", True),
         ("kubernetesNetworkConfig", "ipFamily", "ipv4"),
@@ -333,12 +337,13 @@ def _update_addon(aws: Aws, id: str, old: Properties, new: Properties) -> None:
         addonVersion=new.get("addonVersion"),
         configurationValues=new.get("configurationValues"),
         serviceAccountRoleArn=new.get("serviceAccountRoleArn"),
+        resolveConflicts=new.get("resolveConflictsOnUpdate"),
     )
 
 
 def _delete_addon(aws: Aws, id: str, inputs: Properties) -> None:
     cluster, _, name = id.partition(":")
-    aws.gone("eks", "delete_addon", clusterName=cluster, addonName=name)
+    aws.gone("eks", "delete_addon", clusterName=cluster, addonName=name, preserve=inputs.get("preserve"))
 
 
 def _create_entry(aws: Aws, inputs: Properties) -> str:
@@ -439,42 +444,86 @@ def _create_identity(aws: Aws, inputs: Properties) -> str:
         namespace=inputs["namespace"],
         serviceAccount=inputs["serviceAccount"],
         roleArn=inputs["roleArn"],
+        targetRoleArn=inputs.get("targetRoleArn"),
+        disableSessionTags=inputs["disableSessionTags"],
         tags=inputs.get("tagsAll"),
     )
-    return f"{inputs['clusterName']},{answer['association']['associationId']}"
+    return str(answer["association"]["associationId"])
+
+
+def _cluster_of(aws: Aws, association: str) -> str | None:
+    """The cluster of an association: its id does not name it."""
+    for cluster in aws.call("eks", "list_clusters")["clusters"]:
+        found = aws.call("eks", "list_pod_identity_associations", clusterName=cluster)["associations"]
+        if any(each["associationId"] == association for each in found):
+            return str(cluster)
+    return None
 
 
 def _read_identity(aws: Aws, id: str) -> Properties | None:
-    cluster, _, association = id.partition(",")
-    found = aws.find(
+    """By the association's id, or, on import, by cluster and id with a comma between."""
+    named, _, association = id.rpartition(",")
+    cluster = named or _cluster_of(aws, association)
+    found = cluster and aws.find(
         "eks", "describe_pod_identity_association", "association", clusterName=cluster, associationId=association
     )
-    return found and {
+    if not found:
+        return None
+    return {
         "associationArn": found["associationArn"],
         "associationId": association,
         "clusterName": cluster,
         "namespace": found["namespace"],
         "serviceAccount": found["serviceAccount"],
         "roleArn": found["roleArn"],
+        "targetRoleArn": found.get("targetRoleArn"),
+        "externalId": found.get("externalId"),
+        "disableSessionTags": found["disableSessionTags"],
         "tagsAll": found.get("tags", {}),
     }
 
 
+IDENTITY_FIELDS = ("roleArn", "targetRoleArn", "disableSessionTags")
+
+
 def _update_identity(aws: Aws, id: str, old: Properties, new: Properties) -> None:
-    cluster, _, association = id.partition(",")
-    if old["roleArn"] != new["roleArn"]:
+    if any(old.get(name) != new.get(name) for name in IDENTITY_FIELDS):
         aws.call(
             "eks",
             "update_pod_identity_association",
-            clusterName=cluster,
-            associationId=association,
+            clusterName=new["clusterName"],
+            associationId=id.rpartition(",")[2],
             roleArn=new["roleArn"],
+            targetRoleArn=new.get("targetRoleArn") or "",
+            disableSessionTags=new["disableSessionTags"],
         )
 
 
 def _delete_identity(aws: Aws, id: str, inputs: Properties) -> None:
-    cluster, _, association = id.partition(",")
-    aws.gone("eks", "delete_pod_identity_association", clusterName=cluster, associationId=association)
+    association = id.rpartition(",")[2]
+    aws.gone("eks", "delete_pod_identity_association", clusterName=inputs["clusterName"], associationId=association)
+
+
+LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
+
+
+def _log_types(value: list[str]) -> str | None:
+    wrong = [each for each in value if each not in LOG_TYPES]
+    return f"{wrong[0]}: expected any of {', '.join(LOG_TYPES)}" if wrong else None
+
+
+def _scope_problem(value: Mapping[str, Any]) -> str | None:
+    kind, namespaces = value["type"], value.get("namespaces")
+    if kind not in ("cluster", "namespace"):
+        return f"type {kind}: expected cluster or namespace"
+    if bool(namespaces) != (kind == "namespace"):
+        return f"namespaces {namespaces}: expected with the type namespace, and only there"
+    return None
+
+
+def _one_disk_size(inputs: Properties) -> Iterator[tuple[str, str]]:
+    if inputs.get("diskSize") is not None and inputs.get("launchTemplate") is not None:
+        yield "diskSize", "with a launch template the disk's size belongs into the template"
 
 
 TYPES = (
@@ -487,6 +536,25 @@ TYPES = (
         unread=words("bootstrapSelfManagedAddons"),
         replace_on=words("name roleArn kubernetesNetworkConfig.serviceIpv4Cidr bootstrapSelfManagedAddons"),
         replaces=_other_cluster,
+        refused=words(
+            "vpcConfig.clusterSecurityGroupId vpcConfig.vpcId vpcConfig.controlPlaneEgressMode "
+            "kubernetesNetworkConfig.serviceIpv6Cidr"
+        ),
+        kept=words(
+            "version accessConfig accessConfig.authenticationMode accessConfig.bootstrapClusterCreatorAdminPermissions "
+            "kubernetesNetworkConfig kubernetesNetworkConfig.serviceIpv4Cidr kubernetesNetworkConfig.ipFamily "
+            "kubernetesNetworkConfig.elasticLoadBalancing vpcConfig.publicAccessCidrs"
+        ),
+        unordered=words(
+            "vpcConfig.subnetIds vpcConfig.securityGroupIds vpcConfig.publicAccessCidrs encryptionConfig.resources "
+            "enabledClusterLogTypes"
+        ),
+        changing=words("platformVersion status vpcConfig"),
+        checks={
+            "name": matching(r"[0-9A-Za-z][\w-]{0,99}", "1 to 100 letters, digits, _ and -, a letter or digit first"),
+            "version": matching(r"1\.\d\d", "a minor version of Kubernetes such as 1.34"),
+            "enabledClusterLogTypes": _log_types,
+        },
         defaults={"bootstrapSelfManagedAddons": True},
         named_by="name",
         create=_create_cluster,
@@ -512,6 +580,12 @@ TYPES = (
         update=_update_node_group,
         delete=_delete_node_group,
         tag=_tag_node_group,
+        kept=words(
+            "amiType capacityType diskSize instanceTypes version updateConfig launchTemplate.id launchTemplate.name"
+        ),
+        unordered=words("subnetIds taints"),
+        changing=words("releaseVersion status"),
+        agree=_one_disk_size,
         checks={
             "capacityType": one_of("ON_DEMAND", "SPOT", "CAPACITY_BLOCK"),
             "scalingConfig": _scaling,
@@ -522,16 +596,19 @@ TYPES = (
         token="aws:eks/addon:Addon",
         carried=words(
             "clusterName addonName addonVersion configurationValues serviceAccountRoleArn resolveConflictsOnCreate "
-            "resolveConflictsOnUpdate tags"
+            "resolveConflictsOnUpdate preserve tags"
         ),
-        unread=words("resolveConflictsOnCreate resolveConflictsOnUpdate"),
+        unread=words("resolveConflictsOnCreate resolveConflictsOnUpdate preserve"),
         replace_on=words("clusterName addonName"),
+        kept=words("addonVersion configurationValues"),
+        changing=words("modifiedAt"),
         create=_create_addon,
         read=_read_addon,
         tag=_tag_by(_read_addon, "arn"),
         update=_update_addon,
         delete=_delete_addon,
         checks={
+            "addonVersion": matching(r"v\d+\.\d+\.\d+([-+][\w.+-]+)?", "a version such as v1.20.0-eksbuild.1"),
             "resolveConflictsOnCreate": one_of("NONE", "OVERWRITE"),
             "resolveConflictsOnUpdate": one_of("NONE", "OVERWRITE", "PRESERVE"),
         },
@@ -541,6 +618,9 @@ TYPES = (
         token="aws:eks/accessEntry:AccessEntry",
         carried=words("clusterName principalArn kubernetesGroups type userName tags"),
         replace_on=words("clusterName principalArn type"),
+        kept=words("kubernetesGroups userName"),
+        unordered=words("kubernetesGroups"),
+        changing=words("modifiedAt"),
         defaults={"type": "STANDARD"},
         create=_create_entry,
         read=_read_entry,
@@ -558,6 +638,8 @@ TYPES = (
         token="aws:eks/accessPolicyAssociation:AccessPolicyAssociation",
         carried=words("clusterName principalArn policyArn accessScope"),
         replace_on=words("clusterName principalArn policyArn accessScope"),
+        unordered=words("accessScope.namespaces"),
+        checks={"accessScope": _scope_problem},
         create=_associate,
         read=_read_associated,
         delete=_disassociate,
@@ -565,7 +647,9 @@ TYPES = (
     ),
     ResourceType(
         token="aws:eks/podIdentityAssociation:PodIdentityAssociation",
-        carried=words("clusterName namespace serviceAccount roleArn tags"),
+        carried=words("clusterName namespace serviceAccount roleArn targetRoleArn disableSessionTags tags"),
+        defaults={"disableSessionTags": False},
+        changing=words("externalId"),
         replace_on=words("clusterName namespace serviceAccount"),
         delete_before_replace=True,
         create=_create_identity,

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from localcloud.aws.api import Aws, ResourceType, from_tag_list, json_text, put_again, to_tag_list, words
+from localcloud.aws.api import (
+    Aws,
+    ResourceType,
+    between,
+    from_tag_list,
+    matching,
+    one_of,
+    put_again,
+    to_tag_list,
+    words,
+)
 from localcloud.provider import Properties
 
 
@@ -66,6 +76,11 @@ def _update_role(aws: Aws, id: str, old: Properties, new: Properties) -> None:
 
 
 def _delete_role(aws: Aws, id: str, inputs: Properties) -> None:
+    if inputs.get("forceDetachPolicies"):
+        for policy in aws.find("iam", "list_attached_role_policies", "AttachedPolicies", RoleName=id) or ():
+            aws.gone("iam", "detach_role_policy", RoleName=id, PolicyArn=policy["PolicyArn"])
+        for name in aws.find("iam", "list_role_policies", "PolicyNames", RoleName=id) or ():
+            aws.gone("iam", "delete_role_policy", RoleName=id, PolicyName=name)
     aws.gone("iam", "delete_role", RoleName=id)
 
 
@@ -111,6 +126,7 @@ def _read_policy(aws: Aws, id: str) -> Properties | None:
         "path": policy["Path"],
         "description": policy.get("Description"),
         "policyId": policy["PolicyId"],
+        "attachmentCount": policy["AttachmentCount"],
         "policy": _text(version["PolicyVersion"]["Document"]),
         "tagsAll": from_tag_list(policy.get("Tags")),
     }
@@ -210,11 +226,16 @@ def _create_key(aws: Aws, inputs: Properties) -> str:
         "create_key",
         Description=inputs.get("description"),
         Policy=inputs.get("policy"),
+        KeyUsage=inputs["keyUsage"],
+        KeySpec=inputs["customerMasterKeySpec"],
+        MultiRegion=inputs.get("multiRegion"),
         Tags=to_tag_list(inputs.get("tagsAll"), "TagKey", "TagValue"),
     )
     id = aws.made(answer["KeyMetadata"]["KeyId"])
     if inputs["enableKeyRotation"]:
         aws.call("kms", "enable_key_rotation", KeyId=id)
+    if not inputs["isEnabled"]:
+        aws.call("kms", "disable_key", KeyId=id)
     return id
 
 
@@ -227,6 +248,8 @@ def _read_key(aws: Aws, id: str) -> Properties | None:
         "keyId": key["KeyId"],
         "description": key.get("Description") or None,
         "isEnabled": key["Enabled"],
+        "keyUsage": key["KeyUsage"],
+        "customerMasterKeySpec": key["KeySpec"],
         "multiRegion": key.get("MultiRegion", False),
         "enableKeyRotation": aws.call("kms", "get_key_rotation_status", KeyId=id)["KeyRotationEnabled"],
         "policy": aws.call("kms", "get_key_policy", KeyId=id, PolicyName="default")["Policy"],
@@ -235,12 +258,16 @@ def _read_key(aws: Aws, id: str) -> Properties | None:
 
 
 def _update_key(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if new["isEnabled"] and not old["isEnabled"]:  # AWS changes nothing else of a disabled key
+        aws.call("kms", "enable_key", KeyId=id)
     if old["enableKeyRotation"] != new["enableKeyRotation"]:
         aws.call("kms", "enable_key_rotation" if new["enableKeyRotation"] else "disable_key_rotation", KeyId=id)
     if old.get("policy") != new.get("policy") and new.get("policy"):
         aws.call("kms", "put_key_policy", KeyId=id, PolicyName="default", Policy=new["policy"])
     if old.get("description") != new.get("description"):
         aws.call("kms", "update_key_description", KeyId=id, Description=new.get("description") or "")
+    if old["isEnabled"] and not new["isEnabled"]:
+        aws.call("kms", "disable_key", KeyId=id)
 
 
 def _delete_key(aws: Aws, id: str, inputs: Properties) -> None:
@@ -281,39 +308,53 @@ def _delete_alias(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("kms", "delete_alias", AliasName=id)
 
 
-def _window(value: Any) -> str | None:
-    return None if isinstance(value, int) and 7 <= value <= 30 else "expected 7 to 30 days"
+def _same_key(found: Any, declared: Any) -> bool:
+    """An alias names its key by id; it may be declared by ARN."""
+    return bool(found == str(declared).rpartition("/")[2])
 
+
+PATH = matching(r"/([!-~]+/)?", "a path that begins and ends with /")
+NAME = matching(r"[\w+=,.@-]{1,128}", "1 to 128 letters, digits and any of _+=,.@-")
 
 TYPES = (
     ResourceType(
         token="aws:iam/role:Role",
-        carried=words("name path assumeRolePolicy description maxSessionDuration permissionsBoundary tags"),
+        carried=words(
+            "name path assumeRolePolicy description maxSessionDuration permissionsBoundary forceDetachPolicies tags"
+        ),
+        unread=words("forceDetachPolicies"),
+        documents=words("assumeRolePolicy"),
         replace_on=words("name path"),
-        defaults={"path": "/", "maxSessionDuration": 3600},
+        defaults={"path": "/", "maxSessionDuration": 3600, "forceDetachPolicies": False},
         named_by="name",
         create=_create_role,
         read=_read_role,
         update=_update_role,
         delete=_delete_role,
         tag=_tag_role,
-        checks={"assumeRolePolicy": json_text},
+        checks={
+            "name": matching(r"[\w+=,.@-]{1,64}", "1 to 64 letters, digits and any of _+=,.@-"),
+            "maxSessionDuration": between(3600, 43200, "seconds"),
+            "path": PATH,
+        },
     ),
     ResourceType(
         token="aws:iam/rolePolicy:RolePolicy",
         carried=words("name role policy"),
         replace_on=words("name role"),
+        documents=words("policy"),
         named_by="name",
         create=_put_role_policy,
         read=_read_role_policy,
         update=put_again(_put_role_policy),
         delete=_delete_role_policy,
-        checks={"policy": json_text},
+        checks={"name": NAME},
     ),
     ResourceType(
         token="aws:iam/policy:Policy",
         carried=words("name path description policy tags"),
         replace_on=words("name path description"),
+        documents=words("policy"),
         defaults={"path": "/"},
         named_by="name",
         create=_create_policy,
@@ -321,7 +362,8 @@ TYPES = (
         update=_update_policy,
         delete=_delete_policy,
         tag=_tag_policy,
-        checks={"policy": json_text},
+        changing=words("attachmentCount"),
+        checks={"name": NAME, "path": PATH},
     ),
     ResourceType(
         token="aws:iam/rolePolicyAttachment:RolePolicyAttachment",
@@ -335,6 +377,9 @@ TYPES = (
         token="aws:iam/openIdConnectProvider:OpenIdConnectProvider",
         carried=words("url clientIdLists thumbprintLists tags"),
         replace_on=words("url"),
+        kept=words("thumbprintLists"),
+        unordered=words("clientIdLists"),
+        checks={"url": matching(r"https://[^/?#]+(/[^?#]*)?", "an address that begins with https://")},
         create=_create_oidc,
         read=_read_oidc,
         update=_update_oidc,
@@ -343,21 +388,39 @@ TYPES = (
     ),
     ResourceType(
         token="aws:kms/key:Key",
-        carried=words("description policy enableKeyRotation deletionWindowInDays tags"),
+        carried=words(
+            "description policy enableKeyRotation deletionWindowInDays isEnabled keyUsage customerMasterKeySpec "
+            "multiRegion tags"
+        ),
         unread=words("deletionWindowInDays"),
-        defaults={"enableKeyRotation": False},
+        replace_on=words("keyUsage customerMasterKeySpec multiRegion"),
+        kept=words("description policy multiRegion"),
+        documents=words("policy"),
+        defaults={
+            "enableKeyRotation": False,
+            "isEnabled": True,
+            "keyUsage": "ENCRYPT_DECRYPT",
+            "customerMasterKeySpec": "SYMMETRIC_DEFAULT",
+        },
         create=_create_key,
         read=_read_key,
         update=_update_key,
         delete=_delete_key,
         tag=_tag_key,
-        checks={"policy": json_text, "deletionWindowInDays": _window},
+        checks={
+            "deletionWindowInDays": between(7, 30, "days"),
+            "keyUsage": one_of("ENCRYPT_DECRYPT", "SIGN_VERIFY", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT"),
+        },
     ),
     ResourceType(
         token="aws:kms/alias:Alias",
         carried=words("name targetKeyId"),
         replace_on=words("name"),
         named_by="name",
+        name_form="alias/{}".format,
+        alike={"targetKeyId": _same_key},
+        changing=words("targetKeyArn"),
+        checks={"name": matching(r"alias/(?!aws/)[\w/-]{1,250}", "alias/ and a name, and not one of alias/aws/")},
         create=_create_alias,
         read=_read_alias,
         update=_update_alias,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from localcloud.aws.api import (
     ACCOUNT_ID,
@@ -12,6 +15,7 @@ from localcloud.aws.api import (
     ResourceType,
     from_tag_list,
     json_text,
+    matching,
     one_of,
     put_again,
     to_tag_list,
@@ -179,44 +183,53 @@ def _delete_ownership(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("s3", "delete_bucket_ownership_controls", Bucket=id)
 
 
-def _rule_to_api(rule: Mapping[str, Any]) -> dict[str, Any]:
-    asked: dict[str, Any] = {"ID": rule["id"], "Status": rule["status"]}
-    asked["Filter"] = {"Prefix": (rule.get("filter") or {}).get("prefix", "")}
-    if days := (rule.get("abortIncompleteMultipartUpload") or {}).get("daysAfterInitiation"):
-        asked["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": days}
-    if days := (rule.get("noncurrentVersionExpiration") or {}).get("noncurrentDays"):
-        asked["NoncurrentVersionExpiration"] = {"NoncurrentDays": days}
-    if days := (rule.get("expiration") or {}).get("days"):
-        asked["Expiration"] = {"Days": days}
-    return asked
+RULE_NAMES = {"id": "ID", "and": "And"}
 
 
-def _rule_from_api(rule: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"id": rule["ID"], "status": rule["Status"]}
-    found["filter"] = {"prefix": (rule.get("Filter") or {}).get("Prefix", "")}
-    if part := rule.get("AbortIncompleteMultipartUpload"):
-        found["abortIncompleteMultipartUpload"] = {"daysAfterInitiation": part["DaysAfterInitiation"]}
-    if part := rule.get("NoncurrentVersionExpiration"):
-        found["noncurrentVersionExpiration"] = {"noncurrentDays": part["NoncurrentDays"]}
-    if part := rule.get("Expiration"):
-        found["expiration"] = {"days": part.get("Days")}
-    return found
+def _rule_to_api(value: Any, name: str = "") -> Any:
+    """A lifecycle rule, or a part of it, by S3's names; tags of an `and` are a list there."""
+    if name == "tags":
+        return to_tag_list(value)
+    if isinstance(value, Mapping):
+        return {
+            RULE_NAMES.get(key) or key[0].upper() + key[1:]: _rule_to_api(part, key)
+            for key, part in value.items()
+            if part is not None
+        }
+    return [_rule_to_api(each) for each in value] if isinstance(value, list) else value
 
 
-LIFECYCLE_FIELDS = words("id status filter abortIncompleteMultipartUpload noncurrentVersionExpiration expiration")
+def _rule_from_api(value: Any, name: str = "") -> Any:
+    """The other way round."""
+    if name == "Tags":
+        return from_tag_list(value)
+    if isinstance(value, Mapping):
+        names = {api: ours for ours, api in RULE_NAMES.items()}
+        return {names.get(key) or key[0].lower() + key[1:]: _rule_from_api(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rule_from_api(each) for each in value]
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def _lifecycle(value: list[Mapping[str, Any]]) -> str | None:
+    """Why rules are wrong."""
     for rule in value:
-        if unknown := sorted(rule.keys() - LIFECYCLE_FIELDS):
-            return f"{unknown[0]}: the local cloud does not carry this out"
         if rule.get("status") not in ("Enabled", "Disabled"):
             return f"status {rule.get('status')}: expected Enabled or Disabled"
+        if len(rule.get("filter") or {}) > 1:
+            return f"filter {sorted(rule['filter'])}: expected one condition; several go into `and`"
+        if not rule.keys() & ACTIONS:
+            return f"rule {rule.get('id')}: expected at least one of {', '.join(sorted(ACTIONS))}"
     return None
 
 
+ACTIONS = words(
+    "expiration transitions noncurrentVersionExpiration noncurrentVersionTransitions abortIncompleteMultipartUpload"
+)
+
+
 def _put_lifecycle(aws: Aws, inputs: Properties) -> str:
-    rules = {"Rules": [_rule_to_api(rule) for rule in inputs["rules"]]}
+    rules = {"Rules": [{"Filter": {"Prefix": ""}} | _rule_to_api(rule) for rule in inputs["rules"]]}
     aws.call("s3", "put_bucket_lifecycle_configuration", Bucket=inputs["bucket"], LifecycleConfiguration=rules)
     return str(inputs["bucket"])
 
@@ -230,16 +243,44 @@ def _delete_lifecycle(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("s3", "delete_bucket_lifecycle", Bucket=id)
 
 
+OBJECT_FIELDS = {
+    "cacheControl": "CacheControl",
+    "contentDisposition": "ContentDisposition",
+    "contentEncoding": "ContentEncoding",
+    "contentLanguage": "ContentLanguage",
+    "contentType": "ContentType",
+    "metadata": "Metadata",
+    "storageClass": "StorageClass",
+}
+
+
 def _put_object(aws: Aws, inputs: Properties) -> str:
     aws.call(
         "s3",
         "put_object",
         Bucket=inputs["bucket"],
         Key=inputs["key"],
-        Body=inputs.get("content", "").encode(),
-        ContentType=inputs.get("contentType"),
+        Body=_contents(inputs),
+        Tagging=urlencode(inputs.get("tagsAll") or {}) or None,
+        **{api: inputs.get(name) for name, api in OBJECT_FIELDS.items()},
     )
     return f"{inputs['bucket']}/{inputs['key']}"
+
+
+def _contents(inputs: Properties) -> bytes:
+    """From the text, or from a file or text asset."""
+    if (asset := inputs.get("source")) is None:
+        return str(inputs.get("content", "")).encode()
+    if asset.get("text") is not None:
+        return str(asset["text"]).encode()
+    if not asset.get("path"):
+        raise ProviderError("source: the local cloud takes file and text assets only")
+    return Path(asset["path"]).read_bytes()
+
+
+def _tag_object(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+    bucket, _, key = id.partition("/")
+    aws.call("s3", "put_object_tagging", Bucket=bucket, Key=key, Tagging={"TagSet": to_tag_list(tags)})
 
 
 def _read_object(aws: Aws, id: str) -> Properties | None:
@@ -249,16 +290,36 @@ def _read_object(aws: Aws, id: str) -> Properties | None:
         "arn": f"arn:aws:s3:::{id}",
         "bucket": bucket,
         "key": key,
-        "content": found["Body"].read().decode(),
-        "contentType": found["ContentType"],
+        "content": _text_of(found["Body"].read()),
+        **{name: found.get(api) for name, api in OBJECT_FIELDS.items()},
+        "storageClass": found.get("StorageClass", "STANDARD"),
+        "tagsAll": from_tag_list(aws.call("s3", "get_object_tagging", Bucket=bucket, Key=key)["TagSet"]),
         "etag": found["ETag"].strip('"'),
         "versionId": found.get("VersionId"),
     }
 
 
+def _text_of(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def _delete_object(aws: Aws, id: str, inputs: Properties) -> None:
+    """With all its versions, as the official provider does."""
     bucket, _, key = id.partition("/")
-    aws.gone("s3", "delete_object", Bucket=bucket, Key=key)
+    if aws.find("s3", "head_bucket", Bucket=bucket) is None:
+        return
+    found = aws.call("s3", "list_object_versions", Bucket=bucket, Prefix=key)
+    for each in (*found.get("Versions", ()), *found.get("DeleteMarkers", ())):
+        if each["Key"] == key:
+            aws.gone("s3", "delete_object", Bucket=bucket, Key=key, VersionId=each["VersionId"])
+
+
+def _one_source(inputs: Properties) -> Iterator[tuple[str, str]]:
+    if inputs.get("content") is not None and inputs.get("source") is not None:
+        yield "source", "conflicts with content"
 
 
 def _setting(kind: str, carried: str, put: Any, read: Any, delete: Any, **more: Any) -> ResourceType:
@@ -275,11 +336,50 @@ def _setting(kind: str, carried: str, put: Any, read: Any, delete: Any, **more: 
     )
 
 
-def _bucket_name(value: Any) -> str | None:
-    import re
+RETENTIONS = (
+    0,
+    1,
+    3,
+    5,
+    7,
+    14,
+    30,
+    60,
+    90,
+    120,
+    150,
+    180,
+    365,
+    400,
+    545,
+    731,
+    1096,
+    1827,
+    2192,
+    2557,
+    2922,
+    3288,
+    3653,
+)
+BUCKET_NAME = matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits, dots and hyphens")
 
-    fits = isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value)
-    return None if fits else "expected 3 to 63 lower-case letters, digits, dots and hyphens"
+
+def _retention(value: Any) -> str | None:
+    return None if value in RETENTIONS else f"expected one of {', '.join(map(str, RETENTIONS))} days"
+
+
+def _algorithms(value: list[Mapping[str, Any]]) -> str | None:
+    for rule in value:
+        algorithm = (rule.get("applyServerSideEncryptionByDefault") or {}).get("sseAlgorithm", "AES256")
+        if algorithm not in ("AES256", "aws:kms", "aws:kms:dsse"):
+            return f"sseAlgorithm {algorithm}: expected AES256, aws:kms or aws:kms:dsse"
+    return None
+
+
+def _field_of(name: str, *allowed: str) -> Callable[[Any], str | None]:
+    """A check for an enumeration in a field of an object."""
+    check = one_of(*allowed)
+    return lambda value: (reason := check(value.get(name))) and f"{name} {value.get(name)}: {reason}"
 
 
 def _create_repository(aws: Aws, inputs: Properties) -> str:
@@ -417,29 +517,63 @@ TYPES = (
         replace_on=words("bucket"),
         defaults={"forceDestroy": False},
         named_by="bucket",
+        name_form=str.lower,
         create=_create_bucket,
         read=_read_bucket,
         delete=_delete_bucket,
         tag=_tag_bucket,
-        checks={"bucket": _bucket_name},
+        checks={"bucket": BUCKET_NAME},
     ),
-    _setting("BucketVersioning", "versioningConfiguration", _put_versioning, _read_versioning, _suspend_versioning),
-    _setting("BucketServerSideEncryptionConfiguration", "rules", _put_encryption, _read_encryption, _delete_encryption),
+    _setting(
+        "BucketVersioning",
+        "versioningConfiguration",
+        _put_versioning,
+        _read_versioning,
+        _suspend_versioning,
+        refused=words("versioningConfiguration.mfaDelete"),
+        checks={"versioningConfiguration": _field_of("status", "Enabled", "Suspended", "Disabled")},
+    ),
+    _setting(
+        "BucketServerSideEncryptionConfiguration",
+        "rules",
+        _put_encryption,
+        _read_encryption,
+        _delete_encryption,
+        refused=words("rules.blockedEncryptionTypes"),
+        checks={"rules": _algorithms},
+    ),
     _setting("BucketPublicAccessBlock", " ".join(BLOCKS), _put_block, _read_block, _delete_block),
-    _setting("BucketPolicy", "policy", _put_policy, _read_policy, _delete_policy, checks={"policy": json_text}),
-    _setting("BucketOwnershipControls", "rule", _put_ownership, _read_ownership, _delete_ownership),
+    _setting("BucketPolicy", "policy", _put_policy, _read_policy, _delete_policy, documents=words("policy")),
+    _setting(
+        "BucketOwnershipControls",
+        "rule",
+        _put_ownership,
+        _read_ownership,
+        _delete_ownership,
+        checks={"rule": _field_of("objectOwnership", "BucketOwnerPreferred", "ObjectWriter", "BucketOwnerEnforced")},
+    ),
     _setting(
         "BucketLifecycleConfiguration",
         "rules",
         _put_lifecycle,
         _read_lifecycle,
         _delete_lifecycle,
+        needs=words("rules"),
+        refused=words("rules.prefix")
+        | {f"rules.filter.{place}objectSize{end}" for place in ("", "and.") for end in ("GreaterThan", "LessThan")},
+        kept=words("rules.filter"),
         checks={"rules": _lifecycle},
     ),
     ResourceType(
         token="aws:s3/bucketObjectv2:BucketObjectv2",
-        carried=words("bucket key content contentType"),
+        carried=words("bucket key content source tags") | OBJECT_FIELDS.keys(),
+        unread=words("source"),
         replace_on=words("bucket key"),
+        kept=words("contentType storageClass content"),
+        changing=words("etag versionId content"),
+        needs=words("key"),
+        agree=_one_source,
+        tag=_tag_object,
         create=_put_object,
         read=_read_object,
         update=put_again(_put_object),
@@ -450,19 +584,25 @@ TYPES = (
         carried=words("name imageTagMutability imageScanningConfiguration encryptionConfigurations forceDelete tags"),
         unread=words("forceDelete"),
         replace_on=words("name encryptionConfigurations"),
+        kept=words("imageScanningConfiguration encryptionConfigurations"),
         defaults={"imageTagMutability": "MUTABLE", "forceDelete": False},
         named_by="name",
+        name_form=str.lower,
         create=_create_repository,
         read=_read_repository,
         update=_update_repository,
         delete=_delete_repository,
         tag=_tag_repository,
-        checks={"imageTagMutability": one_of("MUTABLE", "IMMUTABLE")},
+        checks={
+            "imageTagMutability": one_of("MUTABLE", "IMMUTABLE"),
+            "name": matching(r"[a-z0-9]+([._/-][a-z0-9]+)*", "lower-case letters and digits, with . _ - and / between"),
+        },
     ),
     ResourceType(
         token="aws:ecr/lifecyclePolicy:LifecyclePolicy",
         carried=words("repository policy"),
         replace_on=words("repository policy"),
+        documents=words("policy"),
         delete_before_replace=True,
         create=_put_lifecycle_policy,
         read=_read_lifecycle_policy,
@@ -480,5 +620,6 @@ TYPES = (
         update=_update_log_group,
         delete=_delete_log_group,
         tag=_tag_log_group,
+        checks={"retentionInDays": _retention},
     ),
 )

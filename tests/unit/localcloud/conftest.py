@@ -82,6 +82,7 @@ class Provider:
         request = pb.UpdateRequest(
             urn=made.urn,
             id=made.id,
+            olds=to_struct(made.outputs),
             old_inputs=to_struct(made.inputs),
             news=to_struct(inputs),
             preview=preview,

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from localcloud.aws.plugin import AwsBackend
+from localcloud.aws.resources import RESOURCE_TYPES
+from localcloud.aws.schema import fields_of, inputs_of
 from localcloud.provider import Change, Resource, changes
 
 CLUSTER = "aws:eks/cluster:Cluster"
@@ -32,7 +34,7 @@ def diff(token: str, old: dict[str, Any], new: dict[str, Any]) -> Change:
         (GROUP, {"launchTemplate": {"id": "lt", "version": "1"}}, {"launchTemplate": {"id": "lt", "version": "2"}}),
         (CLUSTER, {}, {"encryptionConfig": ENCRYPTION}),
         (CLUSTER, {}, {"accessConfig": {"bootstrapClusterCreatorAdminPermissions": True}}),
-        (CLUSTER, {"accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"}}, {"accessConfig": {}}),
+        (CLUSTER, {"encryptionConfig": ENCRYPTION}, {"encryptionConfig": ENCRYPTION | {"provider": {"keyArn": "two"}}}),
         (CLUSTER, {}, {"kubernetesNetworkConfig": {"elasticLoadBalancing": {"enabled": True}}}),
         (
             ENDPOINT,
@@ -82,6 +84,66 @@ def test_details_name_the_nested_path_and_what_happened_to_it() -> None:
     assert change.changed == ["scaling", "tags", "types"]
     assert change.replaced_by == ["scaling"]
     assert change.replacing_details == {"scaling.min"}
+
+
+@pytest.mark.parametrize(
+    ("token", "old", "new"),
+    [
+        ("aws:ec2/subnet:Subnet", {"availabilityZone": "us-east-1a"}, {}),
+        (VPC, {"enableDnsHostnames": True}, {}),
+        (CLUSTER, {"version": "1.34", "accessConfig": {"authenticationMode": "API"}}, {"accessConfig": {}}),
+        (GROUP, {"amiType": "AL2023_x86_64_NVIDIA", "instanceTypes": ["g5.xlarge"]}, {}),
+        (INSTANCE, {"rootBlockDevice": {"volumeSize": 8, "encrypted": True}}, {"rootBlockDevice": {"volumeSize": 8}}),
+        ("aws:ecr/repository:Repository", {"encryptionConfigurations": [{"encryptionType": "KMS"}]}, {}),
+    ],
+)
+def test_what_aws_fills_in_may_be_left_out_later(token: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert not diff(token, old, new).changed
+
+
+def test_the_order_of_a_set_means_nothing_and_that_of_a_list_does() -> None:
+    nodes = {"subnetIds": ["a", "b"], "taints": [{"key": "a"}, {"key": "b"}], "instanceTypes": ["x", "y"]}
+    assert not diff(GROUP, nodes, nodes | {"subnetIds": ["b", "a"], "taints": [{"key": "b"}, {"key": "a"}]}).changed
+    assert diff(GROUP, nodes, nodes | {"instanceTypes": ["y", "x"]}).replaced_by == ["instanceTypes"]
+
+
+def test_documents_are_compared_by_what_they_say() -> None:
+    policy = "aws:iam/policy:Policy"
+    assert not diff(policy, {"policy": '{"a": 1, "b": [2]}'}, {"policy": '{"b":[2],"a":1}'}).changed
+    assert diff(policy, {"policy": '{"a": 1}'}, {"policy": '{"a": 2}'}).changed
+
+
+OTHER = {"string": "another", "integer": 77, "number": 7.5, "boolean": True, "any": "another"}
+
+
+def other_value(expected: Any) -> Any:
+    """Some value of a type of the schema."""
+    if isinstance(expected, list):
+        return [other_value(expected[1])] if expected[0] == "list" else {"another": other_value(expected[1])}
+    return {name: other_value(each) for name, each in fields_of(expected).items()} or OTHER[expected]
+
+
+CONDITIONAL = {  # how the values matter is in the tests above
+    (VPC, "instanceTenancy"),
+    (ENDPOINT, "privateDnsEnabled"),
+    (CLUSTER, "encryptionConfig"),
+    (CLUSTER, "accessConfig"),
+    (CLUSTER, "kubernetesNetworkConfig"),
+}
+
+
+@pytest.mark.parametrize("token", sorted(RESOURCE_TYPES))
+def test_each_input_updates_or_replaces_as_it_is_declared(token: str) -> None:
+    kind = RESOURCE_TYPES[token]
+    whole = {"vpcEndpointType": "Interface"} if token == ENDPOINT else {}
+    for name in sorted(kind.carried - {"tags"} - {each for type_, each in CONDITIONAL if type_ == token}):
+        change = diff(token, whole, whole | {name: other_value(inputs_of(token)[name])})
+        assert change.changed == [name]
+        replacing = {path.partition(".")[0] for path in kind.replace_on} | SOURCES_OF_RULES
+        assert bool(change.replaced_by) == (name in replacing)
+
+
+SOURCES_OF_RULES = {"cidrIpv4", "referencedSecurityGroupId"}
 
 
 def test_an_absent_block_is_the_same_as_one_without_fields() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.aws.plugin import AwsBackend, schema
+from localcloud.aws.plugin import AwsBackend
+from localcloud.aws.schema import schema
 from localcloud.provider import Resource
 from localcloud.values import UNKNOWN, from_struct, to_struct
 from tests.unit.localcloud.conftest import Provider, refused
@@ -53,7 +54,7 @@ def test_whatever_comes_in_a_check_answers_and_never_breaks(token: str, inputs: 
 
 
 def test_a_type_or_function_that_is_not_served_says_so(provider: Provider) -> None:
-    assert "the local cloud does not serve this type" in refused(provider.check, "aws:sqs/queue:Queue", {})
+    assert "the local cloud does not serve this type" in refused(provider.check, "aws:rds/cluster:Cluster", {})
     assert "the local cloud does not serve it" in refused(provider.invoke, "aws:ssm/getParameter:getParameter")
 
 
