@@ -62,9 +62,9 @@ def _read_queue(aws: Aws, id: str) -> Properties | None:
 
 def _update_queue(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     before, after = _queue_attributes(old), _queue_attributes(new)
-    names = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-    if changed := {name: after.get(name, "") for name in sorted(names)}:
-        aws.call("sqs", "set_queue_attributes", QueueUrl=id, Attributes=changed)
+    if before != after:  # all at once: moto forgets the policy where it is not told again
+        asked = dict.fromkeys(before, "") | {name: text for name, text in after.items() if name != "FifoQueue"}
+        aws.call("sqs", "set_queue_attributes", QueueUrl=id, Attributes=asked)
 
 
 def _tag_queue(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
