@@ -4,7 +4,7 @@ file.
 Its state survives a restart: every request that changes something is written to a log before it is served, and a new
 server serves the log again, each request at the time of day it first came. Random ids come out the same, because the
 generator is seeded with the request's number; the first of each kind of reading request is in the log as well, because
-moto fills a region (its default VPC) when it is first looked at.
+moto fills a region (its default VPC) when it is first looked at. A log that has grown long is replaced by a snapshot.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def ensure() -> str:
 def stop() -> None:
     """Stop the server and forget its state: the local cloud is empty afterwards."""
     kill()
-    for name in ("aws.json", "requests.jsonl"):
+    for name in ("aws.json", "requests.jsonl", SNAPSHOT):
         (home() / name).unlink(missing_ok=True)
 
 
@@ -108,6 +108,8 @@ def _locked(path: Path) -> Iterator[None]:
 HEALTH_PATH = "/fusion/health"
 LEDGER_PATH = "/fusion/ledger"
 STEP_HEADER = "X-Fusion-Step"
+SNAPSHOT = "snapshot.pickle"
+LOG_LIMIT_BYTES = 8_000_000
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -122,6 +124,7 @@ class DurableApp:
     def __init__(self, app: WsgiApp, log: Path) -> None:
         self.app = app
         self.log = log
+        self.log_limit_bytes = LOG_LIMIT_BYTES
         self.lock = threading.Lock()
         self.served = 0
         self.replayed_at: datetime | None = None
@@ -129,7 +132,24 @@ class DurableApp:
         self.ledger: dict[str, dict[str, Any]] = {}
         self.steps: dict[str, tuple[bytes, str, list[tuple[str, str]]]] = {}
 
-    def replay(self) -> None:
+    def restore(self) -> None:
+        """Take the snapshot, and serve again what came after it."""
+        snapshot = self.log.with_name(SNAPSHOT)
+        if snapshot.exists():
+            from localcloud import snapshots
+
+            try:
+                self.served, self.kinds_seen, self.ledger, self.steps = snapshots.load(snapshot)
+            except snapshots.UnreadableSnapshotError as error:
+                sys.stderr.write(
+                    f"local cloud: {error}; it starts empty, and `pulumi up --refresh` makes it all again\n"
+                )
+                snapshot.replace(snapshot.with_suffix(".unreadable"))
+                self.log.unlink(missing_ok=True)
+        self._replay()
+        self._shorten_log()
+
+    def _replay(self) -> None:
         """Serve the log again; a last line that was not written whole was never served and is dropped."""
         from werkzeug.test import Client
 
@@ -143,6 +163,10 @@ class DurableApp:
         replaying, self.log = self.log, Path(os.devnull)
         for line in lines:
             entry = json.loads(line)
+            number = entry.get("number", self.served + 1)
+            if number <= self.served:
+                continue  # the snapshot has it: a kill came before the log could be emptied
+            self.served = number - 1
             self.replayed_at = datetime.fromisoformat(entry["time"])
             client.open(
                 entry["path"],
@@ -175,8 +199,11 @@ class DurableApp:
                 return answer
             step = request.headers.get(STEP_HEADER)
             if step and changes_something:
-                return self._serve_once(step, environ, start_response)
-            return list(self.app(environ, start_response))
+                served = self._serve_once(step, environ, start_response)
+            else:
+                served = list(self.app(environ, start_response))
+            self._shorten_log()
+            return served
 
     def _serve_once(self, step: str, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a step of a creation, or answer as before if it was served already: a creation cut off by a kill can be
@@ -200,6 +227,7 @@ class DurableApp:
         random.seed(self.served)
         target = request.environ.get("RAW_URI") or request.full_path.rstrip("?")
         entry = {
+            "number": self.served,
             "time": CLOCK.now().isoformat(),
             "method": request.method,
             "path": target,
@@ -208,6 +236,20 @@ class DurableApp:
         }
         with self.log.open("a") as handle:
             handle.write(json.dumps(entry) + "\n")
+
+    def _shorten_log(self) -> None:
+        """Put a snapshot in the place of a long log. Where moto's state can't be written the log goes on growing."""
+        if not self.log.is_file() or self.log.stat().st_size < self.log_limit_bytes:
+            return
+        from localcloud import snapshots
+
+        try:
+            snapshots.save(self.log.with_name(SNAPSHOT), (self.served, self.kinds_seen, self.ledger, self.steps))
+        except Exception as error:  # whatever a service of moto keeps
+            sys.stderr.write(f"local cloud: no snapshot, the log of requests grows on: {error}\n")
+            self.log_limit_bytes *= 2
+        else:
+            self.log.write_bytes(b"")
 
     def _ledger(self, method: str, body: bytes) -> Any:
         """Creations that Pulumi's state is not known to have: PUT adds to the entry of a `key`, DELETE forgets it."""
@@ -301,7 +343,7 @@ def application(log: Path) -> DurableApp:
 
     backends.install()
     app = DurableApp(DomainDispatcherApplication(create_backend_app), log)
-    app.replay()
+    app.restore()
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,57 @@ def test_a_request_that_was_not_written_whole_was_never_served(aws: Aws, home: P
     with (home / "localcloud/requests.jsonl").open("a") as log:
         log.write('{"time": "2026-')
     assert inventory(server.ensure()) == before
+
+
+def fill(aws: Aws, count: int) -> None:
+    """Objects of 3 MB each, more than a log may hold."""
+    for number in range(count):
+        aws.call("s3", "put_object", Bucket="checkpoints", Key=str(number), Body=bytes([number]) * 3_000_000)
+
+
+def test_a_long_log_is_replaced_by_a_snapshot_and_nothing_is_lost(aws: Aws, home: Path) -> None:
+    log = home / "localcloud/requests.jsonl"
+    aws.call("s3", "create_bucket", Bucket="checkpoints")
+    aws.call("sqs", "create_queue", QueueName="runs")
+    aws.call("ecr", "create_repository", repositoryName="images")
+    aws.call("dynamodb", "list_tables")
+    key = aws.call("kms", "create_key", KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    sign = {"KeyId": key, "Message": b"plan", "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"}
+    fill(aws, 4)
+    assert log.stat().st_size < server.LOG_LIMIT_BYTES
+    vpc = aws.call("ec2", "create_vpc", CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    before, signed = everything(aws), aws.call("kms", "sign", **sign)["Signature"]
+
+    server.kill()
+    later = Aws(server.ensure(), aws.region)
+    assert everything(later) == before
+    assert later.call("kms", "sign", **sign)["Signature"] == signed
+    assert later.call("s3", "get_object", Bucket="checkpoints", Key="3")["Body"].read() == bytes([3]) * 3_000_000
+    assert later.call("sqs", "list_queues")["QueueUrls"]
+    subnet = later.call("ec2", "create_subnet", VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    assert subnet not in {each["SubnetId"] for each in before["subnets"]}
+
+
+def test_a_kill_between_snapshot_and_emptied_log_serves_nothing_twice(aws: Aws, home: Path) -> None:
+    log = home / "localcloud/requests.jsonl"
+    fill(aws, 1)
+    unshortened = log.read_bytes()
+    assert unshortened
+    fill(aws, 1)
+    assert not log.read_bytes()
+    before = everything(aws)
+    server.kill()
+    log.write_bytes(unshortened + log.read_bytes())
+    (home / "localcloud/snapshot.new").write_bytes(b"cut off")
+    assert everything(Aws(server.ensure(), aws.region)) == before
+
+
+def test_a_snapshot_of_another_moto_is_put_aside_and_said(home: Path) -> None:
+    server.kill()
+    folder = home / "localcloud"
+    (folder / server.SNAPSHOT).write_bytes(pickle.dumps("moto 4.0.0"))
+    assert inventory(server.ensure()) == []
+    assert "written with moto 4.0.0" in (folder / "server.log").read_text()
 
 
 def test_processes_that_need_it_at_once_start_one(home: Path) -> None:
