@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
+from fusion.report.findings import Bill, Difference, Findings, WorkloadFindings, bill, differences, workload_findings
 from fusion.stack import Stack
 from infra.config import ConfigError, sentences
 from infra.config import load as load_config
 from infra.planning import not_built, plan_stack
-from planner.calibration.store import Interval
 from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
-from planner.optimizer import Answer, Choice
+from planner.optimizer import Answer
 from planner.plan import finite
-from planner.prediction import WorkloadPrediction
-from planner.targets import best_of, prediction_of
+from planner.targets import best_of, frontier_of, prediction_of
 from planner.workloads import AnyWorkload, Declared
 
 
@@ -44,6 +44,11 @@ class Source:
     stack: str | None
 
     @property
+    def said(self) -> str:
+        """What is planned, as its plan names it."""
+        return self.file if self.stack is None else f"stack {self.stack}"
+
+    @property
     def workloads(self) -> Any:
         """As typed, unchecked."""
         return self.document.get("workloads" if self.stack is None else "fusion:workloads")
@@ -51,37 +56,71 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The answers of one document."""
+    """The answers of one document, and what is said of them."""
 
     answers: Mapping[str, Answer]
-    others: Mapping[str, str]
-    """Offers of the workloads without a target, chosen by needs and price."""
-    monthly_usd_max: float | None
-    """Of a stack, with its platform, at the autoscaler's maximum."""
+    findings: Findings
 
 
 @click.command(name="plan")
 @click.argument("target", metavar="[STACK|FILE]", default="local")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write one page with pictures, which needs nothing else to be read.",
+)
 @click.option(
     "--what-if",
-    "changes",
+    "asked",
     multiple=True,
     metavar="WORKLOAD.FIELD=VALUE",
     help="Plan with another value, such as digits.target.hours_max=2, and show the difference; repeatable.",
 )
-def command(target: str, as_json: bool, changes: tuple[str, ...]) -> None:
-    """Say where each workload should run, what it costs and takes, and why not elsewhere."""
+def command(target: str, as_json: bool, html: Path | None, asked: tuple[str, ...]) -> None:
+    """Say where each workload should run, what it costs and takes, and why not elsewhere.
+
+    STACK is a stack's name (its file is in stacks/); FILE holds `workloads:` outside any stack. docs/planner.md has
+    the fields.
+    """
     source = _read(target)
     catalog = _catalog()
-    changed = _changed(source, changes)
-    planned = _plan(changed, catalog)
-    before = _plan(source, catalog) if changes else None
+    in_full = as_json or html is not None
+    planned = _plan(_changed(source, asked), catalog, in_full)
+    before, earlier = _before(source, catalog, in_full) if asked else (None, None)
+    changes = differences(before.findings, planned.findings) if before else ()
+    if html is not None:
+        _write_page(html, planned.findings, asked, changes, earlier)
     if as_json:
-        click.echo(json.dumps(finite(_json(planned, before)), indent=2))
+        click.echo(json.dumps(finite(_json(planned, before, changes, earlier)), indent=2))
         return
-    for line in _lines(planned, before):
-        click.echo(line)
+    from fusion.report.table import print_findings
+
+    print_findings(planned.findings, changes, earlier)
+    if html is not None:
+        click.echo(f"wrote {html}")
+
+
+def _before(source: Source, catalog: Catalog, in_full: bool) -> tuple[Planned | None, str | None]:
+    """The plan without the changes, or why there is none."""
+    try:
+        return _plan(source, catalog, in_full), None
+    except FusionError as error:
+        return None, str(error)
+
+
+def _write_page(
+    path: Path, findings: Findings, asked: Sequence[str], changes: Sequence[Difference], earlier: str | None
+) -> None:
+    try:
+        from fusion.report.page import page
+    except ModuleNotFoundError as error:
+        raise FusionError(f"--html needs {error.name}, which is not installed; install fusion[report]") from None
+    try:
+        path.write_text(page(findings, asked, changes, earlier), encoding="utf-8")
+    except OSError as error:
+        raise FusionError(f"--html {path}: can't be written: {error.strerror}") from None
 
 
 def _read(target: str) -> Source:
@@ -131,9 +170,12 @@ def _changed(source: Source, changes: Iterable[str]) -> Source:
     return changed
 
 
-def _plan(source: Source, catalog: Catalog) -> Planned:
+def _plan(source: Source, catalog: Catalog, in_full: bool) -> Planned:
+    """Answers and findings; `in_full` with the frontier, which takes longer than the answer."""
     try:
-        return _plan_file(source, catalog) if source.stack is None else _plan_stack(source, source.stack, catalog)
+        if source.stack is None:
+            return _plan_file(source, catalog, in_full)
+        return _plan_stack(source, source.stack, catalog, in_full)
     except ValidationError as error:
         raise FusionError("\n".join(sentences(error, source.file, ""))) from None
     except ConfigError as error:
@@ -142,16 +184,14 @@ def _plan(source: Source, catalog: Catalog) -> Planned:
         raise FusionError(f"{source.file}: {error}") from None
 
 
-def _plan_file(source: Source, catalog: Catalog) -> Planned:
-    answers: dict[str, Answer] = {}
-    for workload in TypeAdapter(WorkloadFile).validate_python(source.document).workloads:
-        if workload.name in answers:
-            raise PlanError(f"the name {workload.name} is used twice; each workload needs a name of its own")
-        answers[workload.name] = best_of(workload, catalog)
-    return Planned(answers, {}, None)
+def _plan_file(source: Source, catalog: Catalog, in_full: bool) -> Planned:
+    workloads = TypeAdapter(WorkloadFile).validate_python(source.document).workloads
+    if twice := [name for name, count in Counter(each.name for each in workloads).items() if count > 1]:
+        raise PlanError(f"the name {twice[0]} is used twice; each workload needs a name of its own")
+    return _planned(source, workloads, catalog, Searched(None, frozenset(), in_full), {}, None)
 
 
-def _plan_stack(source: Source, stack: str, catalog: Catalog) -> Planned:
+def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> Planned:
     values = {
         key: value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in source.document.items()
@@ -159,11 +199,6 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog) -> Planned:
     config = load_config(values, stack=stack, stack_file=source.file)
     plan = plan_stack(config, stack, catalog)
     place = (config.cloud, config.region)
-    answers = {
-        each.name: best_of(each, catalog, place, not_built(*place, catalog))
-        for each in config.workloads
-        if each.target is not None
-    }
     others = {
         each.name: f"{pool.instance_type} {pool.price_model.replace('_', ' ')} in {plan.region}, "
         f"${pool.price_usd_per_hour:.3f} an hour by node, by needs and price (it has no target)"
@@ -171,67 +206,62 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog) -> Planned:
         if each.target is None
         for pool in (plan.pool_of(each.name),)
     }
-    return Planned(answers, others, plan.monthly_usd.max)
+    with_target = [each for each in config.workloads if each.target is not None]
+    searched = Searched(place, not_built(*place, catalog), in_full)
+    return _planned(source, with_target, catalog, searched, others, bill(plan.items))
 
 
-def _lines(planned: Planned, before: Planned | None) -> Iterable[str]:
-    for name, answer in planned.answers.items():
-        prediction = prediction_of(name, answer)
-        unit = "an hour" if prediction.run_usd is None else "a run"
-        yield f"{name}: {_said(answer.best, unit)}"
-        yield f"  {_predicted(prediction)}"
-        for reason in prediction.reasons:
-            yield f"  {reason}"
-        yield f"  rests on: {prediction.calibration}"
-        for each in answer.runners_up:
-            yield f"  {_said(each, unit)}: {each.usd / answer.best.usd - 1:.0%} dearer"
-        for rejected in answer.rejected:
-            yield f"  {_said(rejected.choice, unit)}: {rejected.reason}"
-        if before is not None:
-            was = before.answers.get(name)
-            yield f"  before: {_said(was.best, unit) if was else 'not planned by a target'}"
-    for name, offer in planned.others.items():
-        yield f"{name}: {offer}"
-    if planned.monthly_usd_max is not None:
-        was_usd = f" (before: ${before.monthly_usd_max:,.2f})" if before and before.monthly_usd_max else ""
-        yield f"whole stack: ${planned.monthly_usd_max:,.2f} a month at the autoscaler's maximum{was_usd}"
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Where a document's workloads may run, and whether their frontiers are wanted."""
+
+    place: tuple[str, str] | None
+    not_built: frozenset[str]
+    in_full: bool
 
 
-def _said(choice: Choice, unit: str) -> str:
-    offer = choice.offer
-    return (
-        f"{choice.shape.nodes} x {offer.instance_type} ({choice.machine.count} {choice.machine.accelerator}) "
-        f"{choice.price_model.replace('_', ' ')} in {offer.cloud} {offer.region}, ${choice.usd:,.2f} {unit}"
-    )
+def _planned(
+    source: Source,
+    workloads: Iterable[AnyWorkload],
+    catalog: Catalog,
+    searched: Searched,
+    others: Mapping[str, str],
+    stack_bill: Bill | None,
+) -> Planned:
+    answers: dict[str, Answer] = {}
+    found: list[WorkloadFindings] = []
+    for each in workloads:
+        answers[each.name] = best_of(each, catalog, searched.place, searched.not_built)
+        choices = frontier_of(each, catalog, searched.place, searched.not_built) if searched.in_full else ()
+        found.append(workload_findings(each, answers[each.name], choices))
+    return Planned(answers, Findings(source.said, tuple(found), others, stack_bill))
 
 
-def _predicted(prediction: WorkloadPrediction) -> str:
-    named = (
-        ("run (hours)", prediction.run_hours),
-        ("run (USD)", prediction.run_usd),
-        ("p50 (ms)", prediction.p50_ms),
-        ("p95 (ms)", prediction.p95_ms),
-        ("p99 (ms)", prediction.p99_ms),
-    )
-    return "; ".join(f"{name} {_interval(value)}" for name, value in named if value is not None)
-
-
-def _interval(value: Interval) -> str:
-    return f"{value.value:.3g} [{value.low:.3g} to {value.high:.3g}]"
-
-
-def _json(planned: Planned, before: Planned | None) -> dict[str, Any]:
+def _json(
+    planned: Planned, before: Planned | None, changes: Sequence[Difference], earlier: str | None
+) -> dict[str, Any]:
+    found = planned.findings
     result: dict[str, Any] = {
         "workloads": {
-            name: {
+            each.name: {
                 "best": dataclasses.asdict(answer.best),
-                "prediction": dataclasses.asdict(prediction_of(name, answer)),
-                "runners_up": [dataclasses.asdict(each) for each in answer.runners_up],
-                "rejected": [dataclasses.asdict(each) for each in answer.rejected],
+                "prediction": dataclasses.asdict(prediction_of(each.name, answer)),
+                "runners_up": [dataclasses.asdict(choice) for choice in answer.runners_up],
+                "rejected": [dataclasses.asdict(rejected) for rejected in answer.rejected],
+                "cost_parts_usd": {part.name: part.value for part in each.cost_parts},
+                "time_parts_s": {part.name: part.value for part in each.time_parts},
+                "frontier": [dataclasses.asdict(way) for way in each.frontier],
             }
-            for name, answer in planned.answers.items()
+            for each in found.workloads
+            for answer in (planned.answers[each.name],)
         },
-        "without_target": dict(planned.others),
-        "monthly_cost_max_usd": planned.monthly_usd_max,
+        "without_target": dict(found.without_target),
+        "monthly_cost_max_usd": found.bill.monthly_usd.max if found.bill else None,
+        "bill_usd_per_month": {name: dataclasses.asdict(each) for name, each in found.bill.lines}
+        if found.bill
+        else None,
     }
-    return result if before is None else result | {"before": _json(before, None)}
+    if before is not None:
+        differing = [dataclasses.asdict(each) for each in changes]
+        result |= {"differences": differing, "before": _json(before, None, (), None)}
+    return result | ({"no_plan_before": earlier} if earlier else {})

@@ -56,7 +56,7 @@ def training_memory(
     each = profile.parameters / whole("model_parallel", model_parallel)
     size = BYTES[precision]
     master = 4.0 if size < 4 else 0.0
-    activations = profile.activation_numbers * size * batch_per_device / model_parallel
+    activations = profile.activation_bytes(size) * batch_per_device / model_parallel
     if checkpoint_activations:
         activations = 2 * activations / max(1.0, math.sqrt(len(profile.layers)))
     return MemoryUse(

@@ -47,7 +47,9 @@ class Layer(Strict):
     weight_numbers: Count = 0
     """Weights read once by pass, whatever the batch."""
     kept_numbers: Count = 0
-    """Outputs that the backward pass needs, by sample."""
+    """Numbers that the backward pass needs, by sample."""
+    kept_bytes: Count = 0
+    """Bytes that it needs whatever the precision, by sample: indices and masks."""
     product: Product | None = None
 
 
@@ -78,6 +80,10 @@ class ModelProfile(Strict):
         """Numbers kept for the backward pass, by sample."""
         return sum(layer.kept_numbers for layer in self.layers)
 
+    def activation_bytes(self, bytes_each: float) -> float:
+        """Bytes kept for the backward pass, by sample."""
+        return self.activation_numbers * bytes_each + sum(layer.kept_bytes for layer in self.layers)
+
     def bytes_moved(self, bytes_each: float) -> float:
         """Bytes read and written by sample in one forward pass, without weights."""
         return bytes_each * sum(layer.read_numbers + layer.written_numbers for layer in self.layers)
@@ -97,7 +103,7 @@ def read_profile(path: Path) -> ModelProfile:
         return ModelProfile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise PerformanceError(
-            f"profile {path} can't be read: {error.strerror}; make it with planner.profiles.trace"
+            f"profile {path} can't be read: {error.strerror}; make it with `fusion profile`"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]

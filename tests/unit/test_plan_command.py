@@ -44,7 +44,36 @@ def test_the_json_holds_choice_prediction_and_runners_up() -> None:
 def test_what_if_shows_the_plan_before_and_after() -> None:
     result = plan({"workloads": [JOB]}, "--what-if", "train.price_model=spot")
     assert " spot in " in result.output.splitlines()[0]
-    assert any("before:" in line and " on demand in " in line for line in result.output.splitlines())
+    rows = [re.split(r"\s{2,}", line.strip()) for line in result.output.splitlines()]
+    assert ["train", "bought", "on demand", "spot", "changed"] in rows
+    (cost,) = [row for row in rows if row[:2] == ["train", "USD a run"]]
+    before, after = (float(value) for value in cost[2:4])
+    assert cost[4] == f"{after - before:+,.4g} ({after / before - 1:+.1%})" or before > after > 0
+
+
+def test_what_if_says_why_there_was_no_plan_before() -> None:
+    job = JOB | {"target": JOB["target"] | {"hours_max": 1e-6}}
+    result = plan({"workloads": [job]}, "--what-if", "train.target.hours_max=1")
+    assert "before the change there was no plan: " in result.output and "raise the limit" in result.output
+    answer = json.loads(plan({"workloads": [job]}, "--what-if", "train.target.hours_max=1", "--json").output)
+    assert "raise the limit" in answer["no_plan_before"]
+
+
+def test_the_parts_of_a_cost_and_of_a_time_add_up_to_it() -> None:
+    service = {
+        "kind": "inference",
+        "name": "serve",
+        "image": "x",
+        "needs": {"accelerators": 1, "accelerator": "L4"},
+        "target": {"profile": "fusionnet-8", "requests_per_s": 100},
+    }
+    answers = json.loads(plan({"workloads": [JOB, service]}, "--json").output)["workloads"]
+    assert set(answers["serve"]["time_parts_s"]) == {"network", "transfer", "batch wait", "queue", "service"}
+    for answer in answers.values():
+        assert sum(answer["cost_parts_usd"].values()) == pytest.approx(answer["best"]["usd"])
+        assert sum(answer["time_parts_s"].values()) == pytest.approx(answer["best"]["outcome"]["seconds"])
+        costs = [way["usd"] for way in answer["frontier"]]
+        assert costs == sorted(costs) and costs[0] == pytest.approx(answer["best"]["usd"])
 
 
 @pytest.mark.parametrize(
