@@ -144,7 +144,7 @@ def _refuse_unknown(catalog: Catalog, filters: Mapping[str, Any]) -> None:
 
 def _nothing(catalog: Catalog, filters: Mapping[str, Any]) -> str:
     """Why no offer is left: the options without which there would be some."""
-    given = [name for name, value in filters.items() if value not in (None, False)]
+    given = [name for name, value in filters.items() if value is not None and value is not False]
     empty = dict.fromkeys(filters)
     options = {name: f"--{name.replace('_', '-')}" for name in given}
     relaxing = {name: len(matching(catalog, {**filters, name: empty[name]})) for name in given}

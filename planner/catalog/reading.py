@@ -6,7 +6,9 @@ A file is refused as a whole, in one sentence that names file, row, field and wh
 from __future__ import annotations
 
 import csv
+import datetime
 import functools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +40,10 @@ MAX_COUNT = 100_000.0
 MAX_GIB = 1_000_000.0
 MAX_TFLOPS = 1_000_000.0
 """Beyond these a figure is a wrong unit, not a machine: the largest slices (8,960 chips) stay below."""
+SMALLEST = 1e-10
+"""Of the largest: what is below that share is a wrong unit as well."""
+USD_PER_ACCELERATOR_HOUR, USD_PER_VCPU_HOUR = 200.0, 1.0
+"""No cloud asks for so much (2026: 54 for a GB200, 0.09 for a vCPU); a price by month is 730 times one by hour."""
 MEMORY_TOLERANCE = 1.05
 """Clouds round the memory of a card up or down; a wrong unit or variant is off by more."""
 
@@ -85,6 +91,8 @@ def _load_shipped() -> Catalog:
 
 def _places(path: Path) -> tuple[Path, Path]:
     if path.is_dir():
+        if not any((path / name).exists() for name in (OFFERS, ACCELERATORS, SERVICES, TOPOLOGIES)):
+            raise CatalogError(f"{path}: holds none of {OFFERS}, {ACCELERATORS}, {SERVICES} and {TOPOLOGIES}")
         return path, _or_shipped(path, OFFERS)
     if not path.exists():
         raise CatalogError(f"{path}: there is no such file or folder; give a folder with {OFFERS}, or such a file")
@@ -186,8 +194,8 @@ class _Cells:
         if not _NUMBER.fullmatch(cell):
             raise self.refuse(field, f"expected a positive number of {unit} without its unit, such as 12.5, or nothing")
         value = float(cell)
-        if not 0 < value <= most:
-            raise self.refuse(field, f"expected more than 0 and at most {most:,.0f} {unit}")
+        if not most * SMALLEST <= value <= most:
+            raise self.refuse(field, f"expected at least {most * SMALLEST:g} and at most {most:,.0f} {unit}")
         return value
 
     def number_of(self, field: str, most: float, unit: str) -> float:
@@ -202,7 +210,16 @@ class _Cells:
             return
         if not self.cells[source].strip():
             raise self.refuse(source, "expected where the figure comes from")
-        self.matching(as_of, _DATE, "a date such as 2026, 2026-07 or 2026-07-20")
+        self.date(as_of)
+
+    def date(self, field: str) -> None:
+        """A year, month or day that there is."""
+        expected = "a date such as 2026, 2026-07 or 2026-07-20"
+        day = f"{self.matching(field, _DATE, expected)}-01-01"[:10]
+        try:
+            datetime.date.fromisoformat(day)
+        except ValueError:
+            raise self.refuse(field, f"expected {expected}") from None
 
 
 def checked_offers(path: Path, accelerators: Mapping[str, Accelerator]) -> list[Offer]:
@@ -236,6 +253,13 @@ def _checked_offer(cells: _Cells, accelerators: Mapping[str, Accelerator]) -> Of
     _check_accelerator(cells, accelerators)
     usd = cells.number_or_none("price_usd_per_hour", MAX_PRICE_USD_PER_HOUR, "USD by hour")
     spot_usd = cells.number_or_none("spot_price_usd_per_hour", MAX_PRICE_USD_PER_HOUR, "USD by hour")
+    for field, price in (("price_usd_per_hour", usd), ("spot_price_usd_per_hour", spot_usd)):
+        if price is not None and price > _dearest(cells):
+            raise cells.refuse(
+                field,
+                f"expected at most {USD_PER_ACCELERATOR_HOUR:g} USD an accelerator and {USD_PER_VCPU_HOUR:g} a vCPU: "
+                "is it a price by month, or in another currency?",
+            )
     if usd is not None and spot_usd is not None and spot_usd > usd:
         raise cells.refuse("spot_price_usd_per_hour", f"more than the on-demand price of {usd:g}; one of them is wrong")
     if cells.cells["spot_interruption_bucket"]:
@@ -243,6 +267,12 @@ def _checked_offer(cells: _Cells, accelerators: Mapping[str, Accelerator]) -> Of
     cells.sourced(usd, "price_source", "price_as_of")
     cells.sourced(spot_usd, "spot_source", "spot_as_of")
     return _offer(tuple(cells.cells.values()))
+
+
+def _dearest(cells: _Cells) -> float:
+    """USD by hour that no offer of this size can cost."""
+    count = math.ceil(float(cells.cells["accelerator_count"]))
+    return count * USD_PER_ACCELERATOR_HOUR + float(cells.cells["vcpus"]) * USD_PER_VCPU_HOUR
 
 
 def _check_accelerator(cells: _Cells, accelerators: Mapping[str, Accelerator]) -> None:

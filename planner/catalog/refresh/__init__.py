@@ -12,6 +12,8 @@ from planner.catalog.refresh.base import CloudPrices, RefreshError
 Key = tuple[str, str, str]
 """(cloud, region, instance type)"""
 
+MOST_GONE = 0.5
+"""Of a cloud's offers: more have never gone at once."""
 MOVED_FACTOR = 1.2
 """A price that went up or down by more than this is shown."""
 
@@ -65,7 +67,11 @@ def refresh(
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # a document of another form than documented
             failed[cloud] = f"its answer is not of the documented form ({type(error).__name__}: {error})"
             continue
-        updated += _merge(rows, cloud, prices)
+        try:
+            updated += _merge(rows, cloud, prices)
+        except RefreshError as error:
+            failed[cloud] = str(error)
+            continue
         skipped[cloud] = prices.skipped
     after = sorted(rows.values(), key=_key)
     return Refreshed(
@@ -95,11 +101,20 @@ def _client(cloud: str) -> Callable[..., CloudPrices]:
 
 
 def _merge(rows: dict[Key, Offer], cloud: str, prices: CloudPrices) -> int:
-    """Put a cloud's offers over the old rows; those asked for and not found are sold no more."""
+    """Put a cloud's offers over the old rows; those asked for and not found are sold no more.
+
+    Raises:
+        RefreshError: most of what was asked for is not there, which an answer cut short explains better.
+    """
     found = {_key(offer): offer for offer in prices.offers}
-    for region, instance_type in prices.asked:
-        if (cloud, region, instance_type) not in found:
-            rows.pop((cloud, region, instance_type), None)
+    gone = {(cloud, *key) for key in prices.asked if (cloud, *key) not in found}
+    if len(gone) > len(prices.asked) * MOST_GONE:
+        raise RefreshError(
+            f"its answer lacks {len(gone)} of the {len(prices.asked)} offers that were asked for, so it is taken for "
+            "incomplete; try again, or remove rows by hand if they are sold no more"
+        )
+    for key in gone:
+        rows.pop(key, None)
     updated = sum(1 for key in found if key in rows)
     rows.update(found)
     return updated

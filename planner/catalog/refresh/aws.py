@@ -77,6 +77,8 @@ def _region(
     if not usd:
         raise RefreshError(f"the Price List has no Linux prices of {region}")
     shapes = _shapes(region)
+    if not shapes:
+        raise RefreshError(f"EC2 describes no instance types of {region}")
     spot = _spot(region, today)
     offers: list[Offer] = []
     skipped: list[str] = []

@@ -1,6 +1,7 @@
 """A user's file is read, or refused in one sentence that names file, row, field and what was expected."""
 
 import csv
+import dataclasses
 import io
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from planner.catalog import CatalogError, load
 from planner.catalog.reading import OFFER_COLUMNS, check
+from planner.catalog.writing import replace_offers
 
 GOOD = {
     "cloud": "aws",
@@ -60,24 +62,28 @@ def test_a_good_file_replaces_the_shipped_offers(tmp_path):
         ("accelerator", "H10", "nearest: H100"),
         ("accelerator_count", "-1", "expected a positive number"),
         ("accelerator_count", "1.5", "whole number"),
-        ("accelerator_count", "0", "more than 0"),
+        ("accelerator_count", "0", "expected at least"),
         ("accelerator_memory_gib", "81920", "wrong unit or variant"),
         ("architecture", "riscv", "not known"),
         ("vcpus", "", "expected a number"),
-        ("memory_gib", "0", "more than 0"),
+        ("memory_gib", "0", "expected at least"),
         ("memory_gib", "2048 GiB", "without its unit"),
         ("memory_gib", "1e300", "at most"),
         ("price_usd_per_hour", "$55", "without its unit"),
         ("price_usd_per_hour", "nan", "expected a positive number"),
         ("price_usd_per_hour", "inf", "expected a positive number"),
         ("price_usd_per_hour", "-3", "expected a positive number"),
-        ("price_usd_per_hour", "0", "more than 0"),
+        ("price_usd_per_hour", "0", "expected at least"),
         ("price_usd_per_hour", "1_000", "expected a positive number"),
         ("spot_price_usd_per_hour", "56", "more than the on-demand price of 55.04"),
         ("spot_interruption_bucket", "often", "not known"),
         ("price_source", "", "where the figure comes from"),
         ("price_as_of", "last week", "a date such as"),
         ("price_as_of", "2026-13-01", "a date such as"),
+        ("price_as_of", "2026-02-31", "a date such as"),
+        ("price_usd_per_hour", "40179.2", "is it a price by month"),
+        ("spot_price_usd_per_hour", "1e-320", "expected at least"),
+        ("vcpus", "1e-9", "expected at least"),
     ],
 )
 def test_a_wrong_cell_is_refused_with_file_row_and_field(tmp_path, field, value, said):
@@ -86,6 +92,21 @@ def test_a_wrong_cell_is_refused_with_file_row_and_field(tmp_path, field, value,
         check(path)
     assert f"{path}: row 3: {field} is {value!r}" in str(refused.value)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "offer", [offer for offer in load().offers if offer.price_usd_per_hour][::97], ids=lambda offer: offer.instance_type
+)
+def test_a_price_by_month_is_not_taken_for_one_by_hour(tmp_path, offer):
+    monthly = dataclasses.replace(offer, price_usd_per_hour=round(offer.price_usd_per_hour * 730, 4))
+    with pytest.raises(ValueError, match=r"row 2: price_usd_per_hour is .* expected at (least|most)"):
+        replace_offers(tmp_path / "offers.csv", [monthly], load().accelerators)
+
+
+def test_a_folder_without_any_file_of_a_catalog_is_refused(tmp_path):
+    (tmp_path / "prices.csv").write_text("x")
+    with pytest.raises(CatalogError, match=r"holds none of offers\.csv"):
+        check(tmp_path)
 
 
 def test_an_offer_that_is_there_twice_is_refused_with_both_rows(tmp_path):

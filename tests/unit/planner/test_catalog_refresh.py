@@ -218,6 +218,34 @@ def test_a_cloud_that_fails_keeps_every_row_while_the_others_are_refreshed(price
     assert found(done, *AZURE, "Standard_NC24ads_A100_v4").price_usd_per_hour == 4.0
 
 
+def test_an_answer_that_lacks_most_offers_is_taken_for_incomplete(prices):
+    sizes = ("Standard_NC24ads_A100_v4", "Standard_NC48ads_A100_v4", "Standard_NC96ads_A100_v4")
+    prices.azure = [azure_item(sizes[0], "eastus", 4.0)]
+    old = offers(*((*AZURE, size) for size in sizes))
+    done = refresh(old, ["azure"], today=TODAY)
+    assert "lacks 2 of the 3 offers" in done.failed["azure"]
+    assert sorted(done.offers, key=str) == sorted(old, key=str) and not done.removed
+
+
+@pytest.mark.parametrize("usd", [float("inf"), 2000.0, 1e-12])
+def test_an_impossible_price_from_a_cloud_leaves_the_old_file(prices, tmp_path, usd):
+    size = "Standard_NC24ads_A100_v4"
+    replace_offers(tmp_path / "offers.csv", offers((*AZURE, size)), load().accelerators)
+    before = (tmp_path / "offers.csv").read_bytes()
+    prices.azure = [azure_item(size, "eastus", usd)]
+    ran = CliRunner().invoke(command, ["refresh", "--cloud", "azure", "--into", str(tmp_path)])
+    assert isinstance(ran.exception, FusionError), ran.output
+    assert (tmp_path / "offers.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["offers.csv"]
+
+
+def test_a_region_of_which_aws_describes_no_types_keeps_its_prices(account, prices, monkeypatch):
+    monkeypatch.setattr(aws, "_shapes", lambda region: {})
+    prices.aws = {"us-east-1": [aws_product("g5.xlarge", 1.1)]}
+    done = refresh(offers((*AWS, "g5.xlarge")), ["aws"], today=TODAY)
+    assert "EC2 describes no instance types of us-east-1" in done.failed["aws"] and not done.removed
+
+
 def test_no_aws_credentials_is_said_once(account, prices, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
