@@ -309,7 +309,7 @@ class Optimizer:
             outcome
             for each in sold
             for shape, floor_s in self._floor(goal, each.machine)
-            if isinstance(outcome := self._outcome(goal, each.machine, shape), str)
+            if floor_s == math.inf and isinstance(outcome := self._outcome(goal, each.machine, shape), str)
         ]
         why = f"; for instance: {min(whys, key=len)}" if whys else ""
         return NothingFits(f"no machine can run it within these limits, even with any one of them lifted{why}", {})

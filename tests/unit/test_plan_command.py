@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fusion.commands.plan import command
 from fusion.errors import FusionError
+from planner.performance import queueing
 
 ROOT = Path(__file__).parents[2]
 JOB = {
@@ -93,6 +94,15 @@ def test_what_is_wrong_is_named(change: str, expected: str) -> None:
     result = plan({"workloads": [JOB]}, "--what-if", change)
     assert isinstance(result.exception, FusionError)
     assert re.search(expected, str(result.exception)), str(result.exception)
+
+
+def test_limits_that_nothing_keeps_are_refused_without_replaying_every_queue() -> None:
+    target = {"profile": "fusionnet-32", "requests_per_s": 1, "p99_ms_max": 1e-6, "usd_per_hour_max": 1e-6}
+    service = {"kind": "inference", "name": "serve", "image": "x", "needs": {"accelerators": 1}, "target": target}
+    before = queueing._queue_times.cache_info().misses
+    result = plan({"workloads": [service | {"replicas": {"min": 1, "max": 15_000}}]})
+    assert isinstance(result.exception, FusionError) and "no machine can run it" in str(result.exception)
+    assert queueing._queue_times.cache_info().misses - before < 20
 
 
 VALUES = st.recursive(
