@@ -8,6 +8,7 @@ from infra import assembly, config, planning
 from infra.build import build_platform
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
+from infra.run import without_what_only_costs_time
 from planner.catalog import CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
@@ -18,6 +19,7 @@ PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
 
 def main() -> None:
     """Plan and build the current stack; what is wrong is one error and nothing is created."""
+    without_what_only_costs_time()
     stack = pulumi.get_stack()
     try:
         settings = config.load(pulumi.runtime.get_config_env(), stack=stack, stack_file=f"stacks/Pulumi.{stack}.yaml")

@@ -1,10 +1,14 @@
 """What `make setup` promises: a checkout that is ready, once; and one clear message where it can't be."""
 
+import functools
 import hashlib
-import io
+import http.server
 import os
+import re
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,21 +93,51 @@ def test_a_cli_that_was_built_before_is_not_built_again(checkout: Path, monkeypa
     assert setup.cli_from_source() == cached
 
 
-def test_an_archive_with_a_wrong_checksum_leaves_nothing(checkout: Path) -> None:
-    home = checkout / "cache" / "release"
-    with pytest.raises(setup.SetupError, match="nothing was installed"):
-        setup.unpack_checked(b"not the release", "0" * 64, home)
-    assert not home.exists()
-
-
-def test_a_checked_archive_is_unpacked(checkout: Path) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as files:
+@pytest.fixture
+def release(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The archive of a release for this machine, on a site that serves its folder."""
+    machine = {"x86_64": "x64"}.get(os.uname().machine, "arm64")
+    platform = f"{os.uname().sysname.lower()}-{machine}"
+    archive = checkout / "site" / "v3.250.0" / f"pulumi-v3.250.0-{platform}.tar.gz"
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, mode="w:gz") as files:
         files.add(fake_cli(checkout / "made" / "pulumi"), "pulumi/pulumi")
-    home = checkout / "cache" / "release"
-    setup.unpack_checked(packed.getvalue(), hashlib.sha256(packed.getvalue()).hexdigest(), home)
-    assert os.access(home / "pulumi" / "pulumi", os.X_OK)
-    assert [path.name for path in home.iterdir()] == ["pulumi"]
+    monkeypatch.setitem(setup.RELEASE_SHA256, platform, hashlib.sha256(archive.read_bytes()).hexdigest())
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=checkout / "site")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        monkeypatch.setattr(setup, "RELEASES", f"http://127.0.0.1:{site.server_port}")
+        yield archive
+        site.shutdown()
+
+
+def test_the_official_release_is_used_where_its_site_answers(checkout: Path, release: Path) -> None:
+    fake_cli(checkout / "path" / "pulumi", "v3.100.0")
+    found = setup.find_cli()
+    assert found == checkout / "cache" / "pulumi" / "3.250.0-release" / "pulumi" / "pulumi"
+    assert os.access(found, os.X_OK)
+    release.unlink()
+    assert setup.find_cli() == found  # kept
+
+
+def test_an_archive_that_is_not_the_pinned_one_is_refused_and_leaves_nothing(checkout: Path, release: Path) -> None:
+    release.write_bytes(release.read_bytes() + b"more")
+    with pytest.raises(setup.SetupError, match=r"its checksum is .* was expected; nothing was installed"):
+        setup.cli_of_release()
+    assert not list((checkout / "cache" / "pulumi").glob("3.250.0-release*"))
+
+
+def test_the_pinned_checksums_are_of_every_platform_that_has_a_release() -> None:
+    assert sorted(setup.RELEASE_SHA256) == ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64"]
+    assert all(re.fullmatch("[0-9a-f]{64}", each) for each in setup.RELEASE_SHA256.values())
+
+
+def test_a_cli_on_path_that_can_not_be_run_is_told_and_passed_over(checkout: Path) -> None:
+    broken = checkout / "path" / "pulumi"
+    broken.write_bytes(b"\x7fELF nothing that runs")
+    broken.chmod(0o755)
+    with pytest.raises(setup.SetupError, match=f"pulumi on PATH: {broken} can't be run"):
+        setup.cli_on_path()
 
 
 def test_fusions_language_host_stands_in_where_none_came_with_the_cli(checkout: Path) -> None:
