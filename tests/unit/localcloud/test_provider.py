@@ -19,6 +19,16 @@ VPC = "aws:ec2/vpc:Vpc"
 NETWORK = {"cidrBlock": "10.0.0.0/16"}
 
 
+NODES = {
+    "clusterName": "it",
+    "nodeRoleArn": "arn",
+    "subnetIds": ["subnet-1"],
+    "scalingConfig": {"minSize": 0, "desiredSize": 0, "maxSize": 1},
+}
+TABLE = {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"}
+RULE = {"id": "old", "status": "Enabled", "expiration": {"days": 1}}
+
+
 @pytest.mark.parametrize(
     ("token", "inputs", "wrong", "reason"),
     [
@@ -31,8 +41,22 @@ NETWORK = {"cidrBlock": "10.0.0.0/16"}
         ("aws:ec2/subnet:Subnet", NETWORK, "vpcId", "required"),
         ("aws:s3/bucket:Bucket", {"bucket": "Upper_Case"}, "bucket", "lower-case letters"),
         ("aws:iam/rolePolicy:RolePolicy", {"role": "r", "policy": "{"}, "policy", "expected a JSON document"),
+        (VPC, {}, "cidrBlock", "required"),
+        (VPC, {"cidrBlock": "10.0.0.0/8"}, "cidrBlock", "expected a block from /16 to /28"),
+        ("aws:ec2/route:Route", {"routeTableId": "rtb", "destinationCidrBlock": "0.0.0.0/0"}, "gatewayId", "exactly one of"),
+        ("aws:ebs/volume:Volume", {"availabilityZone": "a", "size": 8, "type": "gp9"}, "type", "expected one of standard"),
+        ("aws:eks/nodeGroup:NodeGroup", NODES | {"amiType": "AL3"}, "amiType", "an EKS image such as"),
+        ("aws:eks/nodeGroup:NodeGroup", NODES | {"scalingConfig": {"minSize": 3, "desiredSize": 1, "maxSize": 2}}, "scalingConfig", "minSize ≤ desiredSize"),
+        ("aws:ec2/launchTemplate:LaunchTemplate", {"metadataOptions": {"httpTokens": "yes"}}, "metadataOptions", "expected optional or required"),
+        ("aws:ec2/launchTemplate:LaunchTemplate", {"userData": "not base64!"}, "userData", "expected base64"),
+        ("aws:sqs/queue:Queue", {"delaySeconds": 901}, "delaySeconds", "expected 0 to 900 seconds"),
+        ("aws:dynamodb/table:Table", TABLE | {"billingMode": "PROVISIONED"}, "readCapacity", "required with the billing mode"),
+        ("aws:dynamodb/table:Table", TABLE | {"rangeKey": "step"}, "attributes", "expected hashKey and rangeKey"),
+        ("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", {"bucket": "b", "rules": [RULE | {"filter": {"objectSizeLessThan": 5}}]}, "rules[0].filter.objectSizeLessThan", "does not carry this field"),
+        ("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", {"bucket": "b", "rules": [RULE | {"status": "On"}]}, "rules", "expected Enabled or Disabled"),
+        ("aws:cloudwatch/logGroup:LogGroup", {"retentionInDays": 8}, "retentionInDays", "expected one of 0, 1, 3"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_input_is_named_with_what_was_expected(
     provider: Provider, token: str, inputs: dict[str, Any], wrong: str, reason: str
 ) -> None:
