@@ -374,13 +374,16 @@ def _create_rule(direction: str, aws: Aws, inputs: Properties) -> str:
 
 def _read_rule(aws: Aws, id: str) -> Properties | None:
     rule = aws.find("ec2", "describe_security_group_rules", "SecurityGroupRules", 0, SecurityGroupRuleIds=[id])
-    return rule and {
+    if rule is None:
+        return None
+    has_ports = rule["IpProtocol"] != "-1"  # AWS gives -1 for the ports of all protocols, and nobody declares them
+    return {
         "arn": aws.arn("ec2", f"security-group-rule/{id}"),
         "securityGroupId": rule["GroupId"],
         "securityGroupRuleId": id,
         "ipProtocol": rule["IpProtocol"],
-        "fromPort": rule.get("FromPort"),
-        "toPort": rule.get("ToPort"),
+        "fromPort": rule.get("FromPort") if has_ports else None,
+        "toPort": rule.get("ToPort") if has_ports else None,
         "cidrIpv4": rule.get("CidrIpv4"),
         "description": rule.get("Description") or None,
         "referencedSecurityGroupId": (rule.get("ReferencedGroupInfo") or {}).get("GroupId"),

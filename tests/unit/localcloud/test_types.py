@@ -376,6 +376,9 @@ def test_a_rule_between_groups_may_name_another_group(provider: Provider, world:
     token = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
     rule = {"securityGroupId": world["group"], "ipProtocol": "-1", "referencedSecurityGroupId": world["group"]}
     made = provider.create(token, rule)
+    kept = provider.read(made)
+    assert kept is not None
+    assert kept.inputs == made.inputs, "the ports that AWS gives a rule of all protocols are no drift"
     wanted = provider.checked(token, rule | {"referencedSecurityGroupId": world["group_2"]})
     assert not provider.diff(made, wanted).replaces
     assert provider.update(made, wanted).outputs["referencedSecurityGroupId"] == world["group_2"]
