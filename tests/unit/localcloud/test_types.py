@@ -331,7 +331,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             TAGGED
             | {"billingMode": "PROVISIONED", "readCapacity": 2, "writeCapacity": 1}
             | {"deletionProtectionEnabled": True, "pointInTimeRecovery": {"enabled": True}},
-            {"hashKey": "step", "attributes": [{"name": "step", "type": "N"}]},
+            {"name": "another"},
             then={"deletionProtectionEnabled": False},
         ),
         "aws:ecr/lifecyclePolicy:LifecyclePolicy": Life(
@@ -369,6 +369,16 @@ def test_a_node_group_takes_another_version_of_its_launch_template(provider: Pro
     wanted = provider.checked(token, inputs | {"launchTemplate": {"id": template.id, "version": "2"}}, old=made.inputs)
     assert not provider.diff(made, wanted).replaces
     assert provider.update(made, wanted).outputs["launchTemplate"]["version"] == "2"
+    provider.delete(made)
+
+
+def test_a_change_that_the_local_cloud_can_not_make_fails_and_is_not_pretended(provider: Provider) -> None:
+    token = "aws:dynamodb/table:Table"
+    inputs = {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"}
+    made = provider.create(token, inputs, "typed")
+    wanted = provider.checked(token, inputs | {"attributes": [{"name": "run", "type": "N"}]}, old=made.inputs)
+    assert not provider.diff(made, wanted).replaces, "as in the official provider"
+    assert "attributes: asked for" in refused(provider.update, made, wanted)
     provider.delete(made)
 
 
@@ -551,7 +561,7 @@ def broken_promises(planned: Mapping[str, Any], made: Mapping[str, Any]) -> dict
 def test_every_input_that_can_change_in_place_is_changed_in_some_life(token: str) -> None:
     kind, life = RESOURCE_TYPES[token], lives(defaultdict(str))[token]
     changed = life.change.keys() | life.then.keys()
-    tried_elsewhere = {"referencedSecurityGroupId", "source", "launchTemplate"}
+    tried_elsewhere = {"referencedSecurityGroupId", "source", "launchTemplate", "attributes"}
     assert not kind.carried - kind.replace_on - changed - tried_elsewhere
 
 
