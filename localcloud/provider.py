@@ -251,6 +251,13 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         getattr(answer, "return").CopyFrom(to_struct(result))
         return answer
 
+    def Construct(self, request: provider_pb2.ConstructRequest, context: Any) -> provider_pb2.ConstructResponse:
+        """No component of a package is served."""
+        with _one_sentence(context):
+            what = f"{request.type}: the local cloud does not serve this component"
+            raise ProviderError(f"{what}; declare the resources that it would make")
+        return provider_pb2.ConstructResponse()
+
     def Cancel(self, request: Any, context: Any) -> empty_pb2.Empty:
         """Nothing runs longer than one request."""
         return empty_pb2.Empty()

@@ -243,13 +243,16 @@ class DurableApp:
             return
         from localcloud import snapshots
 
+        snapshot = self.log.with_name(SNAPSHOT)
         try:
-            snapshots.save(self.log.with_name(SNAPSHOT), (self.served, self.kinds_seen, self.ledger, self.steps))
+            snapshots.save(snapshot, (self.served, self.kinds_seen, self.ledger, self.steps))
         except Exception as error:  # whatever a service of moto keeps
             sys.stderr.write(f"local cloud: no snapshot, the log of requests grows on: {error}\n")
             self.log_limit_bytes *= 2
         else:
             self.log.write_bytes(b"")
+            # As long as the state itself: what is written for it is then at most twice what was asked for.
+            self.log_limit_bytes = max(LOG_LIMIT_BYTES, snapshot.stat().st_size)
 
     def _ledger(self, method: str, body: bytes) -> Any:
         """Creations that Pulumi's state is not known to have: PUT adds to the entry of a `key`, DELETE forgets it."""

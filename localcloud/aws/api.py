@@ -234,8 +234,12 @@ def cidr(value: Any) -> str | None:
 
 def network_cidr(value: Any) -> str | None:
     """Why a value is no CIDR block of a VPC or subnet."""
-    sizes = "a block from /16 to /28"
-    return cidr(value) or (None if 16 <= int(value.rpartition("/")[2]) <= 28 else f"expected {sizes}")
+    import ipaddress
+
+    if reason := cidr(value):
+        return reason
+    network = ipaddress.ip_network(value)
+    return None if network.version == 4 and 16 <= network.prefixlen <= 28 else "expected a block from /16 to /28"
 
 
 def exactly_one(*names: str) -> Callable[[Properties], Iterable[tuple[str, str]]]:

@@ -64,6 +64,9 @@ def unmet(kind: ResourceType, found: Properties, inputs: Properties) -> Iterator
     for name in sorted(kind.carried - kind.unread - {"tags"}):
         if not _is_met(kind, name, found, inputs.get(name), is_strict=True):
             yield f"{name}: asked for {inputs[name]!r}, and there is {found.get(name)!r}"
+    asked, there = inputs.get("tagsAll") or {}, found.get("tagsAll") or {}
+    if "tags" in kind.carried and asked != there:
+        yield f"tags: asked for {asked!r}, and there is {there!r}"
 
 
 def _is_met(kind: ResourceType, name: str, found: Properties, value: Any, *, is_strict: bool = False) -> bool:

@@ -389,7 +389,7 @@ class _sentence:
             detail = error.response["Error"]
             raise ProviderError(f"{what}: {error.operation_name}: {detail['Code']}: {detail['Message']}") from None
         if isinstance(error, BotoCoreError):
-            raise ProviderError(f"{what}: {error}") from None
+            raise ProviderError(f"{what}: {' '.join(str(error).split())}") from None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from localcloud.official import official_version
 from localcloud.provider import Backend, Change, Failure, Properties, ProviderError, Resource
 from localcloud.values import has_unknown
 
+DECODE = "kubernetes:yaml:decode"
+"""What ConfigFile and ConfigGroup of pulumi_kubernetes.yaml ask for."""
 CLUSTER_EXTENSION = "fusion.dev/cluster"
 """The entry of a kubeconfig's cluster that says its Kubernetes version, as `kubernetesVersion`."""
 
@@ -114,8 +116,24 @@ class KubernetesBackend(Backend):
         )
 
     def invoke(self, token: str, args: Properties) -> Properties:
-        """No function is served: charts and remote YAML need the official plugin."""
+        """Read YAML. No other function is served: charts need the official plugin.
+
+        Raises:
+            ProviderError: it is another one, or no YAML.
+        """
+        if token == DECODE:
+            return {"result": list(_objects_in(str(args.get("text", ""))))}
         raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
+
+
+def _objects_in(text: str) -> Iterator[Any]:
+    try:
+        documents = [each for each in yaml.safe_load_all(text) if each is not None]
+    except yaml.YAMLError as error:
+        raise ProviderError(f"no YAML: {error}") from None
+    for each in documents:
+        is_list = isinstance(each, Mapping) and str(each.get("kind", "")).endswith("List") and "items" in each
+        yield from each["items"] if is_list else [each]
 
 
 def version_in(kubeconfig: Any) -> str | None:
@@ -151,6 +169,8 @@ def read_kubeconfig(kubeconfig: Any) -> dict[str, Any]:
 
 def _unserved(resource: Resource, inputs: Properties) -> list[Failure]:
     """What the local cloud does not do with objects of this shape."""
+    if resource.type.startswith("kubernetes:helm.sh/"):
+        return [Failure("chart", "the local cloud installs no charts; declare the objects that `helm template` prints")]
     kind, metadata = str(inputs.get("kind", "")), inputs.get("metadata", {})
     if resource.type.endswith("Patch"):
         return [Failure("kind", f"{kind}: the local cloud does not patch objects of others; declare the whole object")]

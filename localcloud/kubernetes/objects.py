@@ -27,6 +27,7 @@ IMMUTABLE: Mapping[str, tuple[str, ...]] = {
         "spec.volumeName",
         "spec.volumeMode",
     ),
+    "PriorityClass": ("value", "preemptionPolicy"),
     "ResourceQuota": ("spec.scopes",),
     "Service": ("spec.clusterIP",),
     "Secret": ("type", "stringData", "data"),

@@ -27,6 +27,11 @@ LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")
 
+LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
+QUANTITY = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?$"
+QUANTITY_DEFINITION = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+
 LABEL_NAMES = frozenset({"Namespace", "Service"})
 """Kinds whose names become a part of a DNS name."""
 LOOSE_NAMES = frozenset({"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"})
@@ -121,7 +126,16 @@ def _name_problems(value: Object) -> list[Problem]:
     if isinstance(namespace, str) and not LABEL.fullmatch(namespace):
         expected = "lower-case letters, digits and dashes, at most 63 (RFC 1123)"
         problems.append(Problem("metadata.namespace", f"{namespace!r}: expected {expected}"))
-    return problems
+    return [*problems, *_label_problems(metadata.get("labels"))]
+
+
+def _label_problems(labels: Any) -> Iterator[Problem]:
+    for key, text in labels.items() if isinstance(labels, Mapping) else ():
+        path = path_text(("metadata", "labels", key))
+        if not LABEL_KEY.fullmatch(key):
+            yield Problem(path, "expected a key of letters, digits, dashes, dots and _, at most 63, perhaps after a/")
+        if isinstance(text, str) and not LABEL_VALUE.fullmatch(text):
+            yield Problem(path, f"{text!r}: expected letters, digits, dashes, dots and _, at most 63")
 
 
 def _metadata_problems(value: Object, version: str) -> list[Problem]:
@@ -199,12 +213,24 @@ def _reason(error: Any, *, is_secret: bool) -> str:
         return f"required field {missing} is missing"
     kinds = error.validator_value
     if error.validator == "type":
-        expected = kinds if isinstance(kinds, str) else " or ".join(kinds)
+        expected = " or ".join(_allowed_types(error))
         return f"{_shown(error.instance, is_secret=is_secret)}: expected {expected}"
     if error.validator == "enum":
         expected = ", ".join(map(str, kinds))
         return f"{_shown(error.instance, is_secret=is_secret)}: expected one of {expected}"
+    if kinds == QUANTITY:
+        return f"{_shown(error.instance, is_secret=is_secret)}: expected a quantity such as 500m, 2 or 16Gi"
+    if error.validator == "format":
+        return f"{_shown(error.instance, is_secret=is_secret)}: expected {FORMATS[kinds]}"
     return f"{error.validator} is {kinds}" if is_secret else str(error.message)
+
+
+def _allowed_types(error: Any) -> list[str]:
+    """Those of all alternatives, where a field may be one of several types."""
+    siblings = error.parent.context if error.parent else [error]
+    kinds = [each.validator_value for each in siblings if each.validator == "type"]
+    flat = [name for kind in kinds for name in ([kind] if isinstance(kind, str) else kind)]
+    return list(dict.fromkeys(flat))
 
 
 def _shown(value: Any, *, is_secret: bool) -> str:
@@ -242,7 +268,33 @@ def _built_in(api_version: str, kind: str, version: str) -> Object | None:
 def _definitions(version: str) -> Any:
     from referencing import Resource
 
-    return Resource.from_contents(json.loads((_schemas(version) / "_definitions.json").read_text()))
+    document = json.loads((_schemas(version) / "_definitions.json").read_text())
+    text, *_ = document["$defs"][QUANTITY_DEFINITION]["oneOf"]
+    text["pattern"] = QUANTITY  # the server can't read any other; the published schema only says that it is text
+    return Resource.from_contents(document)
+
+
+FORMATS = {
+    "int32": "a whole number that fits into 32 bits",
+    "int64": "a whole number that fits into 64 bits",
+    "date-time": "a time such as 2027-01-31T12:00:00Z",
+}
+
+
+@cache
+def _formats() -> Any:
+    """The formats that the server can't read when they are wrong."""
+    from datetime import datetime
+
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(formats=())
+    for name, bits in (("int32", 31), ("int64", 63)):
+        checker.checks(name)(lambda value, bits=bits: not isinstance(value, int) or -(2**bits) <= value < 2**bits)
+    checker.checks("date-time", raises=ValueError)(
+        lambda value: not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+    )
+    return checker
 
 
 @cache
@@ -259,7 +311,7 @@ def _validator(schema_text: str) -> Any:
     )
     if version:
         registry = _definitions(version) @ registry
-    return Draft202012Validator(schema, registry=registry)
+    return Draft202012Validator(schema, registry=registry, format_checker=_formats())
 
 
 def _specification() -> Any:

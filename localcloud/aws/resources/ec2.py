@@ -374,13 +374,16 @@ def _create_rule(direction: str, aws: Aws, inputs: Properties) -> str:
 
 def _read_rule(aws: Aws, id: str) -> Properties | None:
     rule = aws.find("ec2", "describe_security_group_rules", "SecurityGroupRules", 0, SecurityGroupRuleIds=[id])
-    return rule and {
+    if rule is None:
+        return None
+    has_ports = rule["IpProtocol"] != "-1"  # AWS gives -1 for the ports of all protocols, and nobody declares them
+    return {
         "arn": aws.arn("ec2", f"security-group-rule/{id}"),
         "securityGroupId": rule["GroupId"],
         "securityGroupRuleId": id,
         "ipProtocol": rule["IpProtocol"],
-        "fromPort": rule.get("FromPort"),
-        "toPort": rule.get("ToPort"),
+        "fromPort": rule.get("FromPort") if has_ports else None,
+        "toPort": rule.get("ToPort") if has_ports else None,
         "cidrIpv4": rule.get("CidrIpv4"),
         "description": rule.get("Description") or None,
         "referencedSecurityGroupId": (rule.get("ReferencedGroupInfo") or {}).get("GroupId"),
@@ -876,6 +879,23 @@ FLOW_LOG = words(
 )
 
 
+def _metadata(value: Mapping[str, Any]) -> str | None:
+    """Why the options of the instance metadata service are wrong."""
+    for name, allowed in (
+        ("httpEndpoint", ("enabled", "disabled")),
+        ("httpTokens", ("optional", "required")),
+        ("httpPutResponseHopLimit", range(1, 65)),
+    ):
+        if value.get(name) is not None and value[name] not in allowed:
+            expected = "1 to 64" if isinstance(allowed, range) else " or ".join(allowed)
+            return f"{name} {value[name]}: expected {expected}"
+    return None
+
+
+VOLUME_TYPES = ("standard", "gp2", "gp3", "io1", "io2", "st1", "sc1")
+INSTANCE_TYPE = matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an instance type such as p5.48xlarge")
+
+
 def _public_address(inputs: Properties) -> Iterator[tuple[str, str]]:
     if inputs["connectivityType"] == "public" and inputs.get("allocationId") is None:
         yield "allocationId", "required of a public NAT gateway"
@@ -1089,7 +1109,12 @@ TYPES = (
         update=_update_template,
         delete=partial(_delete_by, "delete_launch_template", "LaunchTemplateId"),
         tag=tag,
-        checks={"userData": _base64, "description": matching("[^\n]{0,255}", "at most 255 characters")},
+        checks={
+            "userData": _base64,
+            "instanceType": INSTANCE_TYPE,
+            "metadataOptions": _metadata,
+            "description": matching("[^\n]{0,255}", "at most 255 characters"),
+        },
         agree=_one_default_version,
     ),
     ResourceType(
@@ -1136,6 +1161,7 @@ TYPES = (
             "endDateType": one_of("unlimited", "limited"),
             "endDate": _moment,
             "tenancy": one_of("default", "dedicated"),
+            "instanceType": INSTANCE_TYPE,
             "instanceCount": between(1, 1000, "instances"),
         },
         agree=_end_of_reservation,
@@ -1160,6 +1186,7 @@ TYPES = (
         update=_update_instance,
         delete=_delete_instance,
         tag=tag,
+        checks={"instanceType": INSTANCE_TYPE, "metadataOptions": _metadata},
     ),
     ResourceType(
         token="aws:ebs/volume:Volume",
@@ -1172,5 +1199,6 @@ TYPES = (
         update=_update_volume,
         delete=partial(_delete_by, "delete_volume", "VolumeId"),
         tag=tag,
+        checks={"type": one_of(*VOLUME_TYPES), "size": between(1, 65536, "GiB")},
     ),
 )

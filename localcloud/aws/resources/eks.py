@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from localcloud.aws.api import Aws, Read, ResourceType, Tag, matching, one_of, words
-from localcloud.provider import Properties
+from localcloud.provider import Properties, ProviderError
 
 
 def tag_by_arn(aws: Aws, arn: str, tags: Mapping[str, str], removed: list[str]) -> None:
@@ -412,6 +412,8 @@ def _associate(aws: Aws, inputs: Properties) -> str:
 
 
 def _read_associated(aws: Aws, id: str) -> Properties | None:
+    if id.count("#") != 2:
+        raise ProviderError(f"{id!r} is no id of an access policy association: expected cluster#principal#policy")
     cluster, principal, policy = id.split("#")
     policies = aws.find(
         "eks",
@@ -587,6 +589,9 @@ TYPES = (
         changing=words("releaseVersion status"),
         agree=_one_disk_size,
         checks={
+            "amiType": matching(
+                r"(AL2|AL2023|BOTTLEROCKET|WINDOWS)_\w+|CUSTOM", "an EKS image such as AL2023_x86_64_NVIDIA"
+            ),
             "capacityType": one_of("ON_DEMAND", "SPOT", "CAPACITY_BLOCK"),
             "scalingConfig": _scaling,
             "taints": _taints,

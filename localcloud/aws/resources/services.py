@@ -420,7 +420,7 @@ TYPES = (
             "pointInTimeRecovery tags"
         ),
         refused=words("pointInTimeRecovery.recoveryPeriodInDays"),
-        replace_on=words("name hashKey rangeKey attributes"),
+        replace_on=words("name hashKey rangeKey"),
         unordered=words("attributes"),
         kept=words("pointInTimeRecovery readCapacity writeCapacity"),
         needs=words("attributes hashKey"),

@@ -41,8 +41,8 @@ class Provider:
         provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(self.backend), self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
-        self._stub = provider_pb2_grpc.ResourceProviderStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
-        self._stub.Configure(pb.ConfigureRequest(args=to_struct(config if backend else {"region": REGION} | config)))
+        self.stub = provider_pb2_grpc.ResourceProviderStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
+        self.stub.Configure(pb.ConfigureRequest(args=to_struct(config if backend else {"region": REGION} | config)))
 
     def urn(self, token: str, name: str) -> str:
         return f"urn:pulumi:test::fusion::{token}::{name}"
@@ -53,7 +53,7 @@ class Provider:
         request = pb.CheckRequest(
             urn=self.urn(token, name), olds=to_struct(old or {}), news=to_struct(inputs), randomSeed=b"\x01" * 32
         )
-        answer = self._stub.Check(request)
+        answer = self.stub.Check(request)
         return from_struct(answer.inputs), {each.property: each.reason for each in answer.failures}
 
     def checked(self, token: str, inputs: dict[str, Any], name: str = "it", **old: Any) -> dict[str, Any]:
@@ -64,17 +64,17 @@ class Provider:
     def create(self, token: str, inputs: dict[str, Any], name: str = "it", *, preview: bool = False) -> Made:
         checked = self.checked(token, inputs, name)
         urn = self.urn(token, name)
-        answer = self._stub.Create(pb.CreateRequest(urn=urn, properties=to_struct(checked), preview=preview))
+        answer = self.stub.Create(pb.CreateRequest(urn=urn, properties=to_struct(checked), preview=preview))
         return Made(urn, answer.id, checked, from_struct(answer.properties))
 
     def diff(self, made: Made, inputs: dict[str, Any]) -> Any:
-        return self._stub.Diff(
+        return self.stub.Diff(
             pb.DiffRequest(urn=made.urn, id=made.id, old_inputs=to_struct(made.inputs), news=to_struct(inputs))
         )
 
     def read(self, made: Made, *, is_import: bool = False) -> Made | None:
         inputs = {} if is_import else made.inputs
-        answer = self._stub.Read(pb.ReadRequest(urn=made.urn, id=made.id, inputs=to_struct(inputs)))
+        answer = self.stub.Read(pb.ReadRequest(urn=made.urn, id=made.id, inputs=to_struct(inputs)))
         found = Made(made.urn, answer.id, from_struct(answer.inputs), from_struct(answer.properties))
         return found if found.id else None
 
@@ -87,13 +87,13 @@ class Provider:
             news=to_struct(inputs),
             preview=preview,
         )
-        return Made(made.urn, made.id, inputs, from_struct(self._stub.Update(request).properties))
+        return Made(made.urn, made.id, inputs, from_struct(self.stub.Update(request).properties))
 
     def delete(self, made: Made) -> None:
-        self._stub.Delete(pb.DeleteRequest(urn=made.urn, id=made.id, old_inputs=to_struct(made.inputs)))
+        self.stub.Delete(pb.DeleteRequest(urn=made.urn, id=made.id, old_inputs=to_struct(made.inputs)))
 
     def invoke(self, token: str, **args: Any) -> dict[str, Any]:
-        answer = self._stub.Invoke(pb.InvokeRequest(tok=token, args=to_struct(args)))
+        answer = self.stub.Invoke(pb.InvokeRequest(tok=token, args=to_struct(args)))
         return from_struct(getattr(answer, "return"))
 
     def kill(self) -> None:

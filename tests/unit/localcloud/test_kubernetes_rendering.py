@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pulumi.runtime.proto import provider_pb2 as pb
 
 from localcloud.kubernetes.backend import CLUSTER_EXTENSION
 from localcloud.kubernetes.rendering import RenderBackend
@@ -316,4 +317,19 @@ def test_a_version_without_schemas_ends_the_run_with_one_sentence(folder: Path) 
 
 
 def test_a_function_is_not_served_and_says_so(provider: Provider) -> None:
-    assert "the local cloud does not serve it" in refused(provider.invoke, "kubernetes:yaml:decode")
+    assert "the local cloud does not serve it" in refused(provider.invoke, "kubernetes:helm:template")
+
+
+def test_yaml_of_several_documents_and_lists_becomes_its_objects(provider: Provider) -> None:
+    text = "a: 1\n---\n---\nkind: List\nitems: [{b: 2}, {c: 3}]\n"
+    assert provider.invoke("kubernetes:yaml:decode", text=text)["result"] == [{"a": 1}, {"b": 2}, {"c": 3}]
+    assert "YAML" in refused(provider.invoke, "kubernetes:yaml:decode", text="a: [")
+
+
+def test_a_chart_is_refused_with_the_way_out(provider: Provider) -> None:
+    _, failures = provider.check("kubernetes:helm.sh/v3:Release", {"chart": "nginx"})
+    assert "helm template" in failures["chart"]
+    request = pb.ConstructRequest(type="kubernetes:helm.sh/v4:Chart", name="web")
+    assert "kubernetes:helm.sh/v4:Chart: the local cloud does not serve this component" in refused(
+        provider.stub.Construct, request
+    )

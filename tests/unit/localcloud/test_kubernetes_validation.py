@@ -109,11 +109,23 @@ def test_an_object_that_is_right_has_no_problem() -> None:
         ("metadata.annotation", {}, "metadata", "unknown field annotation"),
         ("metadata", "serving", "metadata", "'serving': expected object"),
         ("speck", {}, "", "unknown field speck"),
+        ("metadata.labels", {"bad key!": "a"}, 'metadata.labels["bad key!"]', "expected a key of letters"),
+        ("metadata.labels", {"team": "a b"}, "metadata.labels.team", "'a b': expected letters"),
+        ("spec.template.spec.containers.0.resources", {"limits": {"memory": "16Gb"}}, "spec.template.spec.containers[0].resources.limits.memory", "'16Gb': expected a quantity such as 500m"),
+        ("spec.template.spec.containers.0.ports.0.containerPort", 2**31, "spec.template.spec.containers[0].ports[0].containerPort", "fits into 32 bits"),
+        ("spec.strategy", {"rollingUpdate": {"maxSurge": 1.5}}, "spec.strategy.rollingUpdate.maxSurge", "expected string or null or integer"),
+        ("metadata.creationTimestamp", "yesterday", "metadata.creationTimestamp", "expected a time such as"),
     ],
 )  # fmt: skip
 def test_a_field_that_is_wrong_is_named_with_what_was_expected(path: str, value: Any, where: str, reason: str) -> None:
     found = problems(changed(DEPLOYMENT, path, value))
     assert reason in found[where]
+
+
+@pytest.mark.parametrize("quantity", ["500m", "2", "0.5", ".5", "16Gi", "1e3", "1E", "100Ki", "-1", 2, 0.25])
+def test_quantities_are_taken_in_every_form_that_the_server_reads(quantity: str | float) -> None:
+    limited = changed(DEPLOYMENT, "spec.template.spec.containers.0.resources", {"limits": {"cpu": quantity}})
+    assert problems(limited) == {}
 
 
 def test_a_required_field_that_is_missing_is_named() -> None:

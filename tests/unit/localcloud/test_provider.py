@@ -10,13 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.aws.plugin import AwsBackend
-from localcloud.aws.schema import schema
+from localcloud.aws.resources import RESOURCE_TYPES
+from localcloud.aws.schema import fields_of, inputs_of, schema
 from localcloud.provider import Resource
 from localcloud.values import UNKNOWN, from_struct, to_struct
 from tests.unit.localcloud.conftest import Provider, refused
 
 VPC = "aws:ec2/vpc:Vpc"
 NETWORK = {"cidrBlock": "10.0.0.0/16"}
+
+
+NODES = {
+    "clusterName": "it",
+    "nodeRoleArn": "arn",
+    "subnetIds": ["subnet-1"],
+    "scalingConfig": {"minSize": 0, "desiredSize": 0, "maxSize": 1},
+}
+TABLE = {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"}
+RULE = {"id": "old", "status": "Enabled", "expiration": {"days": 1}}
 
 
 @pytest.mark.parametrize(
@@ -31,8 +42,22 @@ NETWORK = {"cidrBlock": "10.0.0.0/16"}
         ("aws:ec2/subnet:Subnet", NETWORK, "vpcId", "required"),
         ("aws:s3/bucket:Bucket", {"bucket": "Upper_Case"}, "bucket", "lower-case letters"),
         ("aws:iam/rolePolicy:RolePolicy", {"role": "r", "policy": "{"}, "policy", "expected a JSON document"),
+        (VPC, {}, "cidrBlock", "required"),
+        (VPC, {"cidrBlock": "10.0.0.0/8"}, "cidrBlock", "expected a block from /16 to /28"),
+        ("aws:ec2/route:Route", {"routeTableId": "rtb", "destinationCidrBlock": "0.0.0.0/0"}, "gatewayId", "exactly one of"),
+        ("aws:ebs/volume:Volume", {"availabilityZone": "a", "size": 8, "type": "gp9"}, "type", "expected one of standard"),
+        ("aws:eks/nodeGroup:NodeGroup", NODES | {"amiType": "AL3"}, "amiType", "an EKS image such as"),
+        ("aws:eks/nodeGroup:NodeGroup", NODES | {"scalingConfig": {"minSize": 3, "desiredSize": 1, "maxSize": 2}}, "scalingConfig", "minSize ≤ desiredSize"),
+        ("aws:ec2/launchTemplate:LaunchTemplate", {"metadataOptions": {"httpTokens": "yes"}}, "metadataOptions", "expected optional or required"),
+        ("aws:ec2/launchTemplate:LaunchTemplate", {"userData": "not base64!"}, "userData", "expected base64"),
+        ("aws:sqs/queue:Queue", {"delaySeconds": 901}, "delaySeconds", "expected 0 to 900 seconds"),
+        ("aws:dynamodb/table:Table", TABLE | {"billingMode": "PROVISIONED"}, "readCapacity", "required with the billing mode"),
+        ("aws:dynamodb/table:Table", TABLE | {"rangeKey": "step"}, "attributes", "expected hashKey and rangeKey"),
+        ("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", {"bucket": "b", "rules": [RULE | {"filter": {"objectSizeLessThan": 5}}]}, "rules[0].filter.objectSizeLessThan", "does not carry this field"),
+        ("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", {"bucket": "b", "rules": [RULE | {"status": "On"}]}, "rules", "expected Enabled or Disabled"),
+        ("aws:cloudwatch/logGroup:LogGroup", {"retentionInDays": 8}, "retentionInDays", "expected one of 0, 1, 3"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_input_is_named_with_what_was_expected(
     provider: Provider, token: str, inputs: dict[str, Any], wrong: str, reason: str
 ) -> None:
@@ -41,15 +66,31 @@ def test_a_wrong_input_is_named_with_what_was_expected(
     assert reason in failures[wrong]
 
 
-TOKENS = (VPC, "aws:eks/nodeGroup:NodeGroup", "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
-NAMES = [name for token in TOKENS for name in schema()["resources"][token]["inputs"]]
 anything = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
 
 
-@given(st.sampled_from(TOKENS), st.dictionaries(st.sampled_from(NAMES), anything, min_size=1, max_size=4))
-def test_whatever_comes_in_a_check_answers_and_never_breaks(token: str, inputs: dict[str, Any]) -> None:
+def values_of(expected: Any) -> st.SearchStrategy[Any]:
+    """Values of a type of the schema, right or nearly so."""
+    if isinstance(expected, list):
+        inner = values_of(expected[1])
+        keys = st.text(max_size=3)
+        return st.lists(inner, max_size=2) if expected[0] == "list" else st.dictionaries(keys, inner, max_size=2)
+    if fields := fields_of(expected):
+        return st.fixed_dictionaries({}, optional={name: values_of(each) for name, each in fields.items()})
+    texts = st.text(max_size=5) | st.sampled_from(["10.0.0.0", "::/20", "{}", "[1]", "name.fifo", "2027-01-01"])
+    scalar = {"string": texts, "boolean": st.booleans(), "integer": st.integers(), "number": st.floats(allow_nan=False)}
+    return scalar.get(expected, anything) | st.just(UNKNOWN)
+
+
+@given(st.sampled_from(sorted(RESOURCE_TYPES)), st.data())
+def test_whatever_comes_in_a_check_answers_and_never_breaks(token: str, data: st.DataObject) -> None:
+    names = {name: values_of(inputs_of(token)[name]) | anything for name in RESOURCE_TYPES[token].carried}
+    required = {name: names[name] for name in schema()["resources"][token]["required"] if name in names}
+    inputs = data.draw(
+        st.fixed_dictionaries(required, optional={each: names[each] for each in names.keys() - required})
+    )
     checked, failures = AwsBackend("http://unused").check(Resource("urn", token, "it"), {}, inputs, b"")
-    assert checked.keys() >= inputs.keys()
+    assert checked.keys() >= {name for name, value in inputs.items() if value is not None}
     assert all(failure.property and failure.reason for failure in failures)
 
 

@@ -331,7 +331,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             TAGGED
             | {"billingMode": "PROVISIONED", "readCapacity": 2, "writeCapacity": 1}
             | {"deletionProtectionEnabled": True, "pointInTimeRecovery": {"enabled": True}},
-            {"hashKey": "step", "attributes": [{"name": "step", "type": "N"}]},
+            {"name": "another"},
             then={"deletionProtectionEnabled": False},
         ),
         "aws:ecr/lifecyclePolicy:LifecyclePolicy": Life(
@@ -372,10 +372,23 @@ def test_a_node_group_takes_another_version_of_its_launch_template(provider: Pro
     provider.delete(made)
 
 
+def test_a_change_that_the_local_cloud_can_not_make_fails_and_is_not_pretended(provider: Provider) -> None:
+    token = "aws:dynamodb/table:Table"
+    inputs = {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"}
+    made = provider.create(token, inputs, "typed")
+    wanted = provider.checked(token, inputs | {"attributes": [{"name": "run", "type": "N"}]}, old=made.inputs)
+    assert not provider.diff(made, wanted).replaces, "as in the official provider"
+    assert "attributes: asked for" in refused(provider.update, made, wanted)
+    provider.delete(made)
+
+
 def test_a_rule_between_groups_may_name_another_group(provider: Provider, world: dict[str, str]) -> None:
     token = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
     rule = {"securityGroupId": world["group"], "ipProtocol": "-1", "referencedSecurityGroupId": world["group"]}
     made = provider.create(token, rule)
+    kept = provider.read(made)
+    assert kept is not None
+    assert kept.inputs == made.inputs, "the ports that AWS gives a rule of all protocols are no drift"
     wanted = provider.checked(token, rule | {"referencedSecurityGroupId": world["group_2"]})
     assert not provider.diff(made, wanted).replaces
     assert provider.update(made, wanted).outputs["referencedSecurityGroupId"] == world["group_2"]
@@ -548,7 +561,7 @@ def broken_promises(planned: Mapping[str, Any], made: Mapping[str, Any]) -> dict
 def test_every_input_that_can_change_in_place_is_changed_in_some_life(token: str) -> None:
     kind, life = RESOURCE_TYPES[token], lives(defaultdict(str))[token]
     changed = life.change.keys() | life.then.keys()
-    tried_elsewhere = {"referencedSecurityGroupId", "source", "launchTemplate"}
+    tried_elsewhere = {"referencedSecurityGroupId", "source", "launchTemplate", "attributes"}
     assert not kind.carried - kind.replace_on - changed - tried_elsewhere
 
 
