@@ -19,9 +19,9 @@ host's PCIe."""
 LINK_SHARES = ((2, 0.59), (4, 0.67), (10**9, 0.76))
 PCIE_SHARES = ((2, 0.6), (4, 0.26), (10**9, 0.17))
 """Most devices, and the share of one direction's bandwidth that a large all-reduce reaches, in the ring's count of bytes:
-geometric means over the chips of ``benchmarks/data/all_reduce_measured.csv``."""
+about the geometric means over the chips of ``benchmarks/data/all_reduce_measured.csv``."""
 INSIDE_START_S, INSIDE_LATENCY_S = 4.5e-6, 2.3e-6
-"""Launch of a collective in a node, and of one of its messages: fitted to the same rows."""
+"""Launch of a collective in a node, and of one of its messages: set by hand with the same rows in sight."""
 
 
 @dataclass(frozen=True, slots=True)
