@@ -1,26 +1,38 @@
-"""Errors of the predictions on measured rows that were left out of the fit: `python -m benchmarks.prediction [--json
-FILE]`.
+"""Errors of the predictions on measured rows that were left out of the fit: `python -m benchmarks.prediction [--part
+PART] [--json FILE]`.
 
-Matrix products: one chip is left out at a time. Language models: one model is left out at a time. Prints errors by
-what was left out, those of the shipped (refitted) parameters beside them, the share of left-out rows inside the
-interval, and the worst rows. `coverage` of a left-out chip or model is that of the interval made of the other ones that
-were left out; `shipped` is that of the interval that predictions show. Needs scipy; takes about a minute.
+Matrix products: one chip, or one generation of chips, is left out at a time. Language models: one model or one chip is
+left out at a time; a chip that is left out has none of its matrix products either. Prints, as Markdown, errors by what
+was left out, those of the shipped constants beside them ("seen"), those of rows that were never fitted, the share of
+left-out rows inside the interval (of the other ones that were left out, and of the one that predictions show), and the
+worst rows. Needs scipy; takes about ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from planner.calibration import fit
 from planner.calibration.store import Ratios, builtin
+from planner.catalog import load
+from planner.performance import DoesNotFit, TrainingRun, predict_training
+from planner.performance.chip import Chip
+from planner.performance.collectives import all_reduce_s, inside_link
 from planner.performance.gemm import GemmParameters
+from planner.performance.language_model import DecoderParameters, DecoderTiming
+from planner.performance.roofline import forward_time
+from planner.profiles.model import profile
 
 Row = dict[str, Any]
+Found = tuple[list[Row], list[Row], list[Row]]
+"""Errors, the rows that they are of, and coverage of the intervals."""
 
 
 def summary(quantity: str, split: str, what: str, errors: Sequence[float]) -> Row:
@@ -58,7 +70,7 @@ def coverage(quantity: str, split: str, left_out: Mapping[str, Sequence[float]],
     ]
 
 
-def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row], list[Row]]:
+def gemm_errors(rows: Sequence[fit.GemmRow], left_out: fit.ChipProducts) -> Found:
     tables, worst, covered = [], [], []
     for precision in fit.PRECISIONS.values():
         quantity = f"matrix product {precision}"
@@ -69,7 +81,7 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row], list
         }
         chips = {row.chip.name: row.chip.generation for row in same}
         splits: Mapping[str, Callable[[str], GemmParameters]] = {
-            "chip left out": lambda name, same=same: fit.left_out_gemm(same, name),
+            "chip left out": lambda name, precision=precision: left_out[name][precision],
             "generation left out": lambda name, chips=chips, foreign=foreign: foreign[chips[name]],
             "shipped (seen)": lambda name, precision=precision: builtin().gemm(name, precision).parameters,
         }
@@ -106,26 +118,70 @@ def gemm_errors(rows: Sequence[fit.GemmRow]) -> tuple[list[Row], list[Row], list
     return tables, worst, covered
 
 
-def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row], list[Row]]:
+def left_out_products(rows: Sequence[fit.GemmRow], chips: Collection[str] = ()) -> fit.ChipProducts:
+    """By chip, of all or of some: what its products would be predicted with if it had no rows."""
+    return {
+        name: {
+            precision: fit.left_out_gemm([row for row in rows if row.precision == precision], name)
+            for precision in sorted({row.precision for row in rows if row.chip.name == name})
+        }
+        for name in sorted(chips or {row.chip.name for row in rows})
+    }
+
+
+EVERY = 3
+"""Of the other rows, what the fits without a model or a chip are made of: a third says nearly as much as all, in a third
+of the time."""
+QUANTITIES: Mapping[str, tuple[Callable[[Any], float], Callable[[fit.DecoderRow], float]]] = {
+    "time by output token": (lambda timing: timing.time_per_output_token_s, lambda row: row.output_token_s),
+    "time to first token": (lambda timing: timing.time_to_first_token_s, lambda row: row.first_token_s),
+}
+
+
+def source(row: fit.DecoderRow) -> str:
+    return f"{row.config.name} {row.engine} {row.client.replace(', ', '/')}"
+
+
+def predictable(
+    rows: Sequence[fit.DecoderRow], parameters: fit.DecoderFits, products: fit.ChipProducts
+) -> tuple[list[fit.DecoderRow], list[DecoderTiming]]:
+    """Rows with their timings, but those that the model says don't fit into the memory: of unknown sources only."""
+    found = []
+    for row in rows:
+        try:
+            found.append((row, fit.predicted_decoder(row, parameters, products)))
+        except DoesNotFit:
+            if row.client != fit.UNKNOWN_CLIENT:
+                raise
+            print(f"said not to fit, though it was measured: {source(row)} tp={row.tensor_parallel}", file=sys.stderr)
+    return [row for row, _ in found], [timing for _, timing in found]
+
+
+def decoder_errors(rows: Sequence[fit.DecoderRow], left_out: fit.ChipProducts) -> Found:
     tables, worst, covered = [], [], []
-    quantities: dict[str, tuple[Callable[[Any], float], Callable[[fit.DecoderRow], float]]] = {
-        "time by output token": (lambda timing: timing.time_per_output_token_s, lambda row: row.output_token_s),
-        "time to first token": (lambda timing: timing.time_to_first_token_s, lambda row: row.first_token_s),
-    }
-    everything = fit.fit_decoder(rows)
+    known = [row for row in rows if row.client != fit.UNKNOWN_CLIENT]
+    decoders = builtin().decoders
+    assert decoders is not None
+    shipped: fit.DecoderFits = {engine: DecoderParameters(**own) for engine, own in decoders.engines.items()}
+    products = fit.chip_products(builtin().gemms, {row.chip.name: row.chip for row in rows})
     pooled: dict[tuple[str, str], dict[str, list[float]]] = {}
-    keys: dict[str, Callable[[fit.DecoderRow], str]] = {
-        "model left out": lambda row: row.config.name,
-        "chip left out": lambda row: row.chip.name,
-        "shipped (seen)": lambda row: row.config.name,
+    splits: Mapping[str, tuple[Callable[[fit.DecoderRow], str], Sequence[fit.DecoderRow]]] = {
+        "model left out": (lambda row: row.config.name, known),
+        "chip left out": (lambda row: row.chip.name, known),
+        "shipped (seen)": (source, known),
+        "never fitted": (source, [row for row in rows if row.client == fit.UNKNOWN_CLIENT]),
     }
-    for split, key in keys.items():
-        for name in sorted({key(row) for row in rows}):
-            own = [row for row in rows if key(row) == name]
-            seen = split.startswith("shipped")
-            parameters = everything if seen else fit.fit_decoder([row for row in rows if key(row) != name])
-            timings = [fit.predicted_decoder(row, parameters) for row in own]
-            for quantity, (predicted, measured) in quantities.items():
+    for split, (key, judged) in splits.items():
+        for name in sorted({key(row) for row in judged}):
+            own = [row for row in judged if key(row) == name]
+            used = {**products, name: left_out[name]} if split == "chip left out" else products
+            parameters: fit.DecoderFits = shipped
+            if split.endswith("left out"):
+                parameters = fit.fit_decoder([row for row in known if key(row) != name][::EVERY], products)
+            own, timings = predictable(own, parameters, used)
+            if not own:
+                continue
+            for quantity, (predicted, measured) in QUANTITIES.items():
                 errors = [predicted(timing) / measured(row) - 1 for timing, row in zip(timings, own, strict=True)]
                 tables.append(summary(quantity, split, name, errors))
                 pooled.setdefault((quantity, split), {})[name] = errors
@@ -133,7 +189,7 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
                     worst += [
                         {
                             "quantity": quantity,
-                            "what": f"{row.config.name} {row.engine} {row.precision} tp={row.tensor_parallel} "
+                            "what": f"{source(row)} {row.chip.name} {row.precision} tp={row.tensor_parallel} "
                             f"in={row.traffic.input_tokens} out={row.traffic.output_tokens} "
                             f"c={row.traffic.concurrency}",
                             "measured_ms": measured(row) * 1e3,
@@ -141,46 +197,87 @@ def decoder_errors(rows: Sequence[fit.DecoderRow]) -> tuple[list[Row], list[Row]
                         }
                         for row, error in zip(own, errors, strict=True)
                     ]
-    shown = builtin().decoders
-    assert shown is not None
-    intervals = {"time by output token": shown.output_token_ratio, "time to first token": shown.first_token_ratio}
+    intervals = {"time by output token": decoders.output_token_ratio, "time to first token": decoders.first_token_ratio}
     for (quantity, split), groups in pooled.items():
         tables.append(summary(quantity, split, "all", [error for own in groups.values() for error in own]))
-        if split == "model left out":
+        if split.endswith("left out"):
             covered += coverage(quantity, split, groups, intervals[quantity])
     return tables, worst, covered
+
+
+def all_reduce_errors(chips: Mapping[str, Chip]) -> Found:
+    """NCCL's all-reduce in a node; four constants for all chips, set by hand with these rows in sight."""
+    errors: dict[str, list[float]] = {}
+    with (fit.DATA / "all_reduce_measured.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            chip, devices = chips[row["system"]], int(row["devices"])
+            predicted = all_reduce_s(float(row["bytes"]), devices, inside_link(chip, devices))
+            errors.setdefault(chip.name, []).append(predicted / (float(row["latency_ms"]) / 1e3) - 1)
+    tables = [summary("all-reduce", "seen", name, own) for name, own in errors.items()]
+    return [*tables, summary("all-reduce", "seen", "all", [error for own in errors.values() for error in own])], [], []
+
+
+def published_errors() -> Found:
+    """Whole models on chips without a row of their own, as published; nothing was fitted to them.
+
+    Errors are of the time of a batch. Eager frameworks launch their kernels from Python, which the built-in calibration
+    leaves out: their small batches take longer than predicted; TensorRT fuses layers, and takes less.
+    """
+    accelerators, errors = load().accelerators, dict[tuple[str, str], list[float]]()
+    with (fit.DATA / "published_throughput.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            chip, model = Chip.from_accelerator(accelerators[row["accelerator"]]), profile(row["model"])
+            batch, precision = int(row["batch"]), row["precision"]
+            if row["task"] == "training":
+                run = TrainingRun(model, 10**6, 1, batch, precision, optimizer="momentum")
+                predicted = predict_training(chip, run, builtin()).samples_per_s.value
+            else:
+                predicted = batch / forward_time(chip, model, precision, batch, builtin()).total_s
+            size = "batch of 32 and more" if batch >= 32 else "batch below 32"
+            what = f"{row['accelerator']} {precision} {row['software']}, {size}"
+            errors.setdefault((f"{row['model']} {row['task']}", what), []).append(
+                float(row["samples_per_s"]) / predicted - 1
+            )
+    return [summary(quantity, "never fitted", what, own) for (quantity, what), own in errors.items()], [], []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--part", choices=("products", "serving", "others"), help="one part only; default all")
     options = parser.parse_args()
     known = fit.chips()
-    gemms, worst_gemms, covered_gemms = gemm_errors(fit.gemm_rows(known))
-    decoders, worst_decoders, covered_decoders = decoder_errors(fit.decoder_rows(known))
-    print(f"{'quantity':22} {'split':15} {'what':14} {'rows':>5} {'median':>7} {'p90':>7} {'bias':>7}")
-    for row in (*gemms, *decoders):
+    gemms = fit.gemm_rows(known)
+    found: list[Found] = []
+    if options.part in (None, "products"):
+        found.append(gemm_errors(gemms, left_out_products(gemms)))
+    if options.part in (None, "serving"):
+        rows = fit.decoder_rows(known)
+        served = {row.chip.name for row in rows if row.client != fit.UNKNOWN_CLIENT}
+        found.append(decoder_errors(rows, left_out_products(gemms, served)))
+    if options.part in (None, "others"):
+        found += [all_reduce_errors(known), published_errors()]
+    errors = [row for tables, _, _ in found for row in tables]
+    covered = [row for _, _, own in found for row in own]
+    worst = [row for _, own, _ in found for row in sorted(own, key=lambda row: -abs(row["error"]))[:8]]
+    print("| quantity | split | what | rows | median | p90 | bias |\n|---|---|---|---|---|---|---|")
+    for row in errors:
         print(
-            f"{row['quantity']:22} {row['split']:15} {row['what']:14} {row['rows']:5d} {row['median_error']:7.1%} "
-            f"{row['p90_error']:7.1%} {row['bias']:+7.1%}"
+            f"| {row['quantity']} | {row['split']} | {row['what']} | {row['rows']} | {row['median_error']:.1%} "
+            f"| {row['p90_error']:.1%} | {row['bias']:+.1%} |"
         )
-    covered = [*covered_gemms, *covered_decoders]
-    print("\nshare of left-out rows inside the nine-of-ten interval: of the others left out, and the one that is shown")
+    print("\n| quantity | split | what | inside the interval of the others | inside the one that is shown |")
+    print("|---|---|---|---|---|")
     for row in covered:
         print(
-            f"{row['quantity']:22} {row['split']:15} {row['what']:14} {row['coverage']:7.1%} "
-            f"{row['coverage_shown']:7.1%}  x{row['low']:.2f} to x{row['high']:.2f}"
+            f"| {row['quantity']} | {row['split']} | {row['what']} | {row['coverage']:.0%} "
+            f"| {row['coverage_shown']:.0%} (×{row['low']:.2f} to ×{row['high']:.2f}) |"
         )
-    worst = [
-        row for rows in (worst_gemms, worst_decoders) for row in sorted(rows, key=lambda row: -abs(row["error"]))[:8]
-    ]
-    print("\nworst rows that were left out")
+    print("\n| quantity | worst rows that were left out | measured | error |\n|---|---|---|---|")
     for row in worst:
-        print(f"{row['quantity']:22} {row['what']:60} {row['measured_ms']:10.3f} ms {row['error']:+8.0%}")
+        print(f"| {row['quantity']} | {row['what']} | {row['measured_ms']:.3g} ms | {row['error']:+.0%} |")
     if options.json:
-        options.json.write_text(
-            json.dumps({"errors": [*gemms, *decoders], "coverage": covered, "worst": worst}, indent=1) + "\n"
-        )
+        options.json.write_text(json.dumps({"errors": errors, "coverage": covered, "worst": worst}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

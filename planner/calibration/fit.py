@@ -17,9 +17,18 @@ from pathlib import Path
 from planner.calibration.store import BUILTIN, Calibration, DecoderFit, GemmFit, Ratios
 from planner.performance.chip import Chip
 from planner.performance.gemm import QUANTISED, GemmParameters, gemm_time
-from planner.performance.language_model import DecoderParameters, DecoderTiming, DecoderTraffic, closed_loop
+from planner.performance.language_model import (
+    DecoderParameters,
+    DecoderTiming,
+    DecoderTraffic,
+    Products,
+    Server,
+    closed_loop,
+)
 from planner.profiles.decoder import DecoderConfig, decoder
 
+MEASURED_AT = "2026-11-25"
+"""When the rows were taken from the package and fitted."""
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 SYSTEMS = {
     "a100_sxm": "A100-80GB",
@@ -34,19 +43,34 @@ SYSTEMS = {
 }
 """The measured systems' names in the catalog."""
 MODELS = {
+    "MiniMaxAI/MiniMax-M2.5": "minimax-m2.5",
+    "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
     "Qwen/Qwen3-32B": "qwen3-32b",
     "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
+    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
+    "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
+    "openai/gpt-oss-120b": "gpt-oss-120b",
 }
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8", "nvfp4": "fp4"}
 WEIGHT_COPIES = 6.0
 """Right-hand matrices that the measuring program uses in turn, so that those of small products stay in the cache:
 `outside_loop_count` in aiconfigurator's collector/vllm/collect_gemm.py."""
-ENGINES: Mapping[str, Mapping[str, float]] = {
-    "trtllm": {"host_layer_s": 0.0},
-    "vllm": {"admission_gap": 0.0, "host_token_s": 0.0, "host_request_s": 0.0},
+MEAN_LENGTH = 0.9
+"""Mean length over the nominal one of InferenceMAX's requests, which are drawn evenly from 0.8 to 1 of it
+(RANDOM_RANGE_RATIO in its README)."""
+UNKNOWN_CLIENT = "unknown"
+"""Rows of small sources whose load can't be told from what they say (users of one or of all replicas, cached prompts):
+never fitted, only predicted."""
+CLIENTS: Mapping[str, Mapping[str, float | bool]] = {
+    "inferencemax": {},
+    "same-lengths": {"same_lengths": True},
+    "same-lengths, once": {"same_lengths": True, "requests_by_user": 1.0},
+    "same-lengths, users only": {"same_lengths": True, "admits_users_only": True},
+    UNKNOWN_CLIENT: {},
 }
-"""What an engine is free of."""
+"""What the measuring client and server did, by the file's column `client`: InferenceMAX's is published; the others
+follow from how the rows themselves grow with the users."""
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "compute_efficiency": (0.5, 1.0, 1.3),
@@ -78,23 +102,45 @@ QUANTISED_BOUNDS: Mapping[str, tuple[float, float, float]] = {
 PRIOR_WEIGHT = 0.15
 """A parameter that is e times its expected value counts as much as a row that is wrong by this (log) error."""
 DECODER_BOUNDS: Mapping[str, tuple[float, float, float]] = {
-    "compute_efficiency": (0.2, 0.7, 1.0),
-    "weights_bandwidth_efficiency": (0.78, 0.85, 0.92),
-    "kv_bandwidth_efficiency": (0.2, 0.7, 1.0),
-    "kv_small_time": (0.5, 0.99, 1.0),
-    "layer_s": (1e-6, 2e-5, 3e-4),
-    "host_layer_s": (1e-7, 1.5e-5, 3e-4),
-    "all_reduce_s": (1e-7, 5e-6, 5e-5),
-    "sequence_s": (1e-7, 2e-5, 4e-4),
-    "request_s": (1e-3, 3e-2, 0.2),
-    "prompts_ahead": (0.01, 0.2, 0.5),
-    "burst_share": (1e-3, 0.08, 0.5),
-    "link_efficiency": (0.7, 0.9, 1.1),
-    "prefill_overlap": (0.01, 0.2, 0.7),
-    "host_token_s": (1e-6, 5e-5, 1e-3),
-    "host_request_s": (1e-4, 2e-2, 0.1),
+    "prefill_time": (0.7, 1.1, 3.0),
+    "decode_time": (0.5, 1.0, 2.0),
+    "widened_time": (1.0, 1.5, 5.0),
+    "attention_efficiency": (0.1, 0.4, 1.0),
+    "kv_bandwidth_efficiency": (0.3, 0.8, 1.0),
+    "kv_small_time": (1.0, 1.2, 2.0),
+    "all_reduce_s": (1e-7, 3e-6, 5e-5),
+    "prefill_overlap": (0.01, 0.5, 1.5),
+    "prompts_ahead": (0.05, 1.0, 4.0),
     "admission_gap": (0.3, 0.9, 2.0),
 }
+"""Of all engines together."""
+ENGINE_BOUNDS: Mapping[str, tuple[float, float, float]] = {
+    "layer_s": (1e-6, 2e-5, 3e-4),
+    "step_s": (1e-5, 5e-4, 1e-2),
+    "sequence_s": (1e-7, 2e-5, 4e-4),
+    "request_s": (1e-3, 3e-2, 0.3),
+    "steps_before": (0.1, 1.0, 3.0),
+    "prefill_layer_s": (1e-7, 2e-5, 3e-4),
+}
+"""Of each."""
+HOST_BOUNDS: Mapping[str, tuple[float, float, float]] = {
+    "host_token_s": (1e-6, 5e-5, 1e-3),
+    "host_request_s": (1e-4, 2e-2, 0.1),
+}
+"""Of TensorRT-LLM's serving process; no row shows the others' to bind."""
+ENGINES: Mapping[str, Mapping[str, float]] = {
+    "vllm": {"host_token_s": 0.0, "host_request_s": 0.0, "answer_held": 0.5},
+    "sglang": {"host_token_s": 0.0, "host_request_s": 0.0, "answer_held": 0.5},
+    "trtllm": {"answer_held": 1.0},
+}
+"""What is known of an engine: TensorRT-LLM reserves the whole answer's memory (its GUARANTEED_NO_EVICT policy)."""
+DECODER_PRIOR_WEIGHT = 0.1
+FIRST_TOKEN_WEIGHT = 0.7
+
+DecoderFits = Mapping[str, DecoderParameters]
+"""By engine."""
+ChipProducts = Mapping[str, Mapping[str, GemmParameters]]
+"""By chip and precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +165,7 @@ class DecoderRow:
     tensor_parallel: int
     traffic: DecoderTraffic
     engine: str
+    client: str
     first_token_s: float
     output_token_s: float
 
@@ -148,16 +195,17 @@ def gemm_rows(known: Mapping[str, Chip]) -> list[GemmRow]:
 
 
 def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
-    """Every row of ``llm_latency_measured.csv``; a row without concurrency ran its batch size."""
+    """Every row of ``llm_latency_measured.csv``; its batch size is the users of one replica."""
     with (DATA / "llm_latency_measured.csv").open(encoding="utf-8", newline="") as file:
         return [
             DecoderRow(
                 known[row["system"]],
                 decoder(MODELS[row["model_path"]]),
-                row["precision"] or "bf16",
-                int(float(row["tp_size"])),
-                DecoderTraffic(int(row["isl"]), int(row["osl"]), int(float(row["concurrency"] or row["batch_size"]))),
+                row["precision"],
+                int(row["tp_size"]),
+                _traffic(row),
                 row["backend"],
+                row["client"],
                 float(row["silicon_ttft_ms"]) / 1e3,
                 float(row["silicon_tpot_ms"]) / 1e3,
             )
@@ -165,15 +213,24 @@ def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
         ]
 
 
+def _traffic(row: Mapping[str, str]) -> DecoderTraffic:
+    mean = MEAN_LENGTH if row["client"] == "inferencemax" else 1.0
+    lengths = round(int(row["isl"]) * mean), round(int(row["osl"]) * mean)
+    return DecoderTraffic(*lengths, int(row["batch_size"]), **CLIENTS[row["client"]])  # type: ignore[arg-type]
+
+
 def predicted_gemm(row: GemmRow, parameters: GemmParameters) -> float:
     """Seconds, with the cache as warm as the measuring program had it."""
     return gemm_time(row.chip, row.precision, row.m, row.n, row.k, parameters, weight_copies=WEIGHT_COPIES).total_s
 
 
-def predicted_decoder(row: DecoderRow, parameters: DecoderParameters) -> DecoderTiming:
-    """Timing of the row's closed loop; with what its engine is free of at zero."""
-    own = dataclasses.replace(parameters, **ENGINES[row.engine])
-    return closed_loop(row.chip, row.config, row.precision, row.tensor_parallel, row.traffic, own)
+def predicted_decoder(row: DecoderRow, parameters: DecoderFits, products: ChipProducts) -> DecoderTiming:
+    """Timing of the row's closed loop."""
+    own = products[row.chip.name]
+    sixteen = own["bf16"]
+    used = Products(own[row.precision] if row.precision in row.chip.peak_flops else sixteen, sixteen)
+    engine = parameters[row.engine]
+    return closed_loop(Server(row.chip, row.config, row.precision, row.tensor_parallel, used, engine), row.traffic)
 
 
 def fit_gemm(rows: Sequence[GemmRow]) -> GemmParameters:
@@ -190,22 +247,38 @@ def fit_gemm(rows: Sequence[GemmRow]) -> GemmParameters:
     return parameters(_least(errors, bounds.values(), soft=0.15))
 
 
-def fit_decoder(rows: Sequence[DecoderRow]) -> DecoderParameters:
-    """Likewise for serving; time to first token, which is noisier, counts half."""
+def fit_decoder(rows: Sequence[DecoderRow], products: ChipProducts) -> DecoderFits:
+    """Likewise for serving; time to first token, which is noisier, counts less."""
+    names = [("", name) for name in DECODER_BOUNDS]
+    names += [(engine, name) for engine in ENGINES for name in ENGINE_BOUNDS]
+    names += [("trtllm", name) for name in HOST_BOUNDS]
+    every = {**DECODER_BOUNDS, **ENGINE_BOUNDS, **HOST_BOUNDS}
+    bounds = [every[name] for _, name in names]
+
+    def parameters(values: Sequence[float]) -> DecoderFits:
+        found: dict[str, dict[str, float]] = {engine: dict(known) for engine, known in ENGINES.items()}
+        for (engine, name), value in zip(names, values, strict=True):
+            for one in (engine,) if engine else ENGINES:
+                found[one][name] = value
+        return {engine: DecoderParameters(**own) for engine, own in found.items()}
 
     def errors(values: Sequence[float]) -> list[float]:
-        parameters, result = DecoderParameters(*values), []
+        fits, result = parameters(values), []
         for row in rows:
-            timing = predicted_decoder(row, parameters)
+            timing = predicted_decoder(row, fits, products)
             result.append(math.log(timing.time_per_output_token_s / row.output_token_s))
-            result.append(0.5 * math.log(timing.time_to_first_token_s / row.first_token_s))
+            result.append(FIRST_TOKEN_WEIGHT * math.log(timing.time_to_first_token_s / row.first_token_s))
         return result
 
-    return DecoderParameters(*_least(errors, DECODER_BOUNDS.values(), soft=0.1))
+    return parameters(_least(errors, bounds, soft=0.1, prior_weight=DECODER_PRIOR_WEIGHT))
 
 
 def _least(
-    errors: Callable[[Sequence[float]], list[float]], bounds: Iterable[tuple[float, float, float]], *, soft: float
+    errors: Callable[[Sequence[float]], list[float]],
+    bounds: Iterable[tuple[float, float, float]],
+    *,
+    soft: float,
+    prior_weight: float = PRIOR_WEIGHT,
 ) -> list[float]:
     """Least squares over the logarithms of the parameters."""
     from scipy.optimize import least_squares  # type: ignore[import-untyped]  # scipy ships no types
@@ -214,7 +287,7 @@ def _least(
     found = least_squares(
         lambda logs: (
             errors([math.exp(value) for value in logs])
-            + [PRIOR_WEIGHT * (value - expected) for value, expected in zip(logs, start, strict=True)]
+            + [prior_weight * (value - expected) for value, expected in zip(logs, start, strict=True)]
         ),
         start,
         bounds=(low, high),
@@ -289,21 +362,30 @@ def _over(rows: Sequence[GemmRow], parameters: GemmParameters) -> list[float]:
     return [row.seconds / predicted_gemm(row, parameters) for row in rows]
 
 
-def decoder_fit(rows: Sequence[DecoderRow]) -> DecoderFit:
+def chip_products(fits: Mapping[str, GemmFit], known: Mapping[str, Chip]) -> ChipProducts:
+    """What each measured chip's products are predicted with."""
+    return {
+        chip.name: {
+            precision: GemmParameters(**fit.by_generation.get(chip.generation, fit.shared))
+            for precision, fit in fits.items()
+        }
+        for chip in known.values()
+    }
+
+
+def decoder_fit(rows: Sequence[DecoderRow], products: ChipProducts) -> DecoderFit:
     """Serving constants with the intervals of models that were left out."""
     first: list[list[float]] = []
     token: list[list[float]] = []
     for name in sorted({row.config.name for row in rows}):
-        left_out = fit_decoder([row for row in rows if row.config.name != name])
-        first.append([])
-        token.append([])
-        for row in (row for row in rows if row.config.name == name):
-            timing = predicted_decoder(row, left_out)
-            first[-1].append(row.first_token_s / timing.time_to_first_token_s)
-            token[-1].append(row.output_token_s / timing.time_per_output_token_s)
-    everything = _rounded(fit_decoder(rows))
+        left_out = fit_decoder([row for row in rows if row.config.name != name], products)
+        own = [row for row in rows if row.config.name == name]
+        timings = [predicted_decoder(row, left_out, products) for row in own]
+        both = list(zip(own, timings, strict=True))
+        first.append([row.first_token_s / timing.time_to_first_token_s for row, timing in both])
+        token.append([row.output_token_s / timing.time_per_output_token_s for row, timing in both])
     return DecoderFit(
-        engines={engine: everything | dict(free_of) for engine, free_of in ENGINES.items()},
+        engines={engine: _rounded(own) for engine, own in fit_decoder(rows, products).items()},
         measured_chips=tuple(sorted({row.chip.name for row in rows})),
         first_token_ratio=envelope(first),
         output_token_ratio=envelope(token),
@@ -315,17 +397,19 @@ def _rounded(parameters: GemmParameters | DecoderParameters) -> dict[str, float]
 
 
 def main() -> None:
-    """Fit everything and write the built-in calibration."""
+    """Fit everything and write the built-in calibration; takes some minutes."""
     known = chips()
-    gemms = gemm_rows(known)
+    rows = gemm_rows(known)
+    gemms = {p: gemm_fit([row for row in rows if row.precision == p]) for p in PRECISIONS.values()}
+    served = [row for row in decoder_rows(known) if row.client != UNKNOWN_CLIENT]
     Calibration(
         name="builtin",
-        measured_at="2026-11-23",
+        measured_at=MEASURED_AT,
         place="aiconfigurator-core 0.12.0's measurements, fitted here",
         source="benchmarks/data/gemm_measured.csv and llm_latency_measured.csv",
-        split="leave one chip out (matrix products), leave one model out (language models)",
-        gemms={p: gemm_fit([row for row in gemms if row.precision == p]) for p in PRECISIONS.values()},
-        decoders=decoder_fit(decoder_rows(known)),
+        split="leave one chip or one generation out (matrix products), leave one model out (language models)",
+        gemms=gemms,
+        decoders=decoder_fit(served, chip_products(gemms, known)),
     ).write(BUILTIN)
     print(f"wrote {BUILTIN.name}")
 

@@ -150,6 +150,10 @@ class Chip:
         positive(f"{self.name}: shared_memory_bytes", self.shared_memory_bytes)
         whole(f"{self.name}: compute_units", self.compute_units, at_most=10**7)
 
+    def __hash__(self) -> int:
+        """By what tells chips apart; the peaks are a mapping, which has no hash."""
+        return hash((self.name, self.memory_bandwidth_bytes_per_s, self.clock_ghz))
+
     def peak(self, precision: str) -> float:
         """Dense FLOP/s at the precision.
 

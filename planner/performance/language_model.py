@@ -2,18 +2,22 @@
 
 Sources: R. Pope et al., "Efficiently Scaling Transformer Inference" (arXiv 2211.05102), sections 2–3: prefill is
 bound by compute, decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OSDI 2022):
-iteration-level batching; W. Kwon et al., "PagedAttention" (SOSP 2023): what the memory left over holds; J. Little
-(1961) for concurrency and rate.
+iteration-level batching; W. Kwon et al., "PagedAttention" (SOSP 2023): what the memory left over holds; M. Reiser, S.
+Lavenberg, "Mean-Value Analysis of Closed Multichain Queuing Networks" (JACM 27, 1980) and P. Schweitzer's approximation
+of it (1979): how many prompts are found waiting; J. Little (1961) for concurrency and rate.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.performance.checks import DoesNotFit, PerformanceError, positive, whole
 from planner.performance.chip import BYTES, GIB, Chip
+from planner.performance.collectives import inside_link
+from planner.performance.gemm import GemmParameters, gemm_time
 from planner.profiles.decoder import DecoderConfig
 
 MEMORY_USED_FRACTION = 0.9
@@ -23,57 +27,81 @@ WORKSPACE_BYTES = 3 * GIB
 """Activations, captured graphs and the communication library's buffers of one device."""
 KV_BYTES: Mapping[str, float] = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0}
 """Of one key or value by the precision of the weights, otherwise two: who serves 8-bit weights keeps an 8-bit cache (as
-the measured deployments did)."""
+most measured deployments did)."""
 HEAD_BYTES = 2.0
 """Embedding and vocabulary head stay in 16 bits also when the layers are quantised."""
+USUAL_REQUESTS_BY_USER = 10.0
+"""Of a benchmark with constant concurrency: InferenceMAX sends ten requests by user, all users starting at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderParameters:
-    """Fitted constants of serving engines; shared by every chip unless a calibration was measured on it."""
+    """Fitted constants of a serving engine; shared by every chip. Matrix products come from the chip's own fit."""
 
-    compute_efficiency: float
-    """Share of the peak in prefill."""
-    weights_bandwidth_efficiency: float
-    """Share of the memory bandwidth while weights are streamed."""
+    prefill_time: float
+    """Time of a prompt's matrix products over their sum measured one by one."""
+    decode_time: float
+    """... and of a decode step's."""
+    widened_time: float
+    """Factor on both where the chip has to widen the weights before it multiplies: those kernels are slower."""
+    attention_efficiency: float
+    """Share of the 16-bit peak that attention reaches over a prompt."""
     kv_bandwidth_efficiency: float
-    """Share of it while keys and values are gathered."""
+    """Share of the memory bandwidth while keys and values are gathered."""
     kv_small_time: float
-    """Time to gather 8-bit keys and values over that of as many 16-bit ones: half the bytes, but to be widened."""
-    layer_s: float
-    """Kernels' launches and tails of one layer in a decode step."""
-    host_layer_s: float
-    """What an engine driven from Python adds to that; none in TensorRT-LLM."""
+    """Time to gather 8-bit keys and values over that of as many bytes in 16 bits: they have to be widened."""
+    prefill_layer_s: float
+    """What else one layer of a prompt takes, whatever its length."""
     all_reduce_s: float
-    """Latency of one tensor-parallel all-reduce of a few kilobytes, by doubling of the devices."""
+    """Wait for each other in a tensor-parallel all-reduce of a decode step, by doubling of the devices."""
+    prefill_overlap: float
+    """Share of a decode step's products that a prefill beside it saves: one reading of the weights serves both."""
+    steps_before: float
+    """Decode steps that a prompt waits for beside its own: until the running one ends, and until the first token is
+    sampled and handed on."""
+    prompts_ahead: float
+    """Prompts that one waits for where all have the same length: who started together returns together."""
+    layer_s: float
+    """Kernels' launches and tails of one layer in a decode step, beside the products."""
+    step_s: float
+    """Scheduling of one step."""
     sequence_s: float
     """Scheduling, sampling and detokenising of one sequence in one step."""
     request_s: float
     """What a request takes before its prompt is read, whatever its length: parsing, tokenising, scheduling."""
-    prompts_ahead: float
-    """Prompts that are found waiting ahead when concurrency is kept constant: the fixed part."""
-    burst_share: float
-    """... and the part of the other users (starting together, finishing together)."""
-    link_efficiency: float
-    """Share of the links' bandwidth in all-reduces of prefill."""
-    prefill_overlap: float
-    """Share of a prefill that hides behind decode steps in mixed batches (one reading of the weights serves both)."""
     host_token_s: float
     """Of the serving process, which hands on all sequences' tokens one after another."""
     host_request_s: float
     """... and takes in requests one after another."""
     admission_gap: float
-    """Gaps between two answers that a new prompt waits for when the engine admits at most `concurrency` sequences."""
+    """Gaps between two answers that a prompt waits for where no more sequences are admitted than there are users."""
+    answer_held: float
+    """Share of the answer for which memory is held on average: 1 where all of it is reserved beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """The matrix-product constants of the chip at the weights' precision, and in 16 bits."""
+
+    own: GemmParameters
+    sixteen: GemmParameters
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderTraffic:
-    """What the users send, tokens by request; either `concurrency` (closed loop) or `requests_per_s` (open loop)."""
+    """What the users send, mean tokens by request; either `concurrency` (closed loop) or `requests_per_s` (open
+    loop)."""
 
     input_tokens: int
     output_tokens: int
     concurrency: int | None = None
     requests_per_s: float | None = None
+    requests_by_user: float = USUAL_REQUESTS_BY_USER
+    """In a closed loop, whose users start at once: their first requests wait for each other; infinite for ever after."""
+    same_lengths: bool = False
+    """All requests of a closed loop have exactly these lengths."""
+    admits_users_only: bool = False
+    """The server admits `concurrency` sequences, and a place is free only when the next answer ends."""
 
     def __post_init__(self) -> None:
         whole("input_tokens", self.input_tokens, at_most=10**8)
@@ -84,6 +112,8 @@ class DecoderTraffic:
             whole("concurrency", self.concurrency, at_most=10**7)
         if self.requests_per_s is not None:
             positive("requests_per_s", self.requests_per_s)
+        if not self.requests_by_user >= 1:
+            raise PerformanceError(f"requests_by_user is {self.requests_by_user!r}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +131,21 @@ class DecoderTiming:
     bound_by: str
 
 
-def kv_bytes(config: DecoderConfig, precision: str, tensor_parallel: int) -> float:
-    """Bytes of one token's keys and values on one device; heads are not cut."""
-    return config.kv_bytes_per_token(KV_BYTES.get(precision, 2.0)) / min(tensor_parallel, config.kv_heads)
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A decoder on `tensor_parallel` chips, with everything that its times are made from."""
+
+    chip: Chip
+    config: DecoderConfig
+    precision: str
+    tensor_parallel: int
+    products: Products
+    parameters: DecoderParameters
+
+    @property
+    def kv_split(self) -> int:
+        """Devices that keys and values are divided among; heads are not cut."""
+        return min(self.tensor_parallel, self.config.kv_heads)
 
 
 def weight_bytes(config: DecoderConfig, precision: str) -> float:
@@ -112,126 +154,162 @@ def weight_bytes(config: DecoderConfig, precision: str) -> float:
     return (config.parameters - ends) * BYTES[precision] + ends * max(HEAD_BYTES, BYTES[precision])
 
 
-def most_sequences(chip: Chip, config: DecoderConfig, precision: str, tensor_parallel: int, tokens_each: float) -> int:
-    """How many sequences of that many tokens the memory left over by the weights holds.
+def most_sequences(server: Server, input_tokens: float, output_tokens: float) -> int:
+    """How many sequences the memory left over by the weights holds.
 
     Raises:
         DoesNotFit: not even one; says by how many GiB a device.
     """
-    held = weight_bytes(config, precision) / tensor_parallel
+    chip, config, precision, ways = server.chip, server.config, server.precision, server.tensor_parallel
+    tokens = input_tokens + output_tokens * server.parameters.answer_held
+    held = weight_bytes(config, precision) / ways
     left = chip.memory_bytes * MEMORY_USED_FRACTION - WORKSPACE_BYTES - held
-    one = kv_bytes(config, precision, tensor_parallel) * tokens_each
+    one = config.kv_bytes(tokens, KV_BYTES.get(precision, 2.0)) / server.kv_split
     if left < one:
         missing = (one - left) / GIB
         raise DoesNotFit(
-            f"{config.name} in {precision} on {tensor_parallel} × {chip.name}: {missing:.1f} GiB a device are "
-            "missing for the weights "
-            f"({held / GIB:.1f} GiB) and one sequence of {tokens_each:.0f} tokens; take more devices or a "
+            f"{config.name} in {precision} on {ways} × {chip.name}: {missing:.1f} GiB a device are missing for the "
+            f"weights ({held / GIB:.1f} GiB) and one sequence of {tokens:.0f} tokens; take more devices or a "
             "lower precision",
             missing,
         )
     return int(left / one)
 
 
-def prefill_s(
-    chip: Chip, config: DecoderConfig, precision: str, tensor_parallel: int, tokens: int, p: DecoderParameters
-) -> float:
-    """Seconds to read one prompt of that many tokens on `tensor_parallel` devices (Pope et al., section 2)."""
-    head = config.head_parameters
-    flops = 2.0 * (config.active_parameters - head) * tokens + 2.0 * head + config.attention_flops(tokens, tokens / 2)
-    compute = flops / (tensor_parallel * chip.peak(precision) * p.compute_efficiency)
-    if precision in ("fp8", "int8", "fp4"):
-        sixteen = chip.peak_flops.get("bf16", chip.peak_flops.get("fp16", chip.peak(precision)))
-        attention = config.attention_flops(tokens, tokens / 2) / (tensor_parallel * p.compute_efficiency)
-        compute += attention * (1 / sixteen - 1 / chip.peak(precision))
-    touched = config.experts_touched(tokens) / config.experts
-    memory = weight_bytes(config, precision) * touched / tensor_parallel
-    memory_s = memory / (chip.memory_bandwidth_bytes_per_s * p.weights_bandwidth_efficiency)
-    sent = 2 * config.layers * tokens * config.hidden_size * 2.0
-    links = _ring_share(tensor_parallel) * sent / (chip.link_bytes_per_s * p.link_efficiency)
-    launches = config.layers * _layer_s(tensor_parallel, p)
-    return max(compute, memory_s, launches) + links
+def prefill_s(server: Server, tokens: float) -> float:
+    """Seconds to read one prompt of that many tokens (Pope et al., section 2)."""
+    chip, config, p, ways = server.chip, server.config, server.parameters, server.tensor_parallel
+    sixteen = chip.peak_flops.get("bf16", chip.peak_flops.get("fp16", max(chip.peak_flops.values())))
+    attention = config.attention_flops(tokens, tokens / 2) / (ways * sixteen * p.attention_efficiency)
+    layers = config.layers * (2 * _exchange_s(server, tokens) + p.prefill_layer_s)
+    return products_s(server, tokens, 1) * p.prefill_time + attention + layers
 
 
-def decode_step_s(
-    chip: Chip,
-    config: DecoderConfig,
-    precision: str,
-    tensor_parallel: int,
-    sequences: float,
-    context: float,
-    p: DecoderParameters,
-) -> float:
+def decode_products_s(server: Server, sequences: float) -> float:
+    """Seconds of a decode step's matrix products."""
+    return products_s(server, sequences, sequences) * server.parameters.decode_time
+
+
+def decode_step_s(server: Server, sequences: float, context: float) -> float:
     """Seconds of one decode step of that many sequences with `context` tokens each (Pope et al., section 2)."""
-    embedding = config.head_parameters * HEAD_BYTES * (0 if config.tied_embeddings else 1)
-    idle_experts = (config.experts - config.experts_touched(sequences)) * config.expert_parameters * config.layers
-    read = weight_bytes(config, precision) - embedding - idle_experts * BYTES[precision]
-    bandwidth = chip.memory_bandwidth_bytes_per_s
-    weights_s = read / tensor_parallel / (bandwidth * p.weights_bandwidth_efficiency)
-    kv = config.kv_bytes_per_token(2.0) / min(tensor_parallel, config.kv_heads) * context * sequences
-    kv *= p.kv_small_time if precision in KV_BYTES else 1.0
-    flops = 2.0 * config.active_parameters * sequences
-    compute_s = flops / (tensor_parallel * chip.peak(precision) * p.compute_efficiency)
-    sent = 2 * config.layers * sequences * config.hidden_size * 2.0
-    links = _ring_share(tensor_parallel) * sent / (chip.link_bytes_per_s * p.link_efficiency)
+    chip, config, p = server.chip, server.config, server.parameters
+    size = KV_BYTES.get(server.precision, 2.0)
+    gathered = config.kv_bytes(context, size) / server.kv_split * sequences * (p.kv_small_time if size < 2 else 1.0)
+    sent = _exchange_s(server, sequences) + p.all_reduce_s * math.log2(server.tensor_parallel)
     return (
-        math.hypot(weights_s, compute_s)
-        + kv / (bandwidth * p.kv_bandwidth_efficiency)
-        + links
-        + config.layers * _layer_s(tensor_parallel, p)
+        decode_products_s(server, sequences)
+        + gathered / (chip.memory_bandwidth_bytes_per_s * p.kv_bandwidth_efficiency)
+        + config.layers * (2 * sent + p.layer_s)
         + sequences * p.sequence_s
+        + p.step_s
     )
 
 
-def closed_loop(
-    chip: Chip,
-    config: DecoderConfig,
-    precision: str,
-    tensor_parallel: int,
-    traffic: DecoderTraffic,
-    p: DecoderParameters,
-) -> DecoderTiming:
+def _exchange_s(server: Server, tokens: float) -> float:
+    """Bytes of one tensor-parallel all-reduce, without its latency: engines have kernels of their own for that."""
+    ways = server.tensor_parallel
+    sent = 2 * (ways - 1) / ways * tokens * server.config.hidden_size * 2.0
+    return sent / inside_link(server.chip, ways).rate
+
+
+def products_s(server: Server, tokens: float, head_rows: float) -> float:
+    """Seconds of all matrix products of a pass over `tokens` tokens, of which `head_rows` get scores of the
+    vocabulary.
+
+    Query, key and value in one product; gate and up in one; the experts that are touched in one launch.
+    """
+    rows, scored = max(1, round(tokens)), max(1, round(head_rows))
+    seconds = _products_s(
+        server.chip, server.config, server.precision, server.tensor_parallel, server.products, rows, scored
+    )
+    return seconds if server.precision in server.chip.peak_flops else seconds * server.parameters.widened_time
+
+
+@functools.lru_cache(maxsize=65_536)
+def _products_s(
+    chip: Chip, config: DecoderConfig, precision: str, ways: int, products: Products, rows: int, scored: int
+) -> float:
+    def seconds(m: int, n: int, k: int, count: int = 1) -> float:
+        return _product_s(chip, precision, m, max(1, n), max(1, k), count, products)
+
+    hidden, inner = config.hidden_size, config.intermediate_size // ways
+    queries = config.heads // ways * config.head_dim
+    keys_and_values = 2 * math.ceil(config.kv_heads / ways) * config.head_dim
+    layer = seconds(rows, queries + keys_and_values, hidden) + seconds(rows, hidden, queries)
+    touched = max(1, round(config.experts_touched(rows)))
+    each = math.ceil(rows * config.active_experts / touched)
+    layer += seconds(each, 2 * inner, hidden, touched) + seconds(each, hidden, inner, touched)
+    sixteen = "bf16" if "bf16" in chip.peak_flops else "fp16" if "fp16" in chip.peak_flops else precision
+    ends = Products(products.sixteen, products.sixteen) if sixteen != precision else products
+    if config.experts > 1:
+        layer += _product_s(chip, sixteen, rows, config.experts, hidden, 1, ends)
+    head = _product_s(chip, sixteen, scored, max(1, config.vocabulary // ways), hidden, 1, ends)
+    return config.layers * layer + head
+
+
+def _product_s(chip: Chip, precision: str, m: int, n: int, k: int, count: int, products: Products) -> float:
+    """One product; weights of fewer bits than the chip can multiply are widened on their way: 16-bit compute, their own
+    bytes."""
+    if precision in chip.peak_flops:
+        return gemm_time(chip, precision, m, n, k, products.own, count=count).total_s
+    wide = "bf16" if "bf16" in chip.peak_flops else "fp16"
+    time = gemm_time(chip, wide, m, n, k, products.sixteen, count=count)
+    bandwidth = chip.memory_bandwidth_bytes_per_s * products.sixteen.bandwidth_efficiency
+    saved = float(n) * k * count * (BYTES[wide] - BYTES[precision]) / bandwidth
+    return max(time.total_s - saved, time.compute_s + time.launch_s, time.total_s * BYTES[precision] / BYTES[wide])
+
+
+def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     """Mean times when `concurrency` users each send their next request as soon as the last is answered.
 
-    Every sequence's decode is interrupted by the prefills of all others that run beside it, so
-    time by token = decode step + (running - 1) · prefill ÷ output tokens; who finds the memory full waits for whole
-    requests.
+    Every sequence's decode is interrupted by the prefills of those that run beside it; who finds the memory full
+    waits for whole requests. All users start at once: of their first requests the i-th waits for i - 1 prompts, the
+    later ones for those that mean-value analysis finds ahead.
 
     Raises:
         DoesNotFit: the weights and one sequence exceed the memory.
     """
+    p, output = server.parameters, traffic.output_tokens
     concurrency = traffic.concurrency or 1
-    tokens_each = traffic.input_tokens + traffic.output_tokens
-    most = most_sequences(chip, config, precision, tensor_parallel, traffic.input_tokens + traffic.output_tokens * 0.5)
+    most = most_sequences(server, traffic.input_tokens, output)
     running = min(concurrency, most)
-    prefill = prefill_s(chip, config, precision, tensor_parallel, traffic.input_tokens, p)
-    context = traffic.input_tokens + traffic.output_tokens / 2
-    step = decode_step_s(chip, config, precision, tensor_parallel, running, context, p)
-    interruption = (running - 1) * prefill * (1 - p.prefill_overlap) / traffic.output_tokens
+    first_round = 1 / traffic.requests_by_user
+    prefill = prefill_s(server, traffic.input_tokens)
+    step = decode_step_s(server, running, traffic.input_tokens + output / 2)
+    saved = p.prefill_overlap * min(decode_products_s(server, running), prefill)
+    interruption = (running - 1) * (1 - first_round / 2) * max(prefill - saved, 0.05 * prefill) / output
     token = step + interruption
-    ahead = min(running - 1, p.prompts_ahead) + p.burst_share * (running - 1)
-    first = p.request_s + prefill * (1 + ahead) + step + p.admission_gap * traffic.output_tokens * token / running
-    lifetime = first + traffic.output_tokens * token
+    later = queued_s(prefill, output * token, running)
+    if traffic.same_lengths:
+        later += min(p.prompts_ahead, running - 1) * prefill
+    first = p.request_s + p.steps_before * step
+    first += (1 - first_round) * later + first_round * prefill * (running + 1) / 2
+    if traffic.admits_users_only:
+        first += p.admission_gap * output * token / running
+    lifetime = first + output * token
     # requests that the host can't keep up with wait before their first token, not between tokens
     host = running * _host_s(traffic, p)
     first += max(lifetime, host) * (1 + (min(lifetime, host) / max(lifetime, host)) ** 6) ** (1 / 6) - lifetime
-    lifetime = first + traffic.output_tokens * token
+    lifetime = first + output * token
     waiting = (concurrency - running) / running * lifetime
     rate = running / lifetime
-    bound = _bound(concurrency > most, interruption > step, tokens_each)
-    return DecoderTiming(
-        first + waiting, token, rate, rate * traffic.output_tokens, running, most, prefill, step, bound
-    )
+    bound = _bound(concurrency > most, interruption > step, traffic.input_tokens + output)
+    return DecoderTiming(first + waiting, token, rate, rate * output, running, most, prefill, step, bound)
 
 
-def open_loop(
-    chip: Chip,
-    config: DecoderConfig,
-    precision: str,
-    tensor_parallel: int,
-    traffic: DecoderTraffic,
-    p: DecoderParameters,
-) -> DecoderTiming:
+def queued_s(service_s: float, elsewhere_s: float, customers: float) -> float:
+    """Seconds from arrival to the end of service at the one station where `customers` queue, who then spend
+    `elsewhere_s` without queueing.
+
+    Schweitzer's approximation of mean-value analysis with a constant service time, R = S·(1 + (n - 1)·(R - S/2)/(R +
+    Z)), solved for R: who arrives finds (n - 1)/n of the mean queue, and of the one in service half is left.
+    """
+    half = (elsewhere_s - customers * service_s) / 2
+    rest = service_s * elsewhere_s - service_s**2 * (customers - 1) / 2
+    return max(service_s, -half + math.sqrt(max(0.0, half * half + rest)))
+
+
+def open_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     """Mean times when requests arrive as a Poisson stream, whoever is still being answered.
 
     Concurrency follows from Little's law, solved by bisection: sequences = rate · (tokens · time by token). Prefills
@@ -242,44 +320,35 @@ def open_loop(
         DoesNotFit: the weights and one sequence exceed the memory.
         PerformanceError: the rate is above what the devices sustain; says what they do sustain.
     """
-    rate = traffic.requests_per_s or 0.0
-    context = traffic.input_tokens + traffic.output_tokens / 2
-    most = most_sequences(chip, config, precision, tensor_parallel, context)
-    prefill = prefill_s(chip, config, precision, tensor_parallel, traffic.input_tokens, p)
+    p, rate, output = server.parameters, traffic.requests_per_s or 0.0, traffic.output_tokens
+    context = traffic.input_tokens + output / 2
+    most = most_sequences(server, traffic.input_tokens, output)
+    prefill = prefill_s(server, traffic.input_tokens)
 
     def sustained(sequences: float) -> float:
-        step = decode_step_s(chip, config, precision, tensor_parallel, sequences, context, p)
-        return sequences / max(traffic.output_tokens * step + sequences * prefill, sequences * _host_s(traffic, p))
+        step = decode_step_s(server, sequences, context)
+        return sequences / max(output * step + sequences * prefill, sequences * _host_s(traffic, p))
 
     if rate >= sustained(most):
         raise PerformanceError(
-            f"requests_per_s is {rate:g}; {config.name} on {tensor_parallel} × {chip.name} sustains "
-            f"{sustained(most):.3g}: add replicas"
+            f"requests_per_s is {rate:g}; {server.config.name} on {server.tensor_parallel} × {server.chip.name} "
+            f"sustains {sustained(most):.3g}: add replicas"
         )
     low, high = 0.0, float(most)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if sustained(max(middle, 1e-9)) < rate else (low, middle)
-    running = high
-    step = decode_step_s(chip, config, precision, tensor_parallel, max(running, 1.0), context, p)
+    step = decode_step_s(server, max(high, 1.0), context)
     busy = min(rate * prefill, 1 - 1e-9)
     token = step / (1 - busy)
-    first = p.request_s + prefill + busy * prefill / (2 * (1 - busy)) + step / 2
+    first = p.request_s + prefill + busy * prefill / (2 * (1 - busy)) + p.steps_before * step
     bound = _bound(False, busy > 0.5, context)
-    return DecoderTiming(first, token, rate, rate * traffic.output_tokens, running, most, prefill, step, bound)
-
-
-def _layer_s(tensor_parallel: int, p: DecoderParameters) -> float:
-    return p.layer_s + p.host_layer_s + 2 * p.all_reduce_s * math.log2(tensor_parallel)
+    return DecoderTiming(first, token, rate, rate * output, high, most, prefill, step, bound)
 
 
 def _host_s(traffic: DecoderTraffic, p: DecoderParameters) -> float:
     """Seconds that the serving process is busy with one request."""
     return max(traffic.output_tokens * p.host_token_s, p.host_request_s)
-
-
-def _ring_share(devices: int) -> float:
-    return 2 * (devices - 1) / devices
 
 
 def _bound(full: bool, prefill_dominates: bool, tokens_each: float) -> str:

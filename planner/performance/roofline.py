@@ -6,6 +6,7 @@ by layer, with the launch overhead of each kernel; matrix products by shape as i
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from planner.performance.checks import whole
 from planner.performance.chip import BYTES, Chip
 from planner.performance.gemm import GemmParameters, gemm_time
 from planner.profiles.model import Layer, ModelProfile
+
+_product_time = functools.lru_cache(maxsize=65_536)(gemm_time)
+"""A search asks for the same layers on the same chip again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,12 @@ def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, 
     whole("batch", batch, at_most=10**7)
     parameters = calibration.gemm(chip.name, precision).parameters
     total = compute_bound = memory_bound = launches = 0.0
-    touched = sum(layer.weight_numbers + batch * layer.written_numbers for layer in profile.layers)
-    for layer in profile.layers:
+    touched = sum(count * (layer.weight_numbers + batch * layer.written_numbers) for layer, count in profile.distinct)
+    for layer, count in profile.distinct:
         compute_s, memory_s = _layer_parts(chip, layer, touched, precision, batch, parameters, calibration)
-        work = max(compute_s, memory_s)
-        total += work + parameters.launch_s
-        launches += parameters.launch_s
+        work = max(compute_s, memory_s) * count
+        total += work + parameters.launch_s * count
+        launches += parameters.launch_s * count
         if compute_s > memory_s:
             compute_bound += work
         else:
@@ -81,7 +85,7 @@ def _layer_parts(
     else:
         m, count = product.m * batch, 1
     copies = max(1.0, touched / (product.n * product.k)) if count == 1 else math.inf
-    time = gemm_time(chip, precision, m, product.n, product.k, parameters, count=count, weight_copies=copies)
+    time = _product_time(chip, precision, m, product.n, product.k, parameters, count=count, weight_copies=copies)
     if layer.operation == "gemm":
         work = time.total_s - time.launch_s
         return (work, 0.0) if time.compute_s > time.memory_s else (0.0, work)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from planner.calibration.store import Calibration, Interval, Ratios, widened
 from planner.performance.checks import PerformanceError, whole
 from planner.performance.chip import Chip
-from planner.performance.language_model import DecoderTraffic, closed_loop, open_loop
+from planner.performance.language_model import DecoderTraffic, Products, Server, closed_loop, open_loop
 from planner.profiles.decoder import DecoderConfig
 
 UNMEASURED_CHIP = 1.3
@@ -53,8 +53,8 @@ def predict_language_model(
             f"tensor_parallel is {tensor_parallel}; it must divide the {config.heads} heads of {config.name}"
         )
     parameters, fit, note = calibration.decoder(chip.name, engine)
-    loop = closed_loop if traffic.concurrency is not None else open_loop
-    timing = loop(chip, config, precision, tensor_parallel, traffic, parameters)
+    server = Server(chip, config, precision, tensor_parallel, _products(chip, precision, calibration), parameters)
+    timing = (closed_loop if traffic.concurrency is not None else open_loop)(server, traffic)
     wider = 1.0 if chip.name in fit.measured_chips else UNMEASURED_CHIP
     first, token = widened(fit.first_token_ratio, wider), widened(fit.output_token_ratio, wider)
     by_token = _interval(timing.time_per_output_token_s, token)
@@ -78,6 +78,18 @@ def predict_language_model(
         ),
         calibration=note,
     )
+
+
+def _products(chip: Chip, precision: str, calibration: Calibration) -> Products:
+    """The chip's matrix-product constants.
+
+    Raises:
+        PerformanceError: the chip multiplies neither at the precision nor in 16 bits.
+    """
+    if not chip.peak_flops.keys() & {precision, "bf16", "fp16"}:
+        chip.peak(precision)
+    own = calibration.gemm(chip.name, precision).parameters
+    return Products(own, calibration.gemm(chip.name, "bf16").parameters)
 
 
 def _interval(value: float, ratio: Ratios) -> Interval:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from planner.calibration.store import Calibration, Interval
 from planner.performance.checks import PerformanceError, not_negative, positive, whole
 from planner.performance.chip import BYTES, Chip
-from planner.performance.collectives import Link
+from planner.performance.collectives import Link, inside_link
 from planner.performance.memory import STATE_BYTES, Optimizer, check_fit, training_memory
 from planner.performance.parallel import (
     Parallelism,
@@ -25,9 +25,8 @@ from planner.performance.parallel import (
 from planner.performance.roofline import forward_time
 from planner.profiles.model import ModelProfile
 
-INSIDE_LATENCY_S = 5e-6
 BETWEEN_LATENCY_S = 25e-6
-"""Message latencies of NCCL inside a node, and over EFA or TCP between nodes (general knowledge)."""
+"""Message latency of NCCL over EFA or TCP between nodes (general knowledge)."""
 
 
 ONE_DEVICE = Parallelism()
@@ -202,7 +201,7 @@ def _update_s(chip: Chip, run: TrainingRun, ways: int, calibration: Calibration)
 def _exchange_s(chip: Chip, run: TrainingRun, ways: int, backward_s: float) -> float:
     """Communication of a step that nothing hides."""
     shape = run.parallelism
-    inside = Link(chip.link_bytes_per_s, INSIDE_LATENCY_S)
+    inside = inside_link(chip, shape.devices_per_node)
     between = Link(run.network_bytes_per_s / shape.devices_per_node, BETWEEN_LATENCY_S)
     tensor = tensor_parallel_s(run.profile, run.precision, run.batch_per_device, shape, inside)
     if shape.data == 1:

@@ -35,6 +35,9 @@ class DecoderConfig:
     experts: int = 1
     active_experts: int = 1
     tied_embeddings: bool = False
+    windowed_layers: int = 0
+    """Layers that attend to the last `window` tokens only."""
+    window: int = 0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class DecoderConfig:
             "active_experts",
         ]:
             whole(f"{self.name}: {field}", getattr(self, field), at_most=10**8)
+        whole(f"{self.name}: windowed_layers", self.windowed_layers, at_least=0, at_most=self.layers)
+        whole(f"{self.name}: window", self.window, at_least=1 if self.windowed_layers else 0, at_most=10**9)
         if self.heads % self.kv_heads:
             raise PerformanceError(
                 f"{self.name}: kv_heads is {self.kv_heads}; it must divide the number of heads, {self.heads}"
@@ -100,13 +105,18 @@ class DecoderConfig:
         idle = 1 - self.active_experts / self.experts
         return self.experts * (1 - idle**tokens) if idle else float(self.experts)
 
-    def kv_bytes_per_token(self, bytes_each: float) -> float:
-        """Keys and values of one token in all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_each
+    def attended(self, context: float) -> float:
+        """Tokens that one of `context` earlier ones is left with, averaged over the layers."""
+        share = self.windowed_layers / self.layers
+        return context * (1 - share) + min(context, float(self.window)) * share if share else context
+
+    def kv_bytes(self, context: float, bytes_each: float) -> float:
+        """Keys and values of one sequence of that many tokens, in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_each * self.attended(context)
 
     def attention_flops(self, new_tokens: float, context: float) -> float:
         """Scores and weighted sums of that many tokens, each against `context` earlier ones on average."""
-        return 4 * self.layers * self.heads * self.head_dim * new_tokens * context
+        return 4 * self.layers * self.heads * self.head_dim * new_tokens * self.attended(context)
 
 
 @functools.cache

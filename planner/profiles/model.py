@@ -84,6 +84,24 @@ class ModelProfile(Strict):
         """Bytes kept for the backward pass, by sample."""
         return self.activation_numbers * bytes_each + sum(layer.kept_bytes for layer in self.layers)
 
+    @functools.cached_property
+    def distinct(self) -> tuple[tuple[Layer, int], ...]:
+        """Layers that differ in more than their name, and how many of each there are: repeated blocks take equal time."""
+        counts: dict[tuple[object, ...], tuple[Layer, int]] = {}
+        for layer in self.layers:
+            product = layer.product
+            shape = (product.m, product.n, product.k, product.count) if product else None
+            key = (
+                layer.operation,
+                layer.flops,
+                layer.read_numbers,
+                layer.written_numbers,
+                layer.weight_numbers,
+                shape,
+            )
+            counts[key] = (layer, counts.get(key, (layer, 0))[1] + 1)
+        return tuple(counts.values())
+
     def bytes_moved(self, bytes_each: float) -> float:
         """Bytes read and written by sample in one forward pass, without weights."""
         return bytes_each * sum(layer.read_numbers + layer.written_numbers for layer in self.layers)

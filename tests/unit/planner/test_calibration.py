@@ -16,22 +16,71 @@ def known():
     return fit.chips()
 
 
-@pytest.mark.parametrize(("chip", "median"), [("A100-80GB", 0.11), ("H100", 0.10), ("L40S", 0.13)])
-def test_measured_chips_stay_near_their_rows(known, chip, median):
-    parameters = builtin().gemm(chip, "bf16").parameters
-    rows = [row for row in fit.gemm_rows(known) if row.chip.name == chip and row.precision == "bf16"]
+@pytest.fixture(scope="module")
+def gemms(known):
+    return fit.gemm_rows(known)
+
+
+@pytest.mark.parametrize(
+    ("chip", "precision", "median"),
+    [
+        ("A100-80GB", "bf16", 0.10),
+        ("H100", "bf16", 0.10),
+        ("L40S", "bf16", 0.10),
+        ("B200", "bf16", 0.10),
+        ("RTXPRO6000", "bf16", 0.10),
+        ("H200", "fp8", 0.10),
+        ("L40S", "fp8", 0.13),
+        ("GB300", "fp8", 0.10),
+        ("B300", "fp4", 0.12),
+    ],
+)
+def test_measured_chips_stay_near_their_rows(gemms, chip, precision, median):
+    parameters = builtin().gemm(chip, precision).parameters
+    rows = [row for row in gemms if row.chip.name == chip and row.precision == precision]
     errors = [abs(fit.predicted_gemm(row, parameters) / row.seconds - 1) for row in rows]
     assert statistics.median(errors) < median
 
 
-def test_time_by_output_token_stays_near_the_rows(known):
-    parameters, _, _ = builtin().decoder("H100", "trtllm")
-    errors = [
-        abs(fit.predicted_decoder(row, parameters).time_per_output_token_s / row.output_token_s - 1)
-        for row in fit.decoder_rows(known)
-    ]
+def test_a_chip_that_is_left_out_is_predicted_by_its_generation_and_stays_in_its_interval(gemms):
+    rows = [row for row in gemms if row.precision == "fp8" and row.chip.generation == "hopper"]
+    parameters = fit.left_out_gemm(rows, "H200")
+    ratios = [row.seconds / fit.predicted_gemm(row, parameters) for row in rows if row.chip.name == "H200"]
+    interval = builtin().gemms["fp8"].sibling_ratio
+    assert statistics.median(abs(ratio - 1) for ratio in ratios) < 0.10
+    assert sum(interval.low <= ratio <= interval.high for ratio in ratios) >= 0.9 * len(ratios)
+
+
+def test_every_generation_counts_the_same_in_what_unknown_ones_get(gemms):
+    rows = [row for row in gemms if row.precision == "bf16"]
+    few = [row for row in rows if row.chip.generation in ("ada", "hopper")][::40]
+    many = few + [row for row in few if row.chip.generation == "hopper"] * 3
+    once, often = (fit.fit_shared(own) for own in (few, many))
+    assert often.bandwidth_efficiency == pytest.approx(once.bandwidth_efficiency, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def served(known):
+    return [row for row in fit.decoder_rows(known) if row.client != fit.UNKNOWN_CLIENT]
+
+
+def decoder_errors(known, rows, seconds):
+    parameters = {engine: builtin().decoder("H100", engine)[0] for engine in fit.ENGINES}
+    products = fit.chip_products(builtin().gemms, known)
+    return [abs(seconds(fit.predicted_decoder(row, parameters, products), row) - 1) for row in rows]
+
+
+def test_time_by_output_token_stays_near_the_rows(known, served):
+    errors = decoder_errors(known, served, lambda timing, row: timing.time_per_output_token_s / row.output_token_s)
     assert statistics.median(errors) < 0.10
     assert statistics.quantiles(errors, n=10)[-1] < 0.30
+
+
+@pytest.mark.parametrize(("model", "engine", "median"), [("qwen3-32b", "vllm", 0.12), ("minimax-m2.5", "vllm", 0.18)])
+def test_time_to_first_token_stays_near_the_rows_of_that_source(known, served, model, engine, median):
+    rows = [row for row in served if row.config.name == model and row.engine == engine]
+    errors = decoder_errors(known, rows, lambda timing, row: timing.time_to_first_token_s / row.first_token_s)
+    assert statistics.median(errors) < median
 
 
 def test_predictions_show_date_and_place():
@@ -70,6 +119,8 @@ def test_an_interval_holds_nine_of_ten_of_every_group():
 
 
 def test_chips_without_rows_have_the_wider_interval():
-    own, foreign = builtin().gemm("H100", "bf16"), builtin().gemm("B200", "bf16")
-    assert foreign.low < own.low
-    assert foreign.high > own.high
+    own, sibling, foreign = (builtin().gemm(name, "bf16") for name in ("H100", "H100-PCIe", "T4"))
+    assert foreign.low < sibling.low < own.low
+    assert foreign.high > sibling.high > own.high
+    assert "other hopper chips" in sibling.note
+    assert "other generations" in foreign.note

@@ -10,10 +10,12 @@ from planner.performance.collectives import (
     all_gather_s,
     all_reduce_s,
     hierarchical_all_reduce_s,
+    inside_link,
     reduce_scatter_s,
     ring_all_reduce_s,
     tree_all_reduce_s,
 )
+from tests.unit.planner.chips import chip
 
 WIRE = Link(100e9, 0.0, efficiency=1.0)
 
@@ -43,6 +45,11 @@ def test_one_node_needs_no_network():
 def test_more_bandwidth_never_takes_longer(size, devices, bandwidth, factor):
     slow, fast = Link(bandwidth, 1e-6), Link(bandwidth * factor, 1e-6)
     assert all_reduce_s(size, devices, fast) <= all_reduce_s(size, devices, slow) * (1 + 1e-9)
+
+
+def test_chips_without_links_of_their_own_share_the_hosts_bus():
+    shares = {name: inside_link(chip(name), 8).efficiency for name in ("H100", "L40S")}
+    assert shares["L40S"] < shares["H100"] / 3
 
 
 @pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])

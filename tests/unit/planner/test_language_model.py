@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.performance import DecoderTraffic, DoesNotFit, PerformanceError, builtin, predict_language_model
+from planner.performance.language_model import queued_s
 from planner.profiles.decoder import DecoderConfig, decoder, presets
 from tests.unit.planner.chips import chip
 
@@ -92,6 +93,43 @@ def test_whatever_traffic_is_given_the_answer_is_a_time_or_one_clear_sentence(to
         assert "\n" not in str(error)
     else:
         assert math.isfinite(result.time_to_first_token_s.value)
+
+
+@given(service=st.floats(1e-4, 10), elsewhere=st.floats(1e-4, 1000), customers=st.integers(1, 5000))
+def test_nobody_is_served_before_his_time_nor_waits_for_more_than_everybody(service, elsewhere, customers):
+    response = queued_s(service, elsewhere, customers)
+    assert service <= response <= service * customers * (1 + 1e-9)
+
+
+def test_who_is_alone_waits_for_nobody():
+    assert queued_s(0.5, 10.0, 1) == pytest.approx(0.5)
+
+
+def test_a_full_station_serves_one_after_another():
+    assert 100 / (queued_s(1.0, 10.0, 100) + 10.0) == pytest.approx(1.0, rel=0.02)
+
+
+def test_who_starts_together_waits_longer_the_fewer_requests_follow():
+    def first(requests):
+        traffic = DecoderTraffic(4096, 256, 64, requests_by_user=requests)
+        result = predict_language_model(chip("H100"), decoder("llama-3.1-8b"), traffic, builtin(), tensor_parallel=8)
+        return result.time_to_first_token_s.value
+
+    assert first(1) > first(10) > first(math.inf)
+
+
+def test_layers_with_a_window_keep_fewer_keys():
+    windowed = decoder("gpt-oss-120b")
+    assert windowed.attended(100) == 100
+    assert windowed.attended(8192) == pytest.approx((8192 + 128) / 2)
+
+
+def test_weights_that_the_chip_cannot_multiply_are_read_small_and_multiplied_in_16_bits():
+    times = {
+        precision: predict(model="llama-3.1-8b", concurrency=1, precision=precision).time_per_output_token_s.value
+        for precision in ("bf16", "fp4")
+    }
+    assert times["fp4"] < times["bf16"]
 
 
 def test_a_wrong_configuration_names_its_field():
