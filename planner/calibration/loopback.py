@@ -29,9 +29,6 @@ BURSTS = 300
 BURST = 16
 SIZES = (256, 16_384)
 """Bytes of a request, at which the costs are taken."""
-PAUSE_S = 20e-6
-"""A gap in a loop that does nothing else is a pause of the system from here on."""
-WATCH_S = 2.0
 
 Answer = Callable[[torch.Tensor], Sequence[int]]
 
@@ -166,15 +163,11 @@ def measure_serving(processors: Sequence[int]) -> ServingCosts:
         os.sched_setaffinity(0, mine)
     (batch_s, small_s), (_, large_s) = (by_size[size] for size in SIZES)
     by_byte = max(0.0, large_s - small_s) / (SIZES[1] - SIZES[0])
-    pauses = _pauses()
     return ServingCosts(
         round_trip_s=_round_trip_s(),
         batch_s=batch_s,
         request_s=small_s,
         request_s_per_byte=by_byte,
-        pauses_per_s=len(pauses) / WATCH_S,
-        pause_mean_s=statistics.fmean(pauses) if pauses else 0.0,
-        pause_square_s2=statistics.fmean(pause * pause for pause in pauses) if pauses else 0.0,
     )
 
 
@@ -223,15 +216,3 @@ def _round_trip_s() -> float:
                 client.recv(1)
                 times.append(time.perf_counter() - began)
     return statistics.median(times)
-
-
-def _pauses() -> list[float]:
-    """Seconds of each gap in a loop that only looks at the clock."""
-    gaps, end = [], time.perf_counter() + WATCH_S
-    last = time.perf_counter()
-    while last < end:
-        now = time.perf_counter()
-        if now - last > PAUSE_S:
-            gaps.append(now - last)
-        last = now
-    return gaps

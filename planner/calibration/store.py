@@ -119,17 +119,13 @@ class MeasuredChip(Stored):
 
 
 class ServingCosts(Stored):
-    """What a batching server on loopback costs beside its model, and the system's pauses."""
+    """What a batching server on loopback costs beside its model."""
 
     round_trip_s: NotNegative
     """Of a lone request, less what the server computes."""
     batch_s: NotNegative
     request_s: NotNegative
     request_s_per_byte: NotNegative
-    pauses_per_s: NotNegative
-    pause_mean_s: NotNegative
-    pause_square_s2: NotNegative
-    """Mean square of a pause."""
 
 
 class Calibration(Stored):

@@ -87,8 +87,6 @@ class HostCosts(BaseModel):
     """Of memory that the system has to give anew."""
     returns_memory: bool
     """Whether the allocator gives freed memory back: glibc's does unless it is told to keep it."""
-    mean_slowdown: Annotated[float, Field(ge=1, le=100)] = 1.0
-    """Of long work, by the pauses of the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +119,7 @@ def host_time(
     if host.returns_memory:
         steps, largest = (_steps(profile, size, many) for many in (batch, max(batch, largest_batch or batch)))
         faults = refaulted_bytes(steps, largest) * host.page_fault_s_per_byte
-    slower = host.mean_slowdown
-    return HostTime(compute * slower, memory * slower, launch * slower, faults * slower)
+    return HostTime(compute, memory, launch, faults)
 
 
 def _layer(host: HostCosts, layer: Layer, size: float, batch: int, touched: float) -> tuple[float, float]:
