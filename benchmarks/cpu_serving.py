@@ -1,119 +1,170 @@
-"""FusionNet served on this machine's CPU, predicted and measured: `python -m benchmarks.cpu_serving [--json FILE]`.
+"""FusionNet on this machine's processors, predicted and measured: `python -m benchmarks.cpu_serving [--json FILE]`.
 
-Calibrates the machine, predicts FusionNet's batch latency and the p99 and throughput of a server at 30, 60 and 80 % of
-capacity, then runs that server: one replica that takes what waits, up to the largest batch, as the queueing model has
-it. Calibration and measurement take turns, and the middle one of the rounds counts; where rounds disagree by more than
-`NOISE`, other work disturbed them and there is no verdict. Needs torch; takes about three minutes.
+Each round calibrates (`fusion calibrate` in a process of its own, which never runs FusionNet), then measures FusionNet
+at 8 × 8 and 32 × 32: batches of 1 to 64 in fresh processes, and a batching server on loopback (one processor for it,
+the other for the client) at 30, 60 and 80 % of its predicted capacity under a Poisson stream. The client sends when a
+request is due, whatever was answered before, and a response counts from when it was due (open loop: no coordinated
+omission). The rounds' middle counts; where the rounds' middle half is wider than `NOISE` there is no verdict.
+
+`--keep-memory` tells glibc to keep freed memory, in calibration, measurement and server alike. Needs torch and two
+processors; a round takes about a minute and a half.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import math
+import os
 import random
+import socket
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from planner.calibration.measure import measure
-from planner.calibration.store import Calibration
-from planner.performance import Chip, InferenceLoad, predict_inference
+from planner.calibration.loopback import ANSWER_BYTES, Answer, start_server
+from planner.calibration.store import Calibration, read_calibration
+from planner.performance import InferenceLoad, predict_inference
+from planner.performance.inference import on_loopback
 from planner.performance.roofline import forward_time
 from planner.profiles.model import profile
 from workloads.models.fusionnet import FusionNet
 
 Row = dict[str, Any]
-PROFILE = profile("fusionnet-32")
-BATCHES = (1, 2, 4, 8, 16, 32)
+SIDES = (8, 32)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
 BATCH_MAX = 16
 SHARES = (0.3, 0.6, 0.8)
 NOISE = 0.2
 WITHIN = 0.2
+CALIBRATE = "from fusion.commands.calibrate import command; command()"
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 
 
-def seconds_of(model: torch.nn.Module, images: torch.Tensor, repeats: int) -> float:
-    """Median of one pass."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        model(images)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def answers(side: int) -> Answer:
+    """FusionNet's classes for a batch of images, flat."""
+    torch.manual_seed(0)
+    model = FusionNet(shape=(3, side, side), classes=10).eval()
+
+    def answer(numbers: torch.Tensor) -> Sequence[int]:
+        classes: list[int] = model(numbers.view(-1, 3, side, side)).argmax(1).tolist()
+        return classes
+
+    answer(torch.randn(BATCH_MAX, 3 * side * side))
+    return answer
 
 
-def serve(model: torch.nn.Module, images: torch.Tensor, rate: float, seconds: float, seed: int) -> list[float]:
-    """Responses (s) to a Poisson stream: a free server takes what has arrived, up to `BATCH_MAX`."""
-    draw = random.Random(seed).expovariate
-    arrivals, responses, at = [draw(rate)], [], 0
-    while arrivals[-1] < seconds:
-        arrivals.append(arrivals[-1] + draw(rate))
+def batch_times(side: int, seconds: float) -> dict[int, float]:
+    """Middle seconds of one pass by batch; call it in a fresh process."""
+    torch.manual_seed(0)
+    model = FusionNet(shape=(3, side, side), classes=10).eval()
+    found = {}
+    with torch.inference_mode():
+        for batch in BATCHES:
+            images = torch.randn(batch, 3, side, side)
+            for _ in range(3):
+                model(images)
+            times, end = [], time.perf_counter() + seconds
+            while time.perf_counter() < end or len(times) < 7:
+                began = time.perf_counter()
+                model(images)
+                times.append(time.perf_counter() - began)
+            found[batch] = statistics.median(times)
+    return found
+
+
+def responses(client: socket.socket, size: int, due_s: Sequence[float], window: int | None = None) -> list[float]:
+    """Seconds from when each request is due until its answer; `window` bounds how many are under way."""
+    data, pending, sent, answered, rest = bytes(size), b"", 0, 0, 0
+    found: list[float] = []
     began = time.perf_counter()
-    while at < len(arrivals):
+    while answered < len(due_s):
         now = time.perf_counter() - began
-        if now < arrivals[at]:
-            continue  # spins: sleeping would add the timer's slack to every response
-        end = at + 1
-        while end < len(arrivals) and end - at < BATCH_MAX and arrivals[end] <= now:
-            end += 1
-        model(torch.stack([images[index % len(images)] for index in range(at, end)])).argmax(1).tolist()
-        done = time.perf_counter() - began
-        responses += [done - arrived for arrived in arrivals[at:end]]
-        at = end
-    return responses[len(responses) // 20 :]
+        free = window is None or sent - answered < window
+        if not pending and free and sent < len(due_s) and now >= due_s[sent]:
+            pending, sent = data, sent + 1
+        if pending:
+            with contextlib.suppress(BlockingIOError):
+                pending = pending[client.send(pending) :]
+        try:
+            rest += len(client.recv(65_536))
+        except BlockingIOError:
+            continue
+        now = time.perf_counter() - began
+        while rest >= ANSWER_BYTES:
+            found.append(now - due_s[answered])
+            answered, rest = answered + 1, rest - ANSWER_BYTES
+    return found
 
 
-def overheads(images: torch.Tensor) -> tuple[float, float]:
-    """Seconds that the server itself takes by batch and by request: gathering inputs, reading answers."""
-
-    def of(batch: int) -> float:
-        logits, times = torch.randn(batch, 10), []
-        for _ in range(200):
-            began = time.perf_counter()
-            torch.stack([images[index] for index in range(batch)])
-            logits.argmax(1).tolist()
-            times.append(time.perf_counter() - began)
-        return statistics.median(times)
-
-    one, many = of(1), of(BATCH_MAX)
-    each = max(0.0, (many - one) / (BATCH_MAX - 1))
-    return max(0.0, one - each), each
+def poisson(rate: float, seconds: float, seed: int) -> list[float]:
+    """When requests are due."""
+    draw, due = random.Random(seed).expovariate, [0.0]
+    while due[-1] < seconds:
+        due.append(due[-1] + draw(rate))
+    return due
 
 
-def load(rate: float, by_batch: float, by_request: float) -> InferenceLoad:
-    return InferenceLoad(
-        PROFILE,
-        requests_per_s=rate,
-        precision="fp32",
-        batch_max=BATCH_MAX,
-        overhead_s_per_batch=by_batch,
-        overhead_s_per_request=by_request,
+def served(side: int, calibration: Calibration, seed: int, seconds: float) -> Iterator[Row]:
+    """The server, predicted and measured."""
+    assert calibration.machine is not None
+    assert calibration.serving is not None
+    chip, size = calibration.machine.chip(), 3 * side * side * 4
+    load = functools.partial(
+        InferenceLoad, profile(f"fusionnet-{side}"), precision="fp32", batch_max=BATCH_MAX, request_bytes=size
     )
 
+    def predicted(rate: float) -> Any:
+        return predict_inference(chip, on_loopback(load(requests_per_s=rate), calibration.serving), calibration)
 
-def one_round(model: torch.nn.Module, images: torch.Tensor, seed: int, seconds: float) -> list[Row]:
+    capacity = predicted(1.0).capacity_per_s.value
+    server = start_server(functools.partial(answers, side), size, BATCH_MAX, {1}, 1)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setblocking(False)
+            count = max(200, int(capacity * seconds))
+            began = time.perf_counter()
+            responses(client, size, [0.0] * count, window=4 * BATCH_MAX)
+            yield pair(f"{side}: throughput (1/s)", capacity, count / (time.perf_counter() - began))
+            for share in SHARES:
+                found = sorted(responses(client, size, poisson(share * capacity, seconds, seed)))
+                p99 = predicted(share * capacity).p99_s.value
+                yield pair(f"{side}: p99 at {share:.0%} of capacity", p99, found[int(0.99 * len(found))])
+    finally:
+        server.stop()
+
+
+def one_round(seed: int, seconds: float, threads: int) -> list[Row]:
     """Calibrate, then predict and measure every quantity."""
-    calibration: Calibration = measure("cpu", "this-machine", ("fp32",))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "calibration.json"
+        command = [sys.executable, "-c", CALIBRATE, "--threads", str(threads), "--output", str(path)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        calibration = read_calibration(path)
     assert calibration.machine is not None
-    chip: Chip = calibration.machine.chip()
-    rows = []
-    for batch in BATCHES:
-        predicted = forward_time(chip, PROFILE, "fp32", batch, calibration).total_s
-        rows.append(pair(f"latency of a batch of {batch}", predicted, seconds_of(model, images[:batch], 100)))
-    by_batch, by_request = overheads(images)
-    capacity = predict_inference(chip, load(1.0, by_batch, by_request), calibration).capacity_per_s.value
-    busy = serve(model, images, 1e9, BATCH_MAX * 200 / 1e9, seed)  # everything has arrived at once
-    reached = (len(busy) * 20 / 19) / max(busy)
-    rows.append(pair("throughput (1/s)", capacity, reached))
-    for share in SHARES:
-        rate = share * reached
-        predicted = predict_inference(chip, load(rate, by_batch, by_request), calibration).p99_s.value
-        responses = sorted(serve(model, images, rate, seconds, seed))
-        rows.append(pair(f"p99 at {share:.0%} of capacity", predicted, responses[int(0.99 * len(responses))]))
+    chip, rows = calibration.machine.chip(), []
+    for side in SIDES:
+        command = [sys.executable, "-m", "benchmarks.cpu_serving", "--threads", str(threads), "--batches", str(side)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        for batch, measured in json.loads(output).items():
+            predicted = forward_time(chip, profile(f"fusionnet-{side}"), "fp32", int(batch), calibration).total_s
+            rows.append(pair(f"{side}: batch of {batch}", predicted, measured))
+    if threads == 1:
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {0})
+        for side in SIDES:
+            rows.extend(served(side, calibration, seed, seconds))
+        os.sched_setaffinity(0, mine)
     return rows
 
 
@@ -123,10 +174,11 @@ def pair(what: str, predicted: float, measured: float) -> Row:
 
 def verdict(what: str, rounds: Sequence[Row]) -> Row:
     """The middle round by error, and how far the rounds are apart."""
-    errors = sorted(math.log(row["predicted"] / row["measured"]) for row in rounds)
+    errors = [math.log(row["predicted"] / row["measured"]) for row in rounds]
     measured = [row["measured"] for row in rounds]
     error = math.exp(statistics.median(errors)) - 1
-    noise = statistics.quantiles(measured, n=4)[2] / statistics.quantiles(measured, n=4)[0] - 1
+    quarters = statistics.quantiles(measured, n=4, method="inclusive") if len(measured) > 1 else measured * 3
+    noise = quarters[2] / quarters[0] - 1
     return {
         "what": what,
         "predicted": statistics.median(row["predicted"] for row in rounds),
@@ -140,24 +192,32 @@ def verdict(what: str, rounds: Sequence[Row]) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of serving, for each load and round")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of serving, for each load and round")
+    parser.add_argument("--threads", type=int, default=1, help="of a pass; the server is measured with one only")
+    parser.add_argument("--keep-memory", action="store_true")
+    parser.add_argument("--batches", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="keeps the rounds: those in the file count too")
     options = parser.parse_args()
-    torch.manual_seed(0)
-    model = FusionNet(shape=(3, 32, 32), classes=10).eval()
-    images = torch.randn(64, 3, 32, 32)
-    with torch.inference_mode():
-        seconds_of(model, images[:32], 50)
-        rounds = [one_round(model, images, seed, options.seconds) for seed in range(options.rounds)]
+    if options.batches:
+        torch.set_num_threads(options.threads)
+        if options.threads == 1:
+            os.sched_setaffinity(0, {1})
+        print(json.dumps(batch_times(options.batches, 0.3)))
+        return
+    if options.keep_memory:
+        os.environ |= KEEP_MEMORY
+    rounds = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    for _ in range(options.rounds):
+        rounds.append(one_round(len(rounds), options.seconds, options.threads))
+        if options.json:
+            options.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
     rows = [verdict(same[0]["what"], same) for same in zip(*rounds, strict=True)]
-    print(f"{'what':26} {'predicted':>11} {'measured':>11} {'error':>7} {'noise':>6}  within {WITHIN:.0%}?")
+    print(f"{'what':30} {'predicted':>11} {'measured':>11} {'error':>7} {'noise':>6}  within {WITHIN:.0%}?")
     for row in rows:
         print(
-            f"{row['what']:26} {row['predicted']:11.5g} {row['measured']:11.5g} {row['error']:+7.1%} "
+            f"{row['what']:30} {row['predicted']:11.5g} {row['measured']:11.5g} {row['error']:+7.1%} "
             f"{row['noise']:6.0%}  {row['verdict']}"
         )
-    if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "rounds": rounds}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

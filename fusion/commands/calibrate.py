@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fusion.errors import FusionError
+from planner.calibration.store import Calibration
 
 
 @click.command(name="calibrate")
@@ -14,35 +15,58 @@ from fusion.errors import FusionError
 @click.option("--name", default="this-machine", show_default=True, help="the chip's name in predictions")
 @click.option("--precision", "precisions", multiple=True, help="fp32, bf16 or fp16; may be repeated.  [default: fp32]")
 @click.option(
+    "--threads", type=click.IntRange(1, 10_000), help="of the processors  [default: as many as PyTorch takes]"
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help="[default: calibration.json in the user's config folder]",
 )
-def command(device: str, name: str, precisions: tuple[str, ...], output: Path | None) -> None:
-    """Measure this machine for the planner's predictions."""
+def command(device: str, name: str, precisions: tuple[str, ...], threads: int | None, output: Path | None) -> None:
+    """Measure this machine for the planner's predictions: about half a minute, best with nothing else running."""
     try:
+        import torch
+
         from planner.calibration.measure import DTYPES, measure
     except ModuleNotFoundError as error:
         raise FusionError(f"measuring needs {error.name}, which is not installed; install fusion[train,dev]") from None
     chosen = precisions or ("fp32",)
     if unknown := [precision for precision in chosen if precision not in DTYPES]:
         raise FusionError(f"--precision is {unknown[0]}; it must be one of {', '.join(DTYPES)}")
+    if threads is not None:
+        torch.set_num_threads(threads)
     try:
-        calibration = measure(device, name, chosen)
+        calibration = measure(device, name, chosen, lambda what: click.echo(f"measuring: {what}", err=True))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise FusionError(
             f"--device {device} can't be measured: {reason}; name a device that PyTorch has here"
         ) from None
     path = output or Path(click.get_app_dir("fusion")) / "calibration.json"
-    calibration.write(path)
-    machine = calibration.machine
-    if machine is None:
-        raise FusionError("nothing was measured")
-    for precision, peak in machine.peak_flops.items():
-        click.echo(f"matrix products in {precision}: {peak / 1e9:,.1f} GFLOP/s")
-    click.echo(f"convolutions: {calibration.convolution_share:.0%} of that")
-    click.echo(f"memory: {machine.memory_bandwidth_bytes_per_s / 1e9:,.1f} GB/s")
-    click.echo(f"launch: {calibration.gemms[chosen[0]].shared['launch_s'] * 1e6:.1f} µs")
-    click.echo(f"loopback round trip: {calibration.loopback_round_trip_s * 1e6:.1f} µs")
+    try:
+        calibration.write(path)
+    except OSError as error:
+        raise FusionError(f"--output {path} can't be written: {error.strerror}; name another file") from None
+    for line in _lines(calibration, chosen):
+        click.echo(line)
     click.echo(f"stored in {path}")
+
+
+def _lines(calibration: Calibration, precisions: tuple[str, ...]) -> list[str]:
+    """What was found, in a reader's units."""
+    machine, serving = calibration.machine, calibration.serving
+    if machine is None or serving is None:
+        raise FusionError("nothing was measured")
+    lines = [f"matrix products in {p}: {machine.peak_flops[p] / 1e9:,.1f} GFLOP/s" for p in precisions]
+    lines.append(f"memory: {machine.memory_bandwidth_bytes_per_s / 1e9:,.1f} GB/s")
+    lines.append(f"launch: {calibration.gemms[precisions[0]].shared['launch_s'] * 1e6:.1f} µs")
+    for precision, host in calibration.host.items():
+        ratio = calibration.gemms[precision].measured_ratio[machine.name]
+        kept = f"{host.page_fault_s_per_byte * 4096e6:.1f} µs a page of memory that was given back"
+        lines.append(f"allocator: {kept if host.returns_memory else 'keeps freed memory'}")
+        lines.append(f"nets timed whole, in {precision}: {ratio.low:.2f} to {ratio.high:.2f} times the prediction")
+    lines.append(
+        f"loopback server: {serving.round_trip_s * 1e6:.0f} µs round trip, {serving.request_s * 1e6:.0f} µs a request, "
+        f"{serving.batch_s * 1e6:.0f} µs a batch"
+    )
+    return lines

@@ -1,7 +1,8 @@
-"""Measure the machine or chip this runs on: matrix products, convolutions, bandwidth, launches, loopback. Needs torch.
+"""Measure the machine or chip this runs on. Needs torch.
 
-The machine's own peaks are what it was seen to reach, so its efficiency is 1 by definition and what remains is the
-shape of the work.
+Of an accelerator: matrix products, convolutions, bandwidth, launches. Its own peaks are what it was seen to reach, so
+its efficiency is 1 by definition and what remains is the shape of the work. Of the machine's own processors: the
+curves of `planner.calibration.host`, and what a server costs (`planner.calibration.loopback`).
 """
 
 from __future__ import annotations
@@ -10,21 +11,24 @@ import datetime
 import math
 import os
 import platform
-import socket
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from threading import Thread
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from planner.calibration.fit import ratios
+from planner.calibration.host import measure_host
+from planner.calibration.loopback import measure_serving
 from planner.calibration.store import Calibration, GemmFit, MeasuredChip, Ratios
 from planner.performance.chip import Chip
 from planner.performance.gemm import GemmParameters, gemm_time
+from planner.performance.host import host_time
+from planner.profiles.trace import trace
 
 REPEATS = 9
 WORST_RATIO = Ratios(low=0.5, high=2.0)
@@ -36,29 +40,122 @@ NOT_CACHED_BYTES = 96 * 2**20
 MOST_TURNS = 24
 CACHE_SHARE = 0.6
 """Of the last-level cache, that a working set can count on: it is shared, and not perfectly associative."""
+CHECKS: tuple[tuple[Callable[[], nn.Module], tuple[int, ...]], ...] = (
+    (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 64, 100),
+        ),
+        (3, 16, 16),
+    ),
+    (lambda: nn.Sequential(nn.Linear(600, 800), nn.ReLU(), nn.Linear(800, 800), nn.GELU(), nn.Linear(800, 10)), (600,)),
+)
+"""Nets and the shape of their inputs, whose whole passes are the measure of the prediction."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
-    """A calibration of this machine's `device` (cpu or cuda) under that name; takes under a minute on a CPU."""
+def measure(device: str, name: str, precisions: tuple[str, ...], told: Callable[[str], None] = print) -> Calibration:
+    """A calibration of this machine's `device` (cpu or cuda) under that name; takes under a minute.
+
+    Args:
+        told: hears what is being measured.
+    """
     torch.manual_seed(0)
     with torch.inference_mode():
-        launch = _launch_s(device)
-        bandwidth = _bandwidth_bytes_per_s(device)
-        rows = {
-            p: [
-                (shape, copies, _gemm_s(device, DTYPES[p], shape, copies))
-                for shape in GEMM_SHAPES
-                for copies in (1.0, math.inf)
-            ]
-            for p in precisions
-        }
-        peaks = {p: max(2.0 * math.prod(shape) / seconds for shape, _, seconds in rows[p]) for p in precisions}
-        cache = _cache_bytes(device)
-        first = precisions[0]
-        deep, few = (_convolution_flops(device, DTYPES[first], channels) / peaks[first] for channels in (64, 3))
-        classes = {name: rate / bandwidth for name, rate in _class_rates(device, DTYPES[first]).items()}
-        overhead = _pass_overhead_s(device)
+        measured = _processors(name, precisions, told) if device == "cpu" else _chip(device, name, precisions, told)
+    told("loopback server")
+    serving = measure_serving(sorted(os.sched_getaffinity(0)))
+    return measured.model_copy(update={"serving": serving, "loopback_round_trip_s": serving.round_trip_s})
+
+
+def _calibration(device: str, name: str, **fields: Any) -> Calibration:
+    return Calibration(
+        name=name,
+        measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        place=_describe(device),
+        **fields,
+    )
+
+
+def _processors(name: str, precisions: tuple[str, ...], told: Callable[[str], None]) -> Calibration:
+    """Of this machine's own processors, with as many threads as torch has now."""
+    hosts = {}
+    for precision in precisions:
+        told(f"operations in {precision}")
+        hosts[precision] = measure_host(DTYPES[precision])
+    bandwidth = _bandwidth_bytes_per_s("cpu")
+    machine = MeasuredChip(
+        name=name,
+        peak_flops={p: max(hosts[p].product_flops.cost) for p in precisions},
+        memory_bandwidth_bytes_per_s=bandwidth,
+        memory_bytes=_memory_bytes("cpu"),
+    )
+    bare = _calibration(
+        "cpu",
+        name,
+        source="fusion calibrate: middle of fifteen rounds of timed operations of each class",
+        split=f"none of the operations: the interval is of {len(CHECKS)} nets that were timed whole afterwards",
+        gemms={},
+        convolution_measured=True,
+        machine=machine,
+        host=hosts,
+    )
+    told("nets to check the prediction")
+    return bare.model_copy(update={"gemms": {p: _checked(bare, p) for p in precisions}})
+
+
+def _checked(calibration: Calibration, precision: str) -> GemmFit:
+    """The interval: measured ÷ predicted times of the nets in `CHECKS`. The parameters are those of no other cost than
+    the host's own, for what asks for a product's."""
+    assert calibration.machine is not None
+    name, host = calibration.machine.name, calibration.host[precision]
+    measured = []
+    for make, shape in CHECKS:
+        net = make().to(DTYPES[precision]).eval()
+        with torch.inference_mode(False):
+            layers = trace(make(), partial(_inputs, shape), name="check", source="fusion calibrate")
+        for batch in (1, 8, 32):
+            inputs = torch.randn(batch, *shape, dtype=DTYPES[precision])
+            predicted = host_time(host, layers, precision, batch)
+            # the process has freed larger pieces than these: its allocator keeps their memory
+            measured.append(_median_s(partial(net, inputs), "cpu") / (predicted.total_s - predicted.page_fault_s))
+    shared = asdict(_parameters(launch_s=host.launch_s["gemm"]))
+    return GemmFit(
+        shared=shared,
+        by_chip={name: shared},
+        measured_ratio={name: Ratios(low=min(1.0, *measured), high=max(1.0, *measured))},
+        transferred_ratio=WORST_RATIO,
+    )
+
+
+def _inputs(shape: tuple[int, ...], batch: int) -> list[torch.Tensor]:
+    return [torch.empty(batch, *shape)]
+
+
+def _chip(device: str, name: str, precisions: tuple[str, ...], told: Callable[[str], None]) -> Calibration:
+    """Of an accelerator that torch has here."""
+    told("launches and bandwidth")
+    launch = _launch_s(device)
+    bandwidth = _bandwidth_bytes_per_s(device)
+    told("matrix products")
+    rows = {
+        p: [
+            (shape, copies, _gemm_s(device, DTYPES[p], shape, copies))
+            for shape in GEMM_SHAPES
+            for copies in (1.0, math.inf)
+        ]
+        for p in precisions
+    }
+    peaks = {p: max(2.0 * math.prod(shape) / seconds for shape, _, seconds in rows[p]) for p in precisions}
+    told("convolutions and other operations")
+    cache = _cache_bytes(device)
+    dtype = DTYPES[precisions[0]]
+    deep, few = (_convolution_flops(device, dtype, channels) / peaks[precisions[0]] for channels in (64, 3))
     machine = MeasuredChip(
         name=name,
         peak_flops=peaks,
@@ -67,43 +164,23 @@ def measure(device: str, name: str, precisions: tuple[str, ...]) -> Calibration:
         l2_bytes=cache,
         l2_bandwidth_bytes_per_s=4 * bandwidth if cache else 0.0,
     )
-    return Calibration(
-        name=name,
-        measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        place=_describe(device),
-        source="fusion calibrate: middle of nine timed matrix products, convolutions, copies and messages",
+    return _calibration(
+        device,
+        name,
+        source="fusion calibrate: middle of nine timed matrix products, convolutions and copies",
         split="none: the interval is of the same rows",
         gemms={p: _fit(machine.chip(), p, rows[p], launch) for p in precisions},
         convolution_share=deep,
         convolution_share_few_channels=few,
-        class_bandwidth_share=classes,
+        class_bandwidth_share={name: rate / bandwidth for name, rate in _class_rates(device, dtype).items()},
         convolution_measured=True,
-        pass_overhead_s=overhead,
-        loopback_round_trip_s=_loopback_round_trip_s(),
+        pass_overhead_s=_pass_overhead_s(device),
         machine=machine,
     )
 
 
 def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], float, float]], launch: float) -> GemmFit:
     """Overlap, tile, bandwidth and repacking constants on a coarse grid: those with the least mean error."""
-
-    def candidate(sharpness: float, tile: float, bandwidth: float, repacking: float, cache: float) -> GemmParameters:
-        return GemmParameters(
-            compute_efficiency=1.0,
-            tile_overhead=tile,
-            latency_s_per_k=1e-12,
-            bandwidth_efficiency=bandwidth,
-            unit_bandwidth_share=1.0,
-            cache_efficiency=cache,
-            launch_s=launch,
-            wave_s=0.0,
-            split_s=1e-3,
-            sharpness=sharpness,
-            exposed_write=0.0,
-            write_cost=1.0,
-            last_wave=1.0,
-            repacking=repacking,
-        )
 
     def errors(parameters: GemmParameters) -> list[float]:
         return [
@@ -112,7 +189,9 @@ def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], floa
         ]
 
     choices = [
-        candidate(p, t, b, r, c)
+        _parameters(
+            launch_s=launch, sharpness=p, tile_overhead=t, bandwidth_efficiency=b, repacking=r, cache_efficiency=c
+        )
         for p in (1.0, 2.0, 8.0)
         for t in (0.5, 2.0, 6.0)
         for b in (0.35, 0.5, 0.7, 1.0, 1.4)
@@ -125,6 +204,34 @@ def _fit(chip: Chip, precision: str, rows: list[tuple[tuple[int, int, int], floa
         by_chip={chip.name: asdict(best)},
         measured_ratio={chip.name: ratios(errors(best))},
         transferred_ratio=WORST_RATIO,
+    )
+
+
+def _parameters(
+    *,
+    launch_s: float,
+    sharpness: float = 1.0,
+    tile_overhead: float = 0.0,
+    bandwidth_efficiency: float = 1.0,
+    repacking: float = 0.0,
+    cache_efficiency: float = 1.0,
+) -> GemmParameters:
+    """Of one unit whose peaks are what it was seen to reach."""
+    return GemmParameters(
+        compute_efficiency=1.0,
+        tile_overhead=tile_overhead,
+        latency_s_per_k=1e-12,
+        bandwidth_efficiency=bandwidth_efficiency,
+        unit_bandwidth_share=1.0,
+        cache_efficiency=cache_efficiency,
+        launch_s=launch_s,
+        wave_s=0.0,
+        split_s=1e-3,
+        sharpness=sharpness,
+        exposed_write=0.0,
+        write_cost=1.0,
+        last_wave=1.0,
+        repacking=repacking,
     )
 
 
@@ -202,33 +309,11 @@ def _pass_overhead_s(device: str) -> float:
     return _median_s(lambda: net(one), device)
 
 
-def _loopback_round_trip_s() -> float:
-    """Least round trip of one byte over loopback TCP."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def echo() -> None:
-            peer, _ = server.accept()
-            with peer:
-                while data := peer.recv(1):
-                    peer.sendall(data)
-
-        Thread(target=echo, daemon=True).start()
-        with socket.create_connection(server.getsockname()) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-            def ping() -> None:
-                client.sendall(b"x")
-                client.recv(1)
-
-            return _median_s(ping, "cpu")
-
-
 def _cache_bytes(device: str) -> float:
-    """Of the last-level cache, less what else is in it; 0 where the system does not say."""
+    """Of the last-level cache, less what else is in it; 0 where torch does not say."""
     if device.startswith("cuda"):
         return CACHE_SHARE * float(torch.cuda.get_device_properties(device).L2_cache_size)
-    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    return CACHE_SHARE * max((float(size.read_text().strip().rstrip("K")) * 1024 for size in sizes), default=0.0)
+    return 0.0
 
 
 def _memory_bytes(device: str) -> float:

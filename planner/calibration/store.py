@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from planner.performance.checks import PerformanceError
 from planner.performance.chip import Chip, architectures
 from planner.performance.gemm import GemmParameters
+from planner.performance.host import HostCosts
 from planner.performance.language_model import DecoderParameters
 from planner.profiles.model import ModelProfile
 
@@ -117,6 +118,16 @@ class MeasuredChip(Stored):
         return Chip(**self.model_dump())
 
 
+class ServingCosts(Stored):
+    """What a batching server on loopback costs beside its model."""
+
+    round_trip_s: NotNegative
+    """Of a lone request, less what the server computes."""
+    batch_s: NotNegative
+    request_s: NotNegative
+    request_s_per_byte: NotNegative
+
+
 class Calibration(Stored):
     """An efficiency profile. Written as JSON; every prediction shows its name, date and place."""
 
@@ -139,6 +150,24 @@ class Calibration(Stored):
     loopback_round_trip_s: NotNegative = 0.0
     decoders: DecoderFit | None = None
     machine: MeasuredChip | None = None
+    host: dict[str, HostCosts] = {}
+    """By precision, where `machine` is this machine's own processors."""
+    serving: ServingCosts | None = None
+
+    def host_costs(self, chip: str, precision: str) -> HostCosts | None:
+        """Those of the chip, if it is the measured machine's own processors.
+
+        Raises:
+            PerformanceError: it is, and the precision was not measured.
+        """
+        if self.machine is None or chip != self.machine.name or not self.host:
+            return None
+        if precision not in self.host:
+            raise PerformanceError(
+                f"precision is {precision!r}, which calibration {self.name} did not measure; it has "
+                f"{', '.join(self.host)}"
+            )
+        return self.host[precision]
 
     def gemm(self, chip: str, precision: str) -> Efficiency:
         """The parameters for a chip and precision; wider intervals, and a note, where they are transferred.

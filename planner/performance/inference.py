@@ -7,15 +7,18 @@ source.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.calibration.store import Calibration, Interval
+from planner.calibration.store import Calibration, Interval, ServingCosts
 from planner.performance.checks import not_negative, positive, whole
 from planner.performance.chip import Chip
 from planner.performance.memory import check_fit, inference_memory
 from planner.performance.queueing import BatchQueue, Overloaded, Quantiles, queue_times
 from planner.performance.roofline import forward_time
 from planner.profiles.model import ModelProfile
+
+LOOPBACK_BYTES_PER_S = 1e30
+"""The copies through loopback are in the server's cost by byte."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
     times = queue_times(_queue(load, service, 1.0))
     low, high = _responses(load, service, efficiency.low), _responses(load, service, efficiency.high)
     batch = min(len(service), max(1, round(times.mean_batch)))
-    pass_time = forward_time(chip, load.profile, load.precision, batch, calibration)
+    pass_time = forward_time(chip, load.profile, load.precision, batch, calibration, largest_batch=load.batch_max)
     waiting = times.waiting.p99_s
     bound = (
         "queue"
@@ -150,11 +153,22 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
     )
 
 
+def on_loopback(load: InferenceLoad, serving: ServingCosts) -> InferenceLoad:
+    """The load on a server of this machine, with what `fusion calibrate` found a server to cost."""
+    return replace(
+        load,
+        network_round_trip_s=serving.round_trip_s,
+        network_bytes_per_s=LOOPBACK_BYTES_PER_S,
+        overhead_s_per_batch=serving.batch_s,
+        overhead_s_per_request=serving.request_s + serving.request_s_per_byte * load.request_bytes,
+    )
+
+
 def service_times(chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
     """Seconds of a batch of 1, 2, … batch_max: calculated at powers of two, straight lines between."""
     knots = sorted({min(2**power, load.batch_max) for power in range(load.batch_max.bit_length() + 1)})
     times = [
-        forward_time(chip, load.profile, load.precision, batch, calibration).total_s
+        forward_time(chip, load.profile, load.precision, batch, calibration, largest_batch=load.batch_max).total_s
         + load.overhead_s_per_batch
         + batch * load.overhead_s_per_request
         for batch in knots

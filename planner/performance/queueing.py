@@ -37,6 +37,9 @@ WIDE_ARRIVALS = 160_000
 WIDE = 64
 BUSY_ARRIVALS = 240_000
 BUSY_UTILISATION = 0.7
+STEP_ARRIVALS = 600_000
+"""Where p99 lies on a step between two batch sizes, so that its share decides; see `_on_a_step`."""
+STEP, STEP_QUANTILES = 0.08, (0.9885, 0.9915)
 QUANTILES = (0.5, 0.95, 0.99)
 
 
@@ -127,6 +130,9 @@ def _queue_times(queue: BatchQueue) -> QueueTimes:
     calm = WIDE_ARRIVALS if queue.batch_max * queue.replicas >= WIDE else CALM_ARRIVALS
     arrivals = BUSY_ARRIVALS if busy else calm
     replayed = _replay(queue, arrivals)
+    if not busy and _on_a_step(replayed.responses_s):
+        arrivals = STEP_ARRIVALS
+        replayed = _replay(queue, arrivals)
     corrections = [0.0] * (len(QUANTILES) + 1)
     if busy:
         unit = 1 / queue.arrivals_per_s
@@ -180,6 +186,12 @@ def _replay(queue: BatchQueue, arrivals: int) -> _Replayed:
         mean_batch=(arrivals - warm) / counted,
         span_s=span / rate,
     )
+
+
+def _on_a_step(responses: Seconds) -> bool:
+    """Whether p99 could be another time by a hair: batches of one more or one less lie `STEP` apart."""
+    low, high = np.quantile(responses, STEP_QUANTILES)
+    return bool(high > (1 + STEP) * low)
 
 
 def _near_p99(values: Seconds, parts: Seconds) -> float:

@@ -14,6 +14,7 @@ from planner.calibration.store import Calibration
 from planner.performance.checks import whole
 from planner.performance.chip import BYTES, Chip
 from planner.performance.gemm import GemmParameters, gemm_time
+from planner.performance.host import host_time
 from planner.profiles.model import Layer, ModelProfile
 
 _product_time = functools.lru_cache(maxsize=65_536)(gemm_time)
@@ -36,10 +37,25 @@ class PassTime:
         return max(parts, key=lambda name: parts[name])
 
 
-def forward_time(chip: Chip, profile: ModelProfile, precision: str, batch: int, calibration: Calibration) -> PassTime:
+def forward_time(
+    chip: Chip,
+    profile: ModelProfile,
+    precision: str,
+    batch: int,
+    calibration: Calibration,
+    *,
+    largest_batch: int | None = None,
+) -> PassTime:
     """Seconds of one forward pass of a batch: Σ over layers of max(FLOPs/(peak·eff), bytes/(bandwidth·eff)) +
-    launch."""
+    launch. On processors that were measured themselves: `planner.performance.host`.
+
+    Args:
+        largest_batch: the largest that the process runs, where it is not this one; decides what memory is kept.
+    """
     whole("batch", batch, at_most=10**7)
+    if (host := calibration.host_costs(chip.name, precision)) is not None:
+        time = host_time(host, profile, precision, batch, largest_batch=largest_batch)
+        return PassTime(time.total_s, time.compute_s, time.memory_s + time.page_fault_s, time.launch_s)
     parameters = calibration.gemm(chip.name, precision).parameters
     total = compute_bound = memory_bound = launches = 0.0
     touched = sum(count * (layer.weight_numbers + batch * layer.written_numbers) for layer, count in profile.distinct)
