@@ -141,7 +141,7 @@ def _field(location: tuple[int | str, ...], prefix: str) -> str:
 
 
 def _expected(problem: Mapping[str, Any]) -> str:
-    reason = str(problem["msg"]).removeprefix("Value error, ")
+    reason = str(problem["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
     match problem["type"]:
         case "missing":
             return "not set, and it has no default"

@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 import urllib.request
@@ -46,6 +47,7 @@ GO_LDFLAGS = f"-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Versio
 UV_VERSION = "0.13.9"
 UV_REQUIREMENT = ROOT / "tools" / "uv.lock.txt"
 HEARTBEAT_S = 15
+LOCAL_CLOUD = "aws:profile: fusion-local"
 
 
 class SetupError(Exception):
@@ -64,6 +66,7 @@ def main() -> int:
             make_environment()
             cli = find_cli()
             write_shell_files(cli)
+            make_local_stacks()
             stamp.write_text(wanted)
             say("ready: `source .fusion/env` puts pulumi and fusion on this shell's PATH")
     except SetupError as error:
@@ -181,6 +184,7 @@ def find_cli() -> Path:
             return way()
         except SetupError as error:
             tried.append(str(error))
+            say(f"  {error}")
     listed = "\n  - ".join(tried)
     raise SetupError(
         f"no Pulumi CLI. Tried:\n  - {listed}\nInstall Pulumi {PULUMI_VERSION} or newer (pulumi.com/docs/install), or "
@@ -296,6 +300,26 @@ def write_shell_files(cli: Path) -> None:
         write_executable(folder / host, f'#!/bin/sh\nexec "{VENV}/bin/python" "{script}" "$@"\n')
     (FUSION / "state").mkdir(exist_ok=True)
     (FUSION / "env").write_text(ENV.format(root=ROOT))
+
+
+def make_local_stacks() -> None:
+    """The stacks of the local cloud in `.fusion/state`, so that `pulumi preview -s local` works at once.
+
+    Made from a folder of their own: Pulumi would add a salt to the stack's file, which is the team's to commit.
+    """
+    project = re.search(r"^name: *(\S+)", (ROOT / "Pulumi.yaml").read_text(), re.MULTILINE)
+    local = [path for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")) if LOCAL_CLOUD in path.read_text()]
+    if project is None or "PULUMI_BACKEND_URL" in os.environ:
+        return  # in a backend of their own, teams make their stacks themselves
+    state = FUSION / "state"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Pulumi.yaml").write_text(f"name: {project.group(1)}\nruntime: python\n")
+        for stack in (path.name.split(".")[1] for path in local):
+            if not (state / ".pulumi" / "stacks" / project.group(1) / f"{stack}.json").exists():
+                settings = {"PULUMI_BACKEND_URL": f"file://{state}?metadata=skip", "PULUMI_CONFIG_PASSPHRASE": ""}
+                settings["PULUMI_SKIP_UPDATE_CHECK"] = "true"
+                command = ("stack", "init", stack, "--no-select", "--non-interactive")
+                run(FUSION / "bin" / "pulumi", *command, cwd=Path(folder), env=settings)
 
 
 ENV = """\

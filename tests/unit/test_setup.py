@@ -180,3 +180,33 @@ def test_a_failing_command_is_told_with_its_last_lines(checkout: Path) -> None:
 def test_bytecode_is_kept_where_an_image_forbids_it(checkout: Path) -> None:
     setup.write_shell_files(fake_cli(checkout / "release" / "pulumi"))
     assert sourced(checkout, "{PYTHONDONTWRITEBYTECODE-unset}", PYTHONDONTWRITEBYTECODE="1") == "unset"
+
+
+def test_local_stacks_are_there_at_once_and_their_files_stay_as_they_are(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ROOT", checkout)
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    (checkout / "Pulumi.yaml").write_text("name: fusion\nruntime: python\n")
+    (checkout / "stacks").mkdir()
+    for name, profile in (("here", "fusion-local"), ("real", "production")):
+        (checkout / "stacks" / f"Pulumi.{name}.yaml").write_text(f"config:\n  aws:profile: {profile}\n")
+    called = checkout / "called"
+    script = f'#!/bin/sh\necho "$PULUMI_BACKEND_URL" "$@" >>"{called}"\necho salt >"stacks.yaml"\n'
+    (checkout / ".fusion" / "bin").mkdir(parents=True)
+    setup.write_executable(checkout / ".fusion" / "bin" / "pulumi", script)
+    setup.make_local_stacks()
+    backend = f"file://{checkout}/.fusion/state?metadata=skip"
+    assert called.read_text() == f"{backend} stack init here --no-select --non-interactive\n"
+    assert sorted(path.name for path in checkout.glob("*.yaml")) == ["Pulumi.yaml"]
+
+    (checkout / ".fusion" / "state" / ".pulumi" / "stacks" / "fusion").mkdir(parents=True)
+    (checkout / ".fusion" / "state" / ".pulumi" / "stacks" / "fusion" / "here.json").write_text("{}")
+    setup.make_local_stacks()
+    assert len(called.read_text().splitlines()) == 1
+
+
+def test_in_a_backend_of_the_teams_own_no_stack_is_made(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://ours")
+    monkeypatch.setattr(setup, "run", lambda *_, **__: pytest.fail("a stack was made"))
+    setup.make_local_stacks()

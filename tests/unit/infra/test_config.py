@@ -55,6 +55,7 @@ def test_the_smallest_stack_gets_safe_defaults() -> None:
         ({"cluster": {"public_access_cidrs": ["0.0.0.0/0"]}}, "opens the cluster's endpoint to everyone"),
         ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws'"),
         ({"workload": []}, "fusion:workload: unknown field"),
+        ({"workloads": "hello"}, 'fusion:workloads: got "hello"; input should be a list'),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field_and_file(fusion: dict[str, object], expected: str) -> None:
