@@ -31,9 +31,11 @@ import yaml
 from benchmarks import skypilot
 from planner.calibration.store import builtin
 from planner.catalog import Catalog, load
+from planner.choices import Answer, Ceilings
 from planner.errors import PlanError
 from planner.goals import TrainingGoal
-from planner.optimizer import Answer, Ceilings, Optimizer, Where
+from planner.market import Where
+from planner.optimizer import Optimizer
 from planner.performance.training import TrainingRun
 from planner.plan import choose_offer
 from planner.profiles.model import profile
@@ -94,7 +96,7 @@ def search(optimizer: Optimizer, demand: Demand, wanted: TrainingGoal, catalog: 
         places=frozenset(places(demand, catalog)),
         accelerators=frozenset({demand.accelerator}),
         counts=frozenset({demand.count}),
-        price_models=("spot" if demand.spot else "on_demand",),
+        buyings=("spot_fallback" if demand.spot else "on_demand",),
     )
     return optimizer.search(wanted, where, Ceilings())
 

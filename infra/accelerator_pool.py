@@ -55,6 +55,7 @@ class AcceleratorPoolArgs:
         labels: more labels for the nodes.
         taints: more taints for the nodes, besides the one that keeps other pods off accelerators.
         tags: put on every resource that can carry tags.
+        stands_in_for: the pool whose workloads run here too, while spot is away; nodes carry its label.
 
     Raises:
         ArgumentError: no cloud could build the combination.
@@ -78,6 +79,7 @@ class AcceleratorPoolArgs:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    stands_in_for: str | None = None
 
     def __post_init__(self) -> None:
         check_zones(self.region, self.zones, at_least=1)

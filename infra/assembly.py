@@ -53,8 +53,8 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
         ),
         registry=RegistryArgs(region=region, repositories=REPOSITORIES, delete_with_contents=removable),
         pools=tuple(_pool(pool, plan) for pool in plan.pools),
-        training_jobs=tuple(_training_job(job, plan.pool_of(job.name)) for job in jobs),
-        inference_services=tuple(_inference_service(service, plan.pool_of(service.name)) for service in services),
+        training_jobs=tuple(_training_job(job, plan) for job in jobs),
+        inference_services=tuple(_inference_service(service, plan) for service in services),
         tags=config.tags,
     )
 
@@ -78,14 +78,16 @@ def _pool(pool: PoolPlan, plan: Plan) -> AcceleratorPoolArgs:
         nodes_desired=pool.nodes_expected,
         nodes_max=pool.nodes_max,
         disk_gib=pool.disk_gib,
+        stands_in_for=pool.stands_in_for,
     )
 
 
-def _training_job(job: TrainingJob, pool: PoolPlan) -> TrainingJobSpec:
+def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
+    predicted = plan.prediction_of(job.name)
     dataset, runs = f"data/{job.training.dataset}", f"runs/{job.name}"
     return TrainingJobSpec(
         name=job.name,
-        pool=pool.name,
+        pool=plan.pool_of(job.name).name,
         pod=PodArgs(
             image=job.image,
             command=("python", "-m", "workloads.training"),
@@ -93,12 +95,18 @@ def _training_job(job: TrainingJob, pool: PoolPlan) -> TrainingJobSpec:
             cpus=job.needs.vcpus,
             memory_gib=job.needs.memory_gib,
         ),
-        devices=job.needs.accelerators,
+        devices=_devices(job, plan),
         read=(f"{dataset}/",),
         write=(f"{runs}/",),
         config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}"),
-        nodes=max(job.nodes.expected, 1),
+        nodes=predicted.nodes if predicted else max(job.nodes.expected, 1),
     )
+
+
+def _devices(workload: TrainingJob | InferenceService, plan: Plan) -> int:
+    """Accelerators of one pod: those that its target was predicted with, or those that it needs."""
+    predicted = plan.prediction_of(workload.name)
+    return predicted.accelerators_each if predicted else workload.needs.accelerators_least
 
 
 def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[str, Any]:
@@ -116,17 +124,17 @@ def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[s
     }
 
 
-def _inference_service(service: InferenceService, pool: PoolPlan) -> InferenceServiceSpec:
+def _inference_service(service: InferenceService, plan: Plan) -> InferenceServiceSpec:
     return InferenceServiceSpec(
         name=service.name,
-        pool=pool.name,
+        pool=plan.pool_of(service.name).name,
         pod=PodArgs(
             image=service.image,
             command=service.command,
             cpus=service.needs.vcpus,
             memory_gib=service.needs.memory_gib,
         ),
-        devices=service.needs.accelerators,
+        devices=_devices(service, plan),
         read=(f"runs/{service.name}/",),
         replicas_min=service.replicas.min,
         replicas_max=service.replicas.max,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from planner.workloads import AnyWorkload, Declared, ExpectedUsage, Limits
+from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Limits, Quota
 
 NAMESPACE = "fusion"
 
@@ -72,6 +72,8 @@ class StackConfig(Declared):
     object_store: ObjectStoreConfig = ObjectStoreConfig()
     workloads: tuple[AnyWorkload, ...]
     guardrails: Limits
+    quotas: tuple[Quota, ...] = ()
+    budget: Budget | None = None
     expected_usage: ExpectedUsage = ExpectedUsage()
     tags: dict[str, str] = Field(default_factory=dict)
 
@@ -135,7 +137,7 @@ def _field(location: tuple[int | str, ...], prefix: str) -> str:
     for depth, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not (depth == 2 and location[0] == "workloads"):  # the kind, which pydantic adds to the path
+        elif not (depth == 2 and location[0] == "workloads") and part not in TARGET_KINDS:  # added by pydantic
             path += f".{part}" if path else part
     return f"{prefix}{path}" if path else prefix.rstrip(":")
 

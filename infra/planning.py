@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from infra.aws.instance_shapes import can_build as can_build_on_aws
@@ -10,7 +11,7 @@ from infra.config import StackConfig
 from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
 from planner.guardrails import Violation, check_plan
-from planner.plan import Plan, PlanRequest, PlatformShape, plan
+from planner.plan import Plan, Planned, PlanRequest, PlatformShape, planned
 
 CAN_BUILD: Mapping[str, Callable[[str], bool]] = {"aws": can_build_on_aws}
 """By cloud, whether its components can build pools of an instance type; no Pulumi, so that `fusion plan` is quick."""
@@ -20,8 +21,18 @@ ENCRYPTION_KEYS = 4
 """One each for the cluster's secrets and logs, the nodes' disks, the bucket and the registry."""
 
 
+ROOT = Path(__file__).parents[1]
+PROFILE_FOLDERS = (ROOT / "stacks", ROOT)
+"""Against which a stack's paths of profiles are looked up."""
+
+
 def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
-    """The plan of a stack.
+    """The plan of a stack alone; errors as `planned_stack`."""
+    return planned_stack(config, stack, catalog).plan
+
+
+def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
+    """The plan of a stack, with the search's answer: what the Pulumi program builds and `fusion plan` shows.
 
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
@@ -34,9 +45,12 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
         workloads=config.workloads,
         usage=config.expected_usage,
         not_built=not_built(config.cloud, config.region, catalog),
+        quotas=config.quotas,
+        budget=config.budget,
+        folders=PROFILE_FOLDERS,
     )
     try:
-        return plan(request, catalog)
+        return planned(request, catalog)
     except UnknownOffer as error:
         raise PlanError(str(error)) from None
 

@@ -1,7 +1,7 @@
 """What a search asks for: a training run, an inference service or a language model, each with the shapes it may take.
 
-A goal knows three things of a machine: the shapes that may run on it, the least seconds that a shape can take (cheap),
-and what the performance model predicts for it (dear). `planner.optimizer` needs nothing else.
+A goal knows of a machine: the shapes that may run on it, the least seconds that a shape can take (almost free, then
+cheap), and what the performance model predicts for it (dear). `planner.optimizer` needs nothing else.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from planner.calibration.store import Calibration
+from planner.machines import Machine
 from planner.performance.checks import PerformanceError, positive, whole
-from planner.performance.chip import Chip
+from planner.performance.chip import BYTES, REFERENCE_GHZ, Chip
 from planner.performance.inference import InferenceLoad, InferencePrediction, predict_inference, service_times
 from planner.performance.language_model import DecoderTraffic
 from planner.performance.memory import check_fit, inference_memory
@@ -23,31 +27,36 @@ from planner.performance.roofline import forward_time
 from planner.performance.serving import LanguageModelPrediction, predict_language_model
 from planner.performance.training import TrainingPrediction, TrainingRun, predict_training
 from planner.profiles.decoder import DecoderConfig
+from planner.profiles.model import ModelProfile
 
 Prediction = TrainingPrediction | InferencePrediction | LanguageModelPrediction
 MICROBATCHES_PER_STAGE = 4
 """At which GPipe found the bubble negligible (arXiv 1811.06965, section 2.3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What offers have in common that perform alike: one node's accelerators, and how often spot takes it back."""
-
-    accelerator: str
-    count: int
-    interruptions_per_node_hour: float = 0.0
-    """Zero on demand."""
+ABOVE_PEAK = 1.25
+"""Fitted efficiencies may exceed 1 a little: no calibration lets anything run at more than this of its peaks."""
+NEVER = 1_000_000
+"""More replicas than any service may have."""
+Column = npt.NDArray[np.float64]
+_LAYERS: dict[int, tuple[ModelProfile, Column, Column]] = {}
+TENSOR_DEGREES = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One way to run a goal on nodes of one machine."""
+    """One way to run a goal on a machine."""
 
-    nodes: int
     precision: str
     batch: int
     """Training: samples by data-parallel replica; inference: the most requests of a batch; language models: 1."""
     parallelism: Parallelism
+    """Of a training job; of one replica of a service."""
+    replicas: int = 1
+    """Of a service."""
+
+    @property
+    def devices(self) -> int:
+        """Of all replicas or nodes."""
+        return self.parallelism.devices * self.replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,6 @@ class Outcome:
 
     seconds: float
     """Training: of the whole run; inference: p99 of a request; language models: to the first token."""
-    billed_hours: float
-    """By node: of the run; 1 for services, whose cost is by hour."""
     token_s: float = 0.0
     """By output token of a language model."""
 
@@ -70,6 +77,7 @@ class TrainingGoal:
     global_batch: int
     precisions: tuple[str, ...] = ("bf16",)
     nodes: tuple[int, ...] = (1, 2, 4, 8)
+    _floors: dict[tuple[object, ...], float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         whole("global_batch", self.global_batch, at_most=10**9)
@@ -90,23 +98,34 @@ class TrainingGoal:
                     for fsdp in (False, True) if data > 1 else (False,):
                         split = Parallelism(machine.count, nodes, tensor, pipeline, micro, fsdp)
                         for precision in self.precisions:
-                            yield Shape(nodes, precision, batch, split)
+                            yield Shape(precision, batch, split)
 
-    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
-        """Computing alone, with nothing exchanged, read or lost."""
+    def quick_floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
+        """As `quick_pass_s`, for all passes of the run."""
         split = shape.parallelism
-        forward = forward_time(chip, self.run.profile, shape.precision, shape.batch, calibration).total_s
         passes = 4 if self.run.checkpoint_activations else 3
         steps = math.ceil(self.run.samples * self.run.epochs / self.global_batch)
-        return steps * forward * passes / (split.tensor * split.pipeline)
+        forward_s = quick_pass_s(chip, self.run.profile, shape.precision, shape.batch, calibration)
+        return steps * passes * forward_s / (split.tensor * split.pipeline)
 
-    def floor_key(self, shape: Shape) -> tuple[object, ...]:
-        """What the floor depends on, besides the chip."""
-        return shape.precision, shape.batch, shape.parallelism.tensor * shape.parallelism.pipeline
+    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
+        """Computing alone, with nothing exchanged, read or lost.
 
-    def billed_floor_hours(self, floor_s: float) -> float:
-        """By node."""
-        return floor_s / 3600
+        Raises:
+            PerformanceError: the shape can't run.
+        """
+        split = shape.parallelism
+        key = (*_chip_key(chip), shape.precision, shape.batch, split.tensor * split.pipeline)
+        if key not in self._floors:
+            forward = forward_time(chip, self.run.profile, shape.precision, shape.batch, calibration).total_s
+            passes = 4 if self.run.checkpoint_activations else 3
+            steps = math.ceil(self.run.samples * self.run.epochs / self.global_batch)
+            self._floors[key] = steps * forward * passes / (split.tensor * split.pipeline)
+        return self._floors[key]
+
+    def node_hours(self, seconds: float, shape: Shape) -> float:
+        """What is billed."""
+        return seconds / 3600 * shape.parallelism.nodes
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> TrainingPrediction:
         """Raises PerformanceError where the shape can't run."""
@@ -116,13 +135,13 @@ class TrainingGoal:
             precision=shape.precision,
             parallelism=shape.parallelism,
             interruptions_per_node_hour=machine.interruptions_per_node_hour,
+            restart_s=self.run.restart_s + machine.away_hours * 3600,
         )
         return predict_training(chip, run, calibration)
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
         """Raises PerformanceError where the shape can't run."""
-        total_s = self.predict(chip, machine, shape, calibration).total_s.value
-        return Outcome(total_s, total_s / 3600)
+        return Outcome(self.predict(chip, machine, shape, calibration).total_s.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,27 +151,29 @@ class ServiceGoal:
     load: InferenceLoad
     precisions: tuple[str, ...] = ("bf16",)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    nodes: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
-    replicas_max: int = 100_000
-    _services: dict[tuple[str, str, int], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
+    replicas_min: int = 1
+    replicas_max: int = 16
+    _services: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
     """Seconds by batch, which many numbers of replicas share; by chip, precision and largest batch."""
 
     def __post_init__(self) -> None:
         _counts("batches", self.batches)
-        _counts("nodes", self.nodes)
+        _counts("replicas", (self.replicas_min, self.replicas_max))
 
     def shapes(self, machine: Machine) -> Iterator[Shape]:
-        """A replica on every accelerator, by number of nodes, precision and largest batch."""
-        for nodes in self.nodes:
-            if nodes * machine.count > self.replicas_max:
-                continue
-            split = Parallelism(machine.count, nodes)
-            for precision in self.precisions:
-                for batch in self.batches:
-                    yield Shape(nodes, precision, batch, split)
+        """By precision and largest batch, with one replica."""
+        for precision in self.precisions:
+            for batch in self.batches:
+                yield Shape(precision, batch, Parallelism())
 
-    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
-        """Network and the fastest batch; infinite where the queue would grow for ever. No queue is replayed.
+    def quick_replicas(self, chip: Chip, shape: Shape, calibration: Calibration) -> int:
+        """As `replicas_floor`, with batches as fast as `quick_pass_s`."""
+        batch_s = quick_pass_s(chip, self.load.profile, shape.precision, shape.batch, calibration)
+        busy = self.load.requests_per_s * batch_s / shape.batch
+        return NEVER if busy >= NEVER else max(self.replicas_min, math.floor(busy) + 1)
+
+    def replicas_floor(self, chip: Chip, shape: Shape, calibration: Calibration) -> int:
+        """The fewest replicas whose queue does not grow for ever.
 
         Raises:
             PerformanceError: the shape can't run.
@@ -160,18 +181,13 @@ class ServiceGoal:
         load = self._load(shape)
         what = f"serving {load.profile.name} in batches of {load.batch_max}"
         check_fit(inference_memory(load.profile, load.precision, load.batch_max), chip, what)
-        service = self._service(chip, load, calibration)
-        if load.requests_per_s * service[-1] >= load.replicas * load.batch_max:
-            return math.inf
-        return _network_s(load) + min(service)
+        busy = load.requests_per_s * self._service(chip, load, calibration)[-1] / load.batch_max
+        return max(self.replicas_min, math.floor(busy) + 1)
 
-    def floor_key(self, shape: Shape) -> tuple[object, ...]:
-        """What the floor depends on, besides the chip."""
-        return shape.precision, shape.batch, shape.parallelism.devices
-
-    def billed_floor_hours(self, floor_s: float) -> float:
-        """By node: a service is priced by hour."""
-        return math.inf if floor_s == math.inf else 1.0
+    def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
+        """Network and the fastest batch. Raises PerformanceError where the shape can't run."""
+        load = self._load(shape)
+        return _network_s(load) + min(self._service(chip, load, calibration))
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> InferencePrediction:
         """Raises PerformanceError where the shape can't run."""
@@ -186,78 +202,120 @@ class ServiceGoal:
         load = self._load(shape)
         service = self._service(chip, load, calibration)
         queue = BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
-        return Outcome(queue_times(queue).response.p99_s + _network_s(load), 1.0)
+        return Outcome(queue_times(queue).response.p99_s + _network_s(load))
 
     def _service(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
-        key = (chip.name, load.precision, load.batch_max)
+        key = (*_chip_key(chip), load.precision, load.batch_max)
         if key not in self._services:
             self._services[key] = service_times(chip, load, calibration)
         return self._services[key]
 
     def _load(self, shape: Shape) -> InferenceLoad:
-        return dataclasses.replace(
-            self.load, precision=shape.precision, batch_max=shape.batch, replicas=shape.parallelism.devices
-        )
+        return dataclasses.replace(self.load, precision=shape.precision, batch_max=shape.batch, replicas=shape.replicas)
 
 
 @dataclass(frozen=True, eq=False)
 class LanguageModelGoal:
-    """Serve a decoder to a Poisson stream of requests, spread evenly over replicas of `tensor` devices each."""
+    """Serve a decoder to requests that are spread evenly over replicas of `tensor` devices each.
+
+    Either `requests_per_s` of all users (a Poisson stream) or their `concurrency` (each waits for the last answer).
+    """
 
     config: DecoderConfig
-    requests_per_s: float
     input_tokens: int
     output_tokens: int
+    requests_per_s: float | None = None
+    concurrency: int | None = None
     precisions: tuple[str, ...] = ("bf16",)
-    nodes: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    replicas_min: int = 1
+    replicas_max: int = 16
+    tensors: tuple[int, ...] = TENSOR_DEGREES
+    """Devices of one replica."""
     engine: str = "vllm"
 
     def __post_init__(self) -> None:
-        positive("requests_per_s", self.requests_per_s)
-        _counts("nodes", self.nodes)
+        if (self.requests_per_s is None) == (self.concurrency is None):
+            raise PerformanceError("give either concurrency or requests_per_s, not both and not neither")
+        positive("requests_per_s", self.requests_per_s if self.requests_per_s is not None else 1.0)
+        _counts("replicas", (self.replicas_min, self.replicas_max))
 
     def shapes(self, machine: Machine) -> Iterator[Shape]:
-        """By number of nodes, precision, and devices of one replica."""
-        for nodes in self.nodes:
-            for tensor in _powers(machine.count):
-                if self.config.heads % tensor == 0:
-                    for precision in self.precisions:
-                        yield Shape(nodes, precision, 1, Parallelism(machine.count, nodes, tensor))
+        """By precision and devices of one replica, which are of one node."""
+        for tensor in self.tensors:
+            if tensor <= machine.count and self.config.heads % tensor == 0:
+                for precision in self.precisions:
+                    yield Shape(precision, 1, Parallelism(tensor, 1, tensor))
+
+    def quick_replicas(self, chip: Chip, shape: Shape, calibration: Calibration) -> int:
+        """As `replicas_floor`."""
+        return self.replicas_min if shape.precision in chip.peak_flops else NEVER
+
+    def replicas_floor(self, chip: Chip, shape: Shape, calibration: Calibration) -> int:
+        """The prediction is a closed form, so nothing cheaper is needed than to know nothing."""
+        return self.replicas_min
 
     def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
-        """The prediction is a closed form, so nothing cheaper is needed than to know nothing."""
+        """As `replicas_floor`."""
         return 0.0
-
-    def floor_key(self, shape: Shape) -> tuple[object, ...]:
-        """What the floor depends on, besides the chip."""
-        return ()
-
-    def billed_floor_hours(self, floor_s: float) -> float:
-        """By node: a service is priced by hour."""
-        return 1.0
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> LanguageModelPrediction:
         """Of one replica. Raises PerformanceError where the shape can't run."""
-        split = shape.parallelism
-        rate = self.requests_per_s / split.data
-        traffic = DecoderTraffic(self.input_tokens, self.output_tokens, requests_per_s=rate)
+        users = None if self.concurrency is None else math.ceil(self.concurrency / shape.replicas)
+        rate = None if self.requests_per_s is None else self.requests_per_s / shape.replicas
         return predict_language_model(
             chip,
             self.config,
-            traffic,
+            DecoderTraffic(self.input_tokens, self.output_tokens, concurrency=users, requests_per_s=rate),
             calibration,
             precision=shape.precision,
-            tensor_parallel=split.tensor,
+            tensor_parallel=shape.parallelism.tensor,
             engine=self.engine,
         )
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
         """Raises PerformanceError where the shape can't run."""
         predicted = self.predict(chip, machine, shape, calibration)
-        return Outcome(predicted.time_to_first_token_s.value, 1.0, predicted.time_per_output_token_s.value)
+        return Outcome(predicted.time_to_first_token_s.value, predicted.time_per_output_token_s.value)
 
 
-Goal = TrainingGoal | ServiceGoal | LanguageModelGoal
+ReplicaGoal = ServiceGoal | LanguageModelGoal
+Goal = TrainingGoal | ReplicaGoal
+
+
+def quick_pass_s(chip: Chip, profile: ModelProfile, precision: str, batch: int, calibration: Calibration) -> float:
+    """Less than `forward_time`, at a hundredth of its cost: each layer's FLOPs at its peak, or what it must move at the
+    fastest bandwidth there is, and the launches; infinite where nothing is known at the precision.
+    """
+    if precision not in chip.peak_flops:
+        return math.inf
+    try:
+        if calibration.host_costs(chip.name, precision) is not None:
+            return 0.0
+        launch_s = calibration.gemm(chip.name, precision).parameters.launch_s * min(1.0, REFERENCE_GHZ / chip.clock_ghz)
+    except PerformanceError:
+        return math.inf
+    flops, moved = _layers(profile)
+    shares = max(1.0, *calibration.class_bandwidth_share.values(), 1.0)
+    bandwidth = max(chip.memory_bandwidth_bytes_per_s * shares, chip.l2_bandwidth_bytes_per_s)
+    compute_s = flops * (batch / (chip.peak(precision) * ABOVE_PEAK))
+    memory_s = moved * (batch * BYTES[precision] / (bandwidth * ABOVE_PEAK))
+    return float(np.maximum(compute_s, memory_s).sum()) + len(flops) * launch_s
+
+
+def _layers(profile: ModelProfile) -> tuple[Column, Column]:
+    """FLOPs and numbers moved by layer and sample; kept by identity, for a profile is long and never changes."""
+    known = _LAYERS.get(id(profile))
+    if known is None or known[0] is not profile:
+        flops = np.array([layer.flops for layer in profile.layers])
+        # a product's operands may come from a cache: only its FLOPs count
+        moved = [0.0 if layer.product else layer.read_numbers + layer.written_numbers for layer in profile.layers]
+        known = _LAYERS[id(profile)] = (profile, flops, np.array(moved))
+    return known[1], known[2]
+
+
+def _chip_key(chip: Chip) -> tuple[object, ...]:
+    """Tells apart parts of one chip, and shares of one processor."""
+    return chip.name, chip.memory_bytes, chip.memory_bandwidth_bytes_per_s
 
 
 def _network_s(load: InferenceLoad) -> float:

@@ -1,27 +1,38 @@
 """The plan of a stack: which offer each workload runs on, in which pools, and what all of it costs.
 
-A workload with a target gets the cheapest offer that is predicted to keep it (`planner.targets`); one without gets the
-cheapest that has what it needs.
+`planner.targets` chooses for all workloads at once: those with a target by what is predicted of them, the others by
+what they need and cost. `fusion plan` and the Pulumi program call the same function.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from planner.catalog import Catalog, Offer
 from planner.cost import CostItem, Quantity, Tariff, item, total
 from planner.errors import PlanError
+from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
 from planner.prediction import WorkloadPrediction
-from planner.workloads import AnyWorkload, ExpectedUsage, InferenceService, Needs, PriceModel, TrainingJob
+from planner.workloads import (
+    AnyWorkload,
+    Budget,
+    ExpectedUsage,
+    InferenceService,
+    Needs,
+    PriceModel,
+    Quota,
+    TrainingJob,
+)
 
-NODE_RESERVED_VCPUS = 0.5
-"""Kept for the kubelet, the system pods and the device plugin on every node."""
-NODE_RESERVED_MEMORY_FRACTION = 0.15
-"""EKS and GKE reserve 255 MiB + 11 MiB a pod, and eviction room; 15 % bounds it on the smallest GPU nodes (16 GiB)."""
+if TYPE_CHECKING:
+    from planner.choices import Answer, Choice
+    from planner.stack import StackAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,10 @@ class PlanRequest:
     usage: ExpectedUsage
     not_built: frozenset[str] = frozenset()
     """Instance types that the catalog has and the components can't build; chosen only where the user names one."""
+    quotas: tuple[Quota, ...] = ()
+    budget: Budget | None = None
+    folders: tuple[Path, ...] = (Path(),)
+    """Against which the paths of profiles are looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,8 @@ class PoolPlan:
     price_usd_per_hour: float
     price_source: str
     workloads: tuple[str, ...]
+    stands_in_for: str | None = None
+    """The spot pool whose nodes this one replaces while spot is away; both may be at their maximum at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +107,10 @@ class Plan:
         """Predicted USD by month at the autoscaler's minimum, the expected load and the maximum."""
         return total(self.items)
 
+    def prediction_of(self, workload: str) -> WorkloadPrediction | None:
+        """Of a workload that has a target."""
+        return next((each for each in self.predictions if each.workload == workload), None)
+
     def pool_of(self, workload: str) -> PoolPlan:
         """The pool that a workload runs on."""
         return next(pool for pool in self.pools if workload in pool.workloads)
@@ -105,38 +126,79 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and the search's answer that it was made from: runners-up, reasons, totals."""
+
+    plan: Plan
+    answer: StackAnswer
+
+
 def plan(request: PlanRequest, catalog: Catalog) -> Plan:
-    """Choose an offer for each workload, share pools among those with the same one, and price the result.
+    """The plan alone; arguments and errors as `planned`."""
+    return planned(request, catalog).plan
+
+
+def planned(request: PlanRequest, catalog: Catalog) -> Planned:
+    """Choose for all workloads together, share pools among those with the same offer, and price the result.
 
     Raises:
-        PlanError: a workload's needs fit no offer, or an offer has no price; names the workload and the way out.
+        PlanError: a workload fits no offer, a limit can't be kept, or an offer has no price; with the way out.
     """
-    placed: dict[tuple[str, PriceModel], list[AnyWorkload]] = {}
-    offers: dict[str, Offer] = {}
-    predictions: list[WorkloadPrediction] = []
-    for workload in request.workloads:
-        if workload.target is None:
-            offer = choose_offer(workload, request.cloud, request.region, catalog, request.not_built)
-        else:
-            from planner.targets import best_of, prediction_of  # numpy: only where something is predicted
+    from planner.targets import Scope, answer, prediction_of  # numpy: not where the pack only reads a plan
 
-            answer = best_of(workload, catalog, (request.cloud, request.region), request.not_built)
-            offer = answer.best.offer
-            predictions.append(prediction_of(workload.name, answer))
-        offers[offer.instance_type] = offer
-        placed.setdefault((offer.instance_type, workload.price_model), []).append(workload)
-    pools = tuple(
-        _pool(offers[instance_type], price_model, workloads)
-        for (instance_type, price_model), workloads in placed.items()
-    )
+    place = (request.cloud, request.region)
+    for workload in request.workloads:
+        _check_named(workload, request, catalog)
+    scope = Scope(frozenset({place}), request.not_built, request.quotas, request.budget, request.folders)
+    found = answer(request.workloads, catalog, scope)
+    placed: dict[tuple[str, PriceModel, bool], list[AnyWorkload]] = {}
+    for workload in request.workloads:
+        best = found.answers[workload.name].best
+        placed.setdefault((best.offer.instance_type, best.price_model, best.spot_fallback), []).append(workload)
+    pools: list[PoolPlan] = []
+    for (_, price_model, fallback), workloads in placed.items():
+        pool = _pool(price_model, fallback, workloads, found.answers)
+        pools.append(pool)
+        if fallback:
+            pools.append(_stand_in(pool, found.answers[workloads[0].name].best.offer, workloads[0].name))
     items = (*_platform_items(request, catalog), *_pool_items(request, pools, catalog), *_usage_items(request, catalog))
-    return Plan(request.stack, request.cloud, request.region, request.platform, pools, items, tuple(predictions))
+    made = Plan(
+        request.stack,
+        request.cloud,
+        request.region,
+        request.platform,
+        tuple(pools),
+        (*items, *_egress_items(request, found, catalog)),
+        tuple(prediction_of(name, each) for name, each in found.answers.items() if each.prediction is not None),
+    )
+    return Planned(made, found)
+
+
+def _check_named(workload: AnyWorkload, request: PlanRequest, catalog: Catalog) -> None:
+    """Say in the words of the needs why nothing has them; what only a target excludes is the search's to say.
+
+    Raises:
+        PlanError: no offer of the place has what is needed, at a price.
+    """
+    model: PriceModel = "on_demand" if workload.price_model == "any" else workload.price_model
+    try:
+        choose_offer(workload, request.cloud, request.region, catalog, request.not_built, model)
+    except PlanError:
+        if workload.price_model != "any":
+            raise
+        choose_offer(workload, request.cloud, request.region, catalog, request.not_built, "spot")
 
 
 def choose_offer(
-    workload: AnyWorkload, cloud: str, region: str, catalog: Catalog, not_built: Collection[str] = ()
+    workload: AnyWorkload,
+    cloud: str,
+    region: str,
+    catalog: Catalog,
+    not_built: Collection[str] = (),
+    price_model: PriceModel = "on_demand",
 ) -> Offer:
-    """The cheapest offer that has what one node or replica of the workload needs.
+    """The cheapest offer, bought one way, that has what one node or replica of the workload needs.
 
     Raises:
         PlanError: nothing fits; says which offer comes nearest and what it lacks.
@@ -146,23 +208,13 @@ def choose_offer(
         offer = catalog.offer(cloud, region, needs.instance_type)
         if lacks := _lacks(offer, needs):
             raise PlanError(f"workload {workload.name}: {offer.instance_type} {lacks[0]}; choose another instance_type")
-        _price(offer, workload.price_model, workload.name)
+        _price(offer, price_model, workload.name)
         return offer
     candidates = [each for each in catalog.find(cloud=cloud, region=region) if each.instance_type not in not_built]
-    fitting = [
-        offer for offer in candidates if not _lacks(offer, needs) and _offered(offer, workload.price_model) is not None
-    ]
+    fitting = [offer for offer in candidates if not _lacks(offer, needs) and _offered(offer, price_model) is not None]
     if not fitting:
-        raise PlanError(_nothing_fits(workload, cloud, region, candidates))
-    return min(fitting, key=lambda offer: (_offered(offer, workload.price_model), offer.instance_type))
-
-
-def replicas_per_node(pool: PoolPlan, needs: Needs) -> int:
-    """How many replicas of an inference service fit a node of the pool, by accelerators, CPU and memory."""
-    by_cpu = (pool.vcpus_per_node - NODE_RESERVED_VCPUS) / needs.vcpus
-    by_memory = pool.memory_gib_per_node * (1 - NODE_RESERVED_MEMORY_FRACTION) / needs.memory_gib
-    by_accelerator = pool.accelerators_per_node / needs.accelerators if needs.accelerators else math.inf
-    return int(min(by_cpu, by_memory, by_accelerator))
+        raise PlanError(_nothing_fits(workload, price_model, cloud, region, candidates))
+    return min(fitting, key=lambda offer: (_offered(offer, price_model), offer.instance_type))
 
 
 def finite(value: Any) -> Any:
@@ -193,15 +245,16 @@ def _lacks(offer: Offer, needs: Needs) -> list[str]:
     vcpus = offer.vcpus - NODE_RESERVED_VCPUS
     memory_gib = offer.memory_gib * (1 - NODE_RESERVED_MEMORY_FRACTION)
     accelerator_memory_gib = offer.accelerator_memory_gib or 0.0
+    least = 0 if needs.accelerators == "any" else needs.accelerators
     checks = [
         (offer.architecture != needs.architecture, f"is {offer.architecture}, the image is {needs.architecture}"),
         (
-            bool(needs.accelerator) and offer.accelerator != needs.accelerator,
+            needs.accelerator is not None and offer.accelerator != needs.accelerator,
             f"has {offer.accelerator or 'no accelerator'}, {needs.accelerator} is asked for",
         ),
         (
-            offer.accelerator_count < needs.accelerators,
-            f"has {offer.accelerator_count:g} accelerators, {needs.accelerators} are asked for",
+            offer.accelerator_count < least,
+            f"has {offer.accelerator_count:g} accelerators, {least} are asked for",
         ),
         (
             accelerator_memory_gib < needs.accelerator_memory_gib,
@@ -216,8 +269,10 @@ def _lacks(offer: Offer, needs: Needs) -> list[str]:
     return [phrase for failed, phrase in checks if failed]
 
 
-def _nothing_fits(workload: AnyWorkload, cloud: str, region: str, candidates: Sequence[Offer]) -> str:
-    where = f"workload {workload.name}: no {workload.price_model.replace('_', '-')} offer in {cloud} {region}"
+def _nothing_fits(
+    workload: AnyWorkload, price_model: PriceModel, cloud: str, region: str, candidates: Sequence[Offer]
+) -> str:
+    where = f"workload {workload.name}: no {price_model.replace('_', '-')} offer in {cloud} {region}"
     if not candidates:
         return f"{where}; the catalog has nothing there at all: see `fusion offers --cloud {cloud}` for its regions"
     nearest = min(candidates, key=lambda offer: (len(_lacks(offer, workload.needs)), offer.price_usd_per_hour or 1e9))
@@ -226,41 +281,79 @@ def _nothing_fits(workload: AnyWorkload, cloud: str, region: str, candidates: Se
     return f"{where} has a price; {nearest.instance_type} fits otherwise: choose the other price_model"
 
 
-def _pool(offer: Offer, price_model: PriceModel, workloads: Sequence[AnyWorkload]) -> PoolPlan:
-    empty = PoolPlan(
-        name=f"{offer.instance_type.replace('.', '-')}-{price_model.replace('_', '-')}",
+def _pool(
+    price_model: PriceModel, fallback: bool, workloads: Sequence[AnyWorkload], answers: Mapping[str, Answer]
+) -> PoolPlan:
+    choices = [answers[workload.name].best for workload in workloads]
+    offer = choices[0].offer
+    minimum, expected, most = _nodes(offer, list(zip(workloads, choices, strict=True)))
+    on_demand = price_model == "on_demand"
+    named = f"{offer.instance_type}-{price_model}{'-with-fallback' if fallback else ''}"
+    source = (offer.price_source, offer.price_as_of) if on_demand else (offer.spot_source, offer.spot_as_of)
+    return PoolPlan(
+        name=named.replace(".", "-").replace("_", "-").lower(),
         instance_type=offer.instance_type,
         price_model=price_model,
         accelerator=offer.accelerator,
         accelerators_per_node=offer.accelerator_count,
         vcpus_per_node=offer.vcpus,
         memory_gib_per_node=offer.memory_gib,
-        nodes_min=0,
-        nodes_expected=0,
-        nodes_max=0,
+        nodes_min=minimum,
+        nodes_expected=expected,
+        nodes_max=most,
         disk_gib=max(workload.disk_gib for workload in workloads),
         price_usd_per_hour=_price(offer, price_model, workloads[0].name),
-        price_source=f"{offer.price_source} {offer.price_as_of}"
-        if price_model == "on_demand"
-        else f"{offer.spot_source} {offer.spot_as_of}",
+        price_source=" ".join(source),
         workloads=tuple(workload.name for workload in workloads),
     )
-    counts = [_nodes(workload, empty) for workload in workloads]
+
+
+def _stand_in(pool: PoolPlan, offer: Offer, workload: str) -> PoolPlan:
+    """On demand, for the nodes of a spot pool while spot is away: none is expected, and all of them may be."""
     return dataclasses.replace(
-        empty,
-        nodes_min=sum(count[0] for count in counts),
-        nodes_expected=sum(count[1] for count in counts),
-        nodes_max=sum(count[2] for count in counts),
+        pool,
+        name=pool.name.removesuffix("-spot-with-fallback") + "-fallback-on-demand",
+        price_model="on_demand",
+        nodes_min=0,
+        nodes_expected=0,
+        price_usd_per_hour=_price(offer, "on_demand", workload),
+        price_source=f"{offer.price_source} {offer.price_as_of}",
+        stands_in_for=pool.name,
     )
 
 
-def _nodes(workload: AnyWorkload, pool: PoolPlan) -> tuple[int, int, int]:
-    """Nodes that a workload takes of its pool, at minimum, expected and maximum."""
-    if isinstance(workload, TrainingJob):
-        return workload.nodes.min, workload.nodes.expected, workload.nodes.max
-    each = replicas_per_node(pool, workload.needs)
-    replicas = workload.replicas
-    return math.ceil(replicas.min / each), math.ceil(replicas.expected / each), math.ceil(replicas.max / each)
+def _nodes(offer: Offer, placed: Sequence[tuple[AnyWorkload, Choice]]) -> tuple[int, int, int]:
+    """Nodes of a pool at minimum, expected and maximum: jobs have nodes of their own, services share the others."""
+    jobs = [(each, choice) for each, choice in placed if isinstance(each, TrainingJob)]
+    services = [(each, choice) for each, choice in placed if isinstance(each, InferenceService)]
+    room = room_of(offer.accelerator_count, offer.vcpus, offer.memory_gib)
+    shared = []
+    for counts in (
+        [(each.replicas.min, each, choice) for each, choice in services],
+        [
+            (choice.shape.replicas if choice.shape else each.replicas.expected, each, choice)
+            for each, choice in services
+        ],
+        [(each.replicas.max, each, choice) for each, choice in services],
+    ):
+        replicas = [(count, _demand(each, choice)) for count, each, choice in counts]
+        nodes = nodes_for(room, replicas)
+        if nodes is None:
+            raise PlanError(f"a replica of {services[0][0].name} does not fit a node of {offer.instance_type}")
+        shared.append(nodes)
+    whole = (
+        sum(job.nodes.min for job, _ in jobs),
+        sum(choice.nodes if choice.shape else job.nodes.expected for job, choice in jobs),
+        sum(job.nodes.max for job, _ in jobs),
+    )
+    least, expected, most = itertools.accumulate(map(sum, zip(whole, shared, strict=True)), max)
+    return least, expected, most
+
+
+def _demand(service: InferenceService, choice: Choice) -> Demand:
+    needs = service.needs
+    each = choice.shape.parallelism.devices if choice.shape and needs.accelerators else needs.accelerators_least
+    return Demand(each, needs.vcpus, needs.memory_gib)
 
 
 def _platform_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem]:
@@ -301,6 +394,14 @@ def _usage_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem]:
             yield item(catalog, component, Tariff(request.cloud, request.region, service), Quantity.fixed(amount))
 
 
-def workload_named(workloads: Iterable[AnyWorkload], name: str) -> TrainingJob | InferenceService:
-    """The declared workload of that name."""
-    return next(workload for workload in workloads if workload.name == name)
+def _egress_items(request: PlanRequest, found: StackAnswer, catalog: Catalog) -> Iterable[CostItem]:
+    """Of data that workloads read from elsewhere, as the cloud that holds it bills it."""
+    from planner.targets import egress_service
+
+    for workload in request.workloads:
+        usd = found.answers[workload.name].best.egress_usd_per_month
+        if workload.data is not None and usd:
+            service = egress_service(workload.data, request.cloud, catalog)
+            tariff = Tariff(workload.data.cloud, workload.data.region, service)
+            price = catalog.service_price(workload.data.cloud, workload.data.region, service).price_usd
+            yield item(catalog, f"data of {workload.name}", tariff, Quantity.fixed(usd / price))

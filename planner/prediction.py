@@ -13,8 +13,9 @@ class WorkloadPrediction:
 
     workload: str
     nodes: int
+    """On nodes of its own; services that share a pool take fewer together."""
     accelerators: int
-    """Of all nodes together; of a service, its replicas."""
+    """Of all nodes or replicas together; 0 on CPUs."""
     precision: str
     batch: int
     """Training: samples by data-parallel replica; services: the most requests of a batch."""
@@ -24,5 +25,18 @@ class WorkloadPrediction:
     p95_ms: Interval | None
     p99_ms: Interval | None
     usd_per_hour: float
+    """On nodes of its own."""
     reasons: tuple[str, ...]
     calibration: str
+    replicas: int = 1
+    """Of a service."""
+    accelerators_each: int = 0
+    """Of one node of a training job, or of one replica."""
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    fsdp: bool = False
+    ttft_ms: Interval | None = None
+    """Mean time to the first token."""
+    tpot_ms: Interval | None = None
+    """Mean time of a further token."""

@@ -1,80 +1,121 @@
-"""From a declared workload with a target to the best way to run it, and what that is predicted to do."""
+"""From declared workloads to the search for the best way to run them, and what that is predicted to do."""
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import math
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from planner.calibration.store import builtin
-from planner.catalog import Catalog
+from planner.catalog import Catalog, UnknownService
+from planner.catalog.catalog import near
+from planner.choices import Answer, Ask, Ceilings, Choice
+from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
-from planner.goals import Goal, ServiceGoal, TrainingGoal
-from planner.optimizer import Answer, Ceilings, Choice, NothingFits, Optimizer, Where
+from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, ServiceGoal, TrainingGoal
+from planner.market import Buying, Where
+from planner.optimizer import Optimizer, Options
+from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand
 from planner.performance.inference import InferenceLoad, InferencePrediction
+from planner.performance.serving import LanguageModelPrediction
 from planner.performance.training import TrainingPrediction, TrainingRun
-from planner.plan import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS
 from planner.prediction import WorkloadPrediction
-from planner.profiles.model import profile
-from planner.workloads import InferenceService, Needs, ServiceTarget, TrainingJob, TrainingTarget
+from planner.profiles.decoder import DecoderConfig, decoder
+from planner.profiles.model import ModelProfile, profile, read_profile, shipped
+from planner.stack import StackAnswer, search
+from planner.workloads import (
+    AnyWorkload,
+    Bounds,
+    Budget,
+    Data,
+    InferenceService,
+    LanguageModelTarget,
+    Needs,
+    Quota,
+    ServiceTarget,
+    TrainingJob,
+    TrainingTarget,
+)
 
-NODES_MOST = 16
-"""Nodes of a service that are tried; a larger service is a matter for several pools."""
+NODES_TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Nodes of a training job that may have several; its most are tried too."""
 
 _optimizers: weakref.WeakKeyDictionary[Catalog, Optimizer] = weakref.WeakKeyDictionary()
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where workloads may run, and what they share."""
+
+    places: frozenset[tuple[str, str]] | None = None
+    """(cloud, region); None is anywhere."""
+    not_built: Collection[str] = ()
+    """Instance types of those places that can't be provisioned; taken only where the user names one."""
+    quotas: Sequence[Quota] = ()
+    budget: Budget | None = None
+    folders: tuple[Path, ...] = field(default_factory=lambda: (Path(),))
+    """Against which the paths of profiles are looked up, in that order."""
+
+
 def best_of(
-    workload: TrainingJob | InferenceService,
+    workload: AnyWorkload,
     catalog: Catalog,
     place: tuple[str, str] | None = None,
     not_built: Collection[str] = (),
 ) -> Answer:
-    """The cheapest way to run a workload that has a target, within it.
+    """The best way to run one workload by itself; arguments and errors as `answer`."""
+    scope = Scope(None if place is None else frozenset({place}), not_built)
+    return answer((workload,), catalog, scope).answers[workload.name]
 
-    Args:
-        place: the cloud and region that it must be in; None is anywhere.
-        not_built: instance types of that place that can't be provisioned.
+
+def answer(workloads: Iterable[AnyWorkload], catalog: Catalog, scope: Scope) -> StackAnswer:
+    """The best way to run workloads together.
 
     Raises:
-        PlanError: there is none, with the limit to relax and its least value; or the profile is not known.
+        PlanError: there is none, with the limit to relax and its least value; or something named is not known.
     """
-    where = _where(workload, catalog, place, not_built)
-    try:
-        goal, limits = _goal(workload)
-        return _optimizer(catalog).search(goal, where, limits)
-    except NothingFits as error:
-        raise NothingFits(f"workload {workload.name}: {error}", error.relaxed) from None
-    except PlanError as error:
-        raise PlanError(f"workload {workload.name}: target: {error}") from None
+    asks = []
+    for workload in workloads:
+        try:
+            asks.append(_ask(workload, catalog, scope))
+        except PlanError as error:
+            raise PlanError(f"workload {workload.name}: {error}") from None
+    return search(_optimizer(catalog), asks, scope.quotas, scope.budget)
 
 
-def frontier_of(
-    workload: TrainingJob | InferenceService,
-    catalog: Catalog,
-    place: tuple[str, str] | None = None,
-    not_built: Collection[str] = (),
-) -> tuple[Choice, ...]:
+def frontier_of(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> tuple[Choice, ...]:
     """Every choice for a workload with a target that no other beats in both cost and time, limits aside.
 
     Raises:
-        PlanError: the profile is not known.
+        PlanError: something named is not known.
     """
-    goal, _ = _goal(workload)
-    return _optimizer(catalog).frontier(goal, _where(workload, catalog, place, not_built))
+    ask = _ask(workload, catalog, scope)
+    return Options(_optimizer(catalog).predictor, (ask,)).frontier(ask)
 
 
 def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
-    """The answer's prediction in the units that people read."""
+    """The answer's prediction in the units that people read.
+
+    Raises:
+        PlanError: nothing is predicted of a workload without a target.
+    """
     best, predicted = answer.best, answer.prediction
-    hourly = best.shape.nodes * best.price_usd_per_hour
+    if predicted is None or best.shape is None or best.machine is None:
+        raise PlanError(f"workload {workload}: target: not set, so nothing can be predicted")
     training = predicted if isinstance(predicted, TrainingPrediction) else None
     service = predicted if isinstance(predicted, InferencePrediction) else None
+    model = predicted if isinstance(predicted, LanguageModelPrediction) else None
+    split, on_cpu = best.shape.parallelism, bool(best.machine.vcpus)
     return WorkloadPrediction(
         workload=workload,
-        nodes=best.shape.nodes,
-        accelerators=best.shape.parallelism.devices,
+        nodes=best.nodes,
+        accelerators=0 if on_cpu else best.shape.devices,
         precision=best.shape.precision,
         batch=best.shape.batch,
         run_hours=training.total_s.scaled(1 / 3600) if training else None,
@@ -82,10 +123,34 @@ def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
         p50_ms=service.p50_s.scaled(1e3) if service else None,
         p95_ms=service.p95_s.scaled(1e3) if service else None,
         p99_ms=service.p99_s.scaled(1e3) if service else None,
-        usd_per_hour=hourly,
+        usd_per_hour=best.nodes * best.price_usd_per_hour,
         reasons=predicted.reasons,
         calibration=predicted.calibration,
+        replicas=best.shape.replicas,
+        accelerators_each=0 if on_cpu else split.devices_per_node,
+        tensor_parallel=split.tensor,
+        pipeline_parallel=split.pipeline,
+        data_parallel=split.data,
+        fsdp=split.fsdp,
+        ttft_ms=model.time_to_first_token_s.scaled(1e3) if model else None,
+        tpot_ms=model.time_per_output_token_s.scaled(1e3) if model else None,
     )
+
+
+def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str, str]]:
+    """The catalog's places that a pattern such as ``aws/eu-*`` names.
+
+    Raises:
+        PlanError: a pattern names none.
+    """
+    found: set[tuple[str, str]] = set()
+    for pattern in patterns:
+        matching = {place for place in catalog.places if fnmatch.fnmatchcase("/".join(place), pattern)}
+        if not matching:
+            known = sorted("/".join(place) for place in catalog.places)
+            raise PlanError(f"regions: {pattern!r} names no region of the catalog{near(pattern, known)}")
+        found |= matching
+    return frozenset(found)
 
 
 def _optimizer(catalog: Catalog) -> Optimizer:
@@ -94,68 +159,220 @@ def _optimizer(catalog: Catalog) -> Optimizer:
     return _optimizers[catalog]
 
 
-def _goal(workload: TrainingJob | InferenceService) -> tuple[Goal, Ceilings]:
-    return _training(workload) if isinstance(workload, TrainingJob) else _service(workload)
+def _ask(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> Ask:
+    needs, training = workload.needs, isinstance(workload, TrainingJob)
+    bounds = workload.nodes if isinstance(workload, TrainingJob) else workload.replicas
+    try:
+        goal, limits, runs = _goal(workload, scope.folders)
+    except PlanError as error:
+        raise PlanError(f"target: {error}") from None
+    return Ask(
+        name=workload.name,
+        where=_where(workload, catalog, scope),
+        goal=goal,
+        demand=Demand(needs.accelerators_least, needs.vcpus, needs.memory_gib),
+        limits=limits,
+        objective="cost" if workload.target is None else workload.target.objective,
+        count=max(1, bounds.expected),
+        most=bounds.max,
+        whole_nodes=training,
+        per_month=runs if training and goal else HOURS_PER_MONTH,
+        egress_usd=_egress(workload.data, runs, catalog),
+    )
 
 
-def _where(
-    workload: TrainingJob | InferenceService,
-    catalog: Catalog,
-    place: tuple[str, str] | None,
-    not_built: Collection[str],
-) -> Where:
+def _where(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> Where:
     needs = workload.needs
+    if needs.accelerator is not None and needs.accelerator not in catalog.accelerators:
+        raise PlanError(
+            f"needs.accelerator is {needs.accelerator!r}; the catalog has no such accelerator"
+            f"{near(needs.accelerator, list(catalog.accelerators))}"
+        )
+    predicted = workload.target is not None
+    names = None if needs.accelerator is None else frozenset({needs.accelerator})
+    language_model = isinstance(workload.target, LanguageModelTarget)
+    counts = None
+    if predicted and needs.accelerators == 0:
+        names, counts = frozenset(), frozenset({0})
+    elif isinstance(workload, TrainingJob) and predicted and needs.accelerators != "any":
+        counts = frozenset({needs.accelerators_least})  # what its pod takes, so that what is predicted is what runs
+    part = needs.accelerators == "any" and not language_model
     return Where(
-        places=None if place is None else frozenset({place}),
-        accelerators=_accelerators(needs, catalog),
-        # exactly what the pod of a training job or of a replica takes, so that what is predicted is what runs
-        counts=frozenset({needs.accelerators}),
+        places=scope.places,
+        accelerators=names,
+        counts=counts,
+        min_count=0.01 if part else needs.accelerators_least,
+        min_accelerator_memory_gib=needs.accelerator_memory_gib,
         instance_types=None if needs.instance_type is None else frozenset({needs.instance_type}),
-        price_models=(workload.price_model,),
+        buyings=_buyings(workload),
         min_vcpus=needs.vcpus + NODE_RESERVED_VCPUS,
         min_memory_gib=needs.memory_gib / (1 - NODE_RESERVED_MEMORY_FRACTION),
         architecture=needs.architecture,
-        not_built=frozenset() if needs.instance_type else frozenset(not_built),
+        not_built=frozenset() if needs.instance_type else frozenset(scope.not_built),
+        predicted=predicted,
     )
 
 
-def _accelerators(needs: Needs, catalog: Catalog) -> frozenset[str]:
-    return frozenset(
-        name
-        for name, each in catalog.accelerators.items()
-        if needs.accelerator in (None, name) and (each.memory_gib or 0) >= needs.accelerator_memory_gib
+def _buyings(workload: AnyWorkload) -> tuple[Buying, ...]:
+    spot: Buying = "spot_fallback" if workload.spot_fallback else "spot"
+    ways: Mapping[str, tuple[Buying, ...]] = {"on_demand": ("on_demand",), "spot": (spot,), "any": ("on_demand", spot)}
+    return ways[workload.price_model]
+
+
+def _egress(data: Data | None, runs: float, catalog: Catalog) -> Mapping[tuple[str, str], float]:
+    """USD a month by place for data that is kept elsewhere; the cloud that holds it bills what leaves a region."""
+    if data is None:
+        return {}
+    regions = [region for cloud, region in catalog.places if cloud == data.cloud]
+    if data.region not in regions:
+        raise PlanError(f"data.region is {data.region!r}; {data.cloud} has no such region{near(data.region, regions)}")
+    gb = data.gb_per_month if data.gb_per_month is not None else (data.gb_per_run or 0.0) * runs
+    within, out = (egress_service(data, cloud, catalog) for cloud in (data.cloud, ""))
+    return {
+        place: 0.0
+        if place == (data.cloud, data.region)
+        else gb * catalog.service_price(data.cloud, data.region, within if place[0] == data.cloud else out).price_usd
+        for place in catalog.places
+    }
+
+
+def egress_service(data: Data, to_cloud: str, catalog: Catalog) -> str:
+    """The tariff of what leaves a region, as ``services.csv`` names it."""
+    if to_cloud == data.cloud:
+        try:
+            catalog.service_price(data.cloud, data.region, "egress_region_gb")
+        except UnknownService:
+            return "egress_gb"
+        return "egress_region_gb"
+    return "egress_gb"
+
+
+def _goal(workload: AnyWorkload, folders: tuple[Path, ...]) -> tuple[Goal | None, Ceilings, float]:
+    """What is searched for, within what, and how often a month it is run."""
+    target = workload.target
+    if target is None:
+        return None, Ceilings(), 1.0
+    default = "bf16" if workload.needs.accelerators else "fp32"
+    precisions: tuple[str, ...] = target.precision or (default,)
+    if isinstance(target, TrainingTarget) and isinstance(workload, TrainingJob):
+        hours = math.inf if target.hours_max is None else target.hours_max
+        settings = workload.training
+        goal: Goal = _training_goal(
+            target,
+            _model(target.profile, folders),
+            precisions,
+            settings.epochs,
+            settings.batch_size,
+            _nodes(workload.nodes),
+        )
+        return goal, Ceilings(usd=_limit(target.run_usd_max), seconds=hours * 3600), target.runs_per_month
+    least, most = _replicas(workload.replicas) if isinstance(workload, InferenceService) else (1, 1)
+    if isinstance(target, LanguageModelTarget):
+        goal = _language_goal(
+            target, _decoder(target.model, folders), precisions, least, most, _tensors(workload.needs)
+        )
+        limits = Ceilings(
+            _limit(target.usd_per_hour_max), _limit(target.ttft_ms_max) / 1e3, _limit(target.tpot_ms_max) / 1e3
+        )
+        return goal, limits, 1.0
+    assert isinstance(target, ServiceTarget)
+    goal = _service_goal(target, _model(target.profile, folders), precisions, least, most)
+    return goal, Ceilings(usd=_limit(target.usd_per_hour_max), seconds=_limit(target.p99_ms_max) / 1e3), 1.0
+
+
+def _nodes(bounds: Bounds) -> tuple[int, ...]:
+    """Of a training job: as many as are desired, or those that may be tried."""
+    if bounds.desired is not None:
+        return (max(1, bounds.desired),)
+    least = max(1, bounds.min)
+    return tuple(sorted({least, bounds.max, *(nodes for nodes in NODES_TRIED if least <= nodes <= bounds.max)}))
+
+
+def _replicas(bounds: Bounds) -> tuple[int, int]:
+    return (bounds.desired, bounds.desired) if bounds.desired is not None else (bounds.min, bounds.max)
+
+
+def _tensors(needs: Needs) -> tuple[int, ...]:
+    return TENSOR_DEGREES if needs.accelerators == "any" else (needs.accelerators,)
+
+
+# The same goal for the same target, so that what was predicted for it is found again.
+
+
+@functools.lru_cache(maxsize=256)
+def _training_goal(
+    target: TrainingTarget,
+    model: str,
+    precisions: tuple[str, ...],
+    epochs: int,
+    batch_size: int,
+    nodes: tuple[int, ...],
+) -> TrainingGoal:
+    return TrainingGoal(TrainingRun(_profile(model), target.samples, epochs, 1), batch_size, precisions, nodes)
+
+
+@functools.lru_cache(maxsize=256)
+def _service_goal(target: ServiceTarget, model: str, precisions: tuple[str, ...], least: int, most: int) -> ServiceGoal:
+    load = InferenceLoad(_profile(model), target.requests_per_s)
+    return ServiceGoal(load, precisions, replicas_min=least, replicas_max=most)
+
+
+@functools.lru_cache(maxsize=256)
+def _language_goal(
+    target: LanguageModelTarget,
+    config: DecoderConfig,
+    precisions: tuple[str, ...],
+    least: int,
+    most: int,
+    tensors: tuple[int, ...],
+) -> LanguageModelGoal:
+    return LanguageModelGoal(
+        config,
+        target.input_tokens,
+        target.output_tokens,
+        target.requests_per_s,
+        target.concurrency,
+        precisions,
+        least,
+        most,
+        tensors,
+        target.engine,
     )
 
 
-def _training(job: TrainingJob) -> tuple[Goal, Ceilings]:
-    target = job.target
-    if target is None:
-        raise PlanError("not set, so nothing can be predicted")
-    goal = _training_goal(target, job.training.epochs, job.training.batch_size, max(1, job.nodes.expected))
-    hours = math.inf if target.hours_max is None else target.hours_max
-    return goal, Ceilings(usd=_limit(target.run_usd_max), seconds=hours * 3600)
+def _model(name: str, folders: tuple[Path, ...]) -> str:
+    """A shipped name, or where the user's own profile is."""
+    return name if name in shipped() or not _is_path(name) else str(_found("profile", name, folders))
 
 
-def _service(service: InferenceService) -> tuple[Goal, Ceilings]:
-    target = service.target
-    if target is None:
-        raise PlanError("not set, so nothing can be predicted")
-    seconds = _limit(target.p99_ms_max) / 1e3
-    return _service_goal(target, service.replicas.max), Ceilings(usd=_limit(target.usd_per_hour_max), seconds=seconds)
+def _profile(model: str) -> ModelProfile:
+    return profile(model) if model in shipped() or not _is_path(model) else read_profile(Path(model))
 
 
-@functools.lru_cache(maxsize=256)
-def _training_goal(target: TrainingTarget, epochs: int, batch_size: int, nodes: int) -> TrainingGoal:
-    """The same goal for the same target, so that what was predicted for it is found again."""
-    run = TrainingRun(profile(target.profile), target.samples, epochs, 1)
-    return TrainingGoal(run, batch_size, (target.precision,), (nodes,))
+def _decoder(name: str, folders: tuple[Path, ...]) -> DecoderConfig:
+    if not _is_path(name):
+        return decoder(name)
+    path = _found("model", name, folders)
+    try:
+        return TypeAdapter(DecoderConfig).validate_json(path.read_bytes())
+    except OSError as error:
+        raise PlanError(f"model {path} can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise PlanError(f"model {path}: {where}: {first['msg']}") from None
 
 
-@functools.lru_cache(maxsize=256)
-def _service_goal(target: ServiceTarget, replicas_max: int) -> ServiceGoal:
-    load = InferenceLoad(profile(target.profile), target.requests_per_s)
-    nodes = tuple(range(1, min(replicas_max, NODES_MOST) + 1))
-    return ServiceGoal(load, (target.precision,), nodes=nodes, replicas_max=replicas_max)
+def _is_path(name: str) -> bool:
+    return name.endswith(".json") or "/" in name
+
+
+def _found(what: str, name: str, folders: tuple[Path, ...]) -> Path:
+    for folder in folders:
+        if (path := folder / name).is_file():
+            return path
+    places = " or ".join(str(folder.absolute()) for folder in folders)
+    raise PlanError(f"{what} is {name!r}; no such file in {places}")
 
 
 def _limit(value: float | None) -> float:

@@ -5,11 +5,13 @@ These are the models of what people type, so every field is checked where it ent
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 PriceModel = Literal["on_demand", "spot"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
+Objective = Literal["cost", "time", "latency"]
 WorkloadName = Annotated[
     str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$", description="lower-case letters, digits and hyphens")
 ]
@@ -50,16 +52,38 @@ class Needs(Declared):
 
     instance_type: str | None = None
     accelerator: str | None = Field(default=None, description="a name from `fusion offers`, such as A10G or H100")
-    accelerators: int = Field(default=0, ge=0, le=16)
+    accelerators: Annotated[int, Field(ge=0, le=16)] | Literal["any"] = Field(
+        default=0, description="of one node or replica; `any` leaves the count to the target; 0 is a CPU"
+    )
     accelerator_memory_gib: float = Field(default=0, ge=0, le=1_024)
     vcpus: float = Field(default=1, gt=0, le=1_024)
     memory_gib: float = Field(default=2, ge=2, le=32_768)
     architecture: Literal["x86_64", "arm64"] = Field(default="x86_64", description="what the image is built for")
 
+    @property
+    def accelerators_least(self) -> int:
+        """The fewest that do."""
+        return 1 if self.accelerators == "any" else self.accelerators
+
     @model_validator(mode="after")
     def _accelerators_counted(self) -> Needs:
         if self.accelerators == 0 and (self.accelerator or self.accelerator_memory_gib):
             raise ValueError("accelerators is 0 but an accelerator is asked for; set accelerators to 1 or more")
+        return self
+
+
+class Data(Declared):
+    """What a workload reads from elsewhere: the cloud that holds it bills what leaves its region."""
+
+    cloud: Literal["aws", "gcp", "azure"]
+    region: str = Field(min_length=1)
+    gb_per_run: float | None = Field(default=None, ge=0, le=1e9)
+    gb_per_month: float | None = Field(default=None, ge=0, le=1e9)
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Data:
+        if (self.gb_per_run is None) == (self.gb_per_month is None):
+            raise ValueError("give either gb_per_run (a training job) or gb_per_month")
         return self
 
 
@@ -69,7 +93,9 @@ class Workload(Declared):
     name: WorkloadName
     image: str = Field(min_length=1, description="container image, by digest in production")
     needs: Needs = Needs()
-    price_model: PriceModel = "on_demand"
+    price_model: PriceModel | Literal["any"] = "on_demand"
+    spot_fallback: bool = Field(default=False, description="while spot is away its nodes are bought on demand")
+    data: Data | None = None
     disk_gib: int = Field(default=100, ge=20, le=16_384, description="root disk of a node, for images and scratch")
 
 
@@ -88,28 +114,79 @@ class TrainingSettings(Declared):
 class Target(Declared):
     """What a workload must keep; with it the offer is chosen by prediction, without it by needs and price alone."""
 
-    profile: str = Field(min_length=1, description="a shipped profile, such as resnet-50")
-    precision: Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"] = "bf16"
+    precision: tuple[Precision, ...] | None = Field(
+        default=None, description="one, or a list to choose from; bf16 on accelerators and fp32 on CPUs unless said"
+    )
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value == [] or value == ():
+            raise ValueError("expected at least one precision, such as bf16")
+        return (value,) if isinstance(value, str) else value
 
 
 class TrainingTarget(Target):
     """Limits of a training run; its batch size and epochs are those of `training`."""
 
+    profile: str = Field(min_length=1, max_length=500, description="a shipped profile, or the path of your own")
     samples: int = Field(ge=1, le=10**15, description="of one epoch")
+    objective: Literal["cost", "time"] = "cost"
     hours_max: float | None = Field(default=None, gt=0, le=1e6)
     run_usd_max: float | None = Field(default=None, gt=0, le=1e9)
+    runs_per_month: float = Field(default=1, gt=0, le=1e5)
 
 
 class ServiceTarget(Target):
-    """Limits of an inference service; each replica has one accelerator."""
+    """Limits of an inference service whose replicas each have one accelerator, or a CPU."""
 
+    profile: str = Field(min_length=1, max_length=500, description="a shipped profile, or the path of your own")
     requests_per_s: float = Field(gt=0, le=1e7)
+    objective: Literal["cost", "latency"] = "cost"
     p99_ms_max: float | None = Field(default=None, gt=0, le=1e7)
     usd_per_hour_max: float | None = Field(default=None, gt=0, le=1e7)
 
 
+class LanguageModelTarget(Target):
+    """Limits of a language model behind an API; a replica takes `needs.accelerators`, split by tensor parallelism."""
+
+    model: str = Field(min_length=1, max_length=500, description="a shipped name, or the path of its configuration")
+    input_tokens: int = Field(ge=1, le=10**7)
+    output_tokens: int = Field(ge=1, le=10**7)
+    requests_per_s: float | None = Field(default=None, gt=0, le=1e6)
+    concurrency: int | None = Field(default=None, ge=1, le=10**6)
+    engine: Literal["vllm", "trtllm"] = "vllm"
+    objective: Literal["cost", "latency"] = "cost"
+    ttft_ms_max: float | None = Field(default=None, gt=0, le=1e8, description="mean time to the first token")
+    tpot_ms_max: float | None = Field(default=None, gt=0, le=1e8, description="mean time of a further token")
+    usd_per_hour_max: float | None = Field(default=None, gt=0, le=1e7)
+
+    @model_validator(mode="after")
+    def _one_load(self) -> LanguageModelTarget:
+        if (self.requests_per_s is None) == (self.concurrency is None):
+            raise ValueError("give either requests_per_s or concurrency (users who each wait for their answer)")
+        return self
+
+
+def _kind_of_service(value: Any) -> str:
+    """Told by its words, so that a wrong field is one error and not one of each kind."""
+    named = "model" in value if isinstance(value, dict) else isinstance(value, LanguageModelTarget)
+    return TARGET_KINDS[named]
+
+
+TARGET_KINDS = ("of a profile", "of a language model")
+"""What pydantic puts into the path of an error inside a service's target."""
+AnyServiceTarget = Annotated[
+    Annotated[ServiceTarget, Tag(TARGET_KINDS[0])] | Annotated[LanguageModelTarget, Tag(TARGET_KINDS[1])],
+    Discriminator(_kind_of_service),
+]
+
+
 class TrainingJob(Workload):
-    """A training job: ``nodes.max`` of its pool bounds what the autoscaler may buy; it runs on ``nodes.expected``."""
+    """A training job: ``nodes.max`` of its pool bounds what the autoscaler may buy.
+
+    It runs on ``nodes.desired``; with a target and no ``desired``, on as many up to ``max`` as are best.
+    """
 
     kind: Literal["training"]
     nodes: Bounds = Bounds(min=0, desired=1, max=1)
@@ -117,18 +194,21 @@ class TrainingJob(Workload):
     target: TrainingTarget | None = None
 
     @model_validator(mode="after")
-    def _has_what_its_target_is_predicted_for(self) -> TrainingJob:
-        if self.target is not None and self.needs.accelerators == 0:
-            raise ValueError("needs.accelerators is 0; a job with a target needs 1 or more to be predicted for")
+    def _counts_are_known(self) -> TrainingJob:
+        if self.target is None and self.needs.accelerators == "any":
+            raise ValueError("needs.accelerators is any; without a target expected a number")
         return self
 
 
 class InferenceService(Workload):
-    """An inference service of ``replicas``, each with what ``needs`` says."""
+    """An inference service of ``replicas``, each with what ``needs`` says.
+
+    With a target and no ``replicas.desired`` it has as many from ``min`` to ``max`` as the target takes.
+    """
 
     kind: Literal["inference"]
     replicas: Bounds = Bounds(min=1, max=1)
-    target: ServiceTarget | None = None
+    target: AnyServiceTarget | None = None
     port: int = Field(default=8080, ge=1024, le=65_535)
     command: tuple[str, ...] = ("python", "-m", "workloads.serving")
 
@@ -136,14 +216,62 @@ class InferenceService(Workload):
     def _served_at_all_times(self) -> InferenceService:
         if self.replicas.min < 1:
             raise ValueError("replicas.min is 0; an inference service needs at least 1 replica that answers")
-        if self.target is not None and self.needs.accelerators != 1:
+        accelerators = self.needs.accelerators
+        if self.target is None and accelerators == "any":
+            raise ValueError("needs.accelerators is any; without a target expected a number")
+        if isinstance(self.target, ServiceTarget) and accelerators not in (0, 1):
             raise ValueError(
-                f"needs.accelerators is {self.needs.accelerators}; a service with a target needs exactly 1"
+                f"needs.accelerators is {accelerators}; a service with a profile needs 1 by replica, or 0 for a CPU"
             )
+        if isinstance(self.target, LanguageModelTarget) and accelerators == 0:
+            raise ValueError("needs.accelerators is 0; a language model needs 1 or more by replica, or any")
+        if self.data is not None and self.data.gb_per_run is not None:
+            raise ValueError("data.gb_per_run is of training jobs; give gb_per_month")
         return self
 
 
 AnyWorkload = Annotated[TrainingJob | InferenceService, Field(discriminator="kind")]
+
+
+class Quota(Declared):
+    """How much may be bought at once, as a cloud grants it; counted at the autoscaler's maximum.
+
+    ``instance_types`` are patterns, such as ``p5.*`` or ``Standard_NC*``. AWS and Azure count vCPUs, Google Cloud
+    counts accelerators; ``nodes`` is for what is reserved, or known to be left.
+    """
+
+    cloud: Literal["aws", "gcp", "azure"]
+    region: str | None = Field(default=None, min_length=1)
+    instance_types: tuple[str, ...] = Field(default=("*",), min_length=1)
+    accelerator: str | None = None
+    price_model: PriceModel | None = None
+    vcpus: int | None = Field(default=None, ge=0, le=10**9)
+    accelerators: int | None = Field(default=None, ge=0, le=10**9)
+    nodes: int | None = Field(default=None, ge=0, le=10**9)
+
+    @field_validator("instance_types", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Quota:
+        if sum(each is not None for each in (self.vcpus, self.accelerators, self.nodes)) != 1:
+            raise ValueError("give exactly one of vcpus, accelerators and nodes")
+        return self
+
+
+class Budget(Declared):
+    """What all workloads of a stack together may cost, by what is predicted of them and without the platform."""
+
+    usd_per_month: float | None = Field(default=None, gt=0, le=1e9)
+    usd_per_hour: float | None = Field(default=None, gt=0, le=1e9, description="while all of them run")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Budget:
+        if self.usd_per_month is None and self.usd_per_hour is None:
+            raise ValueError("give usd_per_month, usd_per_hour, or both")
+        return self
 
 
 class Limits(Declared):

@@ -6,33 +6,36 @@ import copy
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
 from fusion.report.findings import Bill, Difference, Findings, WorkloadFindings, bill, differences, workload_findings
 from fusion.stack import Stack
 from infra.config import ConfigError, sentences
 from infra.config import load as load_config
-from infra.planning import not_built, plan_stack
+from infra.planning import PROFILE_FOLDERS, not_built, planned_stack
 from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
-from planner.optimizer import Answer
 from planner.plan import finite
-from planner.targets import best_of, frontier_of, prediction_of
-from planner.workloads import AnyWorkload, Declared
+from planner.stack import StackAnswer
+from planner.targets import Scope, answer, frontier_of, places_of, prediction_of
+from planner.workloads import AnyWorkload, Budget, Declared, Quota
 
 
 class WorkloadFile(Declared):
-    """A file of workloads outside any stack; every one has a target, and any cloud and region may win."""
+    """A file of workloads outside any stack; any cloud and region may win that `regions` does not leave out."""
 
-    workloads: tuple[AnyWorkload, ...]
+    workloads: tuple[AnyWorkload, ...] = Field(min_length=1)
+    regions: tuple[str, ...] | None = Field(default=None, min_length=1, description="such as aws/eu-* or gcp/*")
+    quotas: tuple[Quota, ...] = ()
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Source:
 class Planned:
     """The answers of one document, and what is said of them."""
 
-    answers: Mapping[str, Answer]
+    answer: StackAnswer
     findings: Findings
 
 
@@ -185,10 +188,12 @@ def _plan(source: Source, catalog: Catalog, in_full: bool) -> Planned:
 
 
 def _plan_file(source: Source, catalog: Catalog, in_full: bool) -> Planned:
-    workloads = TypeAdapter(WorkloadFile).validate_python(source.document).workloads
-    if twice := [name for name, count in Counter(each.name for each in workloads).items() if count > 1]:
+    asked = TypeAdapter(WorkloadFile).validate_python(source.document)
+    if twice := [name for name, count in Counter(each.name for each in asked.workloads).items() if count > 1]:
         raise PlanError(f"the name {twice[0]} is used twice; each workload needs a name of its own")
-    return _planned(source, workloads, catalog, Searched(None, frozenset(), in_full), {}, None)
+    places = None if asked.regions is None else places_of(asked.regions, catalog)
+    scope = Scope(places, (), asked.quotas, asked.budget, (Path(source.file).parent, Path()))
+    return _planned(source, asked.workloads, catalog, scope, answer(asked.workloads, catalog, scope), in_full)
 
 
 def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> Planned:
@@ -197,44 +202,35 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> 
         for key, value in source.document.items()
     }
     config = load_config(values, stack=stack, stack_file=source.file)
-    plan = plan_stack(config, stack, catalog)
+    planned = planned_stack(config, stack, catalog)
     place = (config.cloud, config.region)
-    others = {
-        each.name: f"{pool.instance_type} {pool.price_model.replace('_', ' ')} in {plan.region}, "
-        f"${pool.price_usd_per_hour:.3f} an hour by node, by needs and price (it has no target)"
-        for each in config.workloads
-        if each.target is None
-        for pool in (plan.pool_of(each.name),)
-    }
-    with_target = [each for each in config.workloads if each.target is not None]
-    searched = Searched(place, not_built(*place, catalog), in_full)
-    return _planned(source, with_target, catalog, searched, others, bill(plan.items))
-
-
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """Where a document's workloads may run, and whether their frontiers are wanted."""
-
-    place: tuple[str, str] | None
-    not_built: frozenset[str]
-    in_full: bool
+    scope = Scope(frozenset({place}), not_built(*place, catalog), folders=PROFILE_FOLDERS)
+    return _planned(source, config.workloads, catalog, scope, planned.answer, in_full, bill(planned.plan.items))
 
 
 def _planned(
     source: Source,
     workloads: Iterable[AnyWorkload],
     catalog: Catalog,
-    searched: Searched,
-    others: Mapping[str, str],
-    stack_bill: Bill | None,
+    scope: Scope,
+    found: StackAnswer,
+    in_full: bool,
+    stack_bill: Bill | None = None,
 ) -> Planned:
-    answers: dict[str, Answer] = {}
-    found: list[WorkloadFindings] = []
+    findings: list[WorkloadFindings] = []
+    others: dict[str, str] = {}
     for each in workloads:
-        answers[each.name] = best_of(each, catalog, searched.place, searched.not_built)
-        choices = frontier_of(each, catalog, searched.place, searched.not_built) if searched.in_full else ()
-        found.append(workload_findings(each, answers[each.name], choices))
-    return Planned(answers, Findings(source.said, tuple(found), others, stack_bill))
+        own = found.answers[each.name]
+        if own.prediction is None:
+            offer, best = own.best.offer, own.best
+            others[each.name] = (
+                f"{offer.instance_type} {best.price_model.replace('_', ' ')} in {offer.region}, "
+                f"${best.price_usd_per_hour:.3f} an hour by node, by needs and price (it has no target)"
+            )
+            continue
+        choices = frontier_of(each, catalog, scope) if in_full else ()
+        findings.append(workload_findings(each, own, choices))
+    return Planned(found, Findings(source.said, tuple(findings), others, stack_bill))
 
 
 def _json(
@@ -253,9 +249,14 @@ def _json(
                 "frontier": [dataclasses.asdict(way) for way in each.frontier],
             }
             for each in found.workloads
-            for answer in (planned.answers[each.name],)
+            for answer in (planned.answer.answers[each.name],)
         },
         "without_target": dict(found.without_target),
+        "pools": [dataclasses.asdict(pool) for pool in planned.answer.pools],
+        "usd_per_month": planned.answer.usd_per_month,
+        "usd_per_hour": planned.answer.usd_per_hour,
+        "egress_usd_per_month": planned.answer.egress_usd_per_month,
+        "exact": planned.answer.exact,
         "monthly_cost_max_usd": found.bill.monthly_usd.max if found.bill else None,
         "bill_usd_per_month": {name: dataclasses.asdict(each) for name, each in found.bill.lines}
         if found.bill

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.calibration.store import Interval
+from planner.choices import Answer, Choice
 from planner.cost import CostItem, Quantity, total
 from planner.goals import Shape
-from planner.optimizer import Answer, Choice
 from planner.performance.inference import InferencePrediction
 from planner.performance.training import TrainingPrediction
 from planner.targets import prediction_of
-from planner.workloads import InferenceService, TrainingJob
+from planner.workloads import InferenceService, LanguageModelTarget, TrainingJob, TrainingTarget
 
 Kind = Literal["training", "inference"]
 USD_BY: Mapping[Kind, str] = {"training": "a run", "inference": "an hour"}
@@ -139,13 +139,15 @@ def workload_findings(
         ("p50 latency", "ms", prediction.p50_ms),
         ("p95 latency", "ms", prediction.p95_ms),
         ("p99 latency", "ms", prediction.p99_ms),
+        ("time to first token", "ms", prediction.ttft_ms),
+        ("time by output token", "ms", prediction.tpot_ms),
     )
     return WorkloadFindings(
         name=workload.name,
         kind=kind,
         chosen=_way(best, kind, "chosen"),
         others=(
-            *(_way(each, kind, f"{each.usd / best.usd - 1:.0%} dearer") for each in answer.runners_up),
+            *(_way(each, kind, each.reason) for each in answer.runners_up),
             *(_way(each.choice, kind, each.reason) for each in answer.rejected),
         ),
         estimates=tuple(Estimate(name, unit, value) for name, unit, value in named if value is not None),
@@ -214,12 +216,13 @@ def _numbers(subject: str, what: str, before: float, after: float) -> Difference
 
 
 def _way(choice: Choice, kind: Kind, verdict: str) -> Way:
+    assert choice.shape is not None and choice.machine is not None and choice.outcome is not None  # it has a target
     return Way(
         instance_type=choice.offer.instance_type,
         cloud=choice.offer.cloud,
         region=choice.offer.region,
         price_model=choice.price_model.replace("_", " "),
-        nodes=choice.shape.nodes,
+        nodes=choice.nodes,
         accelerators_per_node=choice.machine.count,
         accelerator=choice.machine.accelerator,
         how=_how(choice.shape, kind),
@@ -233,7 +236,8 @@ def _how(shape: Shape, kind: Kind) -> str:
     split = shape.parallelism
     said = f"{shape.precision}, batch {shape.batch}"
     if kind == "inference":
-        return f"{said}, {split.devices} replicas" if split.devices > 1 else said
+        each = f" of {split.devices} accelerators" if split.devices > 1 else ""
+        return f"{said}, {shape.replicas} replicas{each}" if shape.replicas > 1 or each else said
     ways = (("data", split.data), ("tensor", split.tensor), ("pipeline", split.pipeline))
     product = " x ".join(f"{count} {name}" for name, count in ways if count > 1)
     return said + (f", {product}" if product else "") + (" FSDP" if split.fsdp else "")
@@ -242,7 +246,7 @@ def _how(shape: Shape, kind: Kind) -> str:
 def _on_frontier(choice: Choice, best: Choice, kind: Kind, limits: tuple[float, float]) -> Way:
     broken = [
         f"over the {name} limit"
-        for name, value, limit in zip(("cost", "time"), (choice.usd, choice.outcome.seconds), limits, strict=True)
+        for name, value, limit in zip(("cost", "time"), (choice.usd, choice.limited("seconds")), limits, strict=True)
         if value > limit
     ]
     return _way(choice, kind, "chosen" if choice == best else " and ".join(broken) or "within the limits")
@@ -250,12 +254,15 @@ def _on_frontier(choice: Choice, best: Choice, kind: Kind, limits: tuple[float, 
 
 def _limits(workload: TrainingJob | InferenceService) -> tuple[float, float]:
     """(USD, seconds), infinite where nothing is asked."""
-    if workload.target is None:
+    target = workload.target
+    if target is None:
         return math.inf, math.inf
-    if isinstance(workload, TrainingJob):
-        usd, seconds = workload.target.run_usd_max, (workload.target.hours_max or math.inf) * 3600
+    if isinstance(target, TrainingTarget):
+        usd, seconds = target.run_usd_max, (target.hours_max or math.inf) * 3600
+    elif isinstance(target, LanguageModelTarget):
+        usd, seconds = target.usd_per_hour_max, (target.ttft_ms_max or math.inf) / 1e3
     else:
-        usd, seconds = workload.target.usd_per_hour_max, (workload.target.p99_ms_max or math.inf) / 1e3
+        usd, seconds = target.usd_per_hour_max, (target.p99_ms_max or math.inf) / 1e3
     return usd or math.inf, seconds
 
 

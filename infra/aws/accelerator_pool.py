@@ -239,7 +239,7 @@ def interface_layout(kind: InstanceShape) -> list[tuple[int, int, str]]:
 def labels(args: AcceleratorPoolArgs) -> dict[str, str]:
     """What pods and people select nodes by."""
     chip = {"fusion.dev/accelerator": args.accelerator} if args.accelerator else {}
-    own = {POOL_LABEL: args.pool, "fusion.dev/price-model": args.price_model.replace("_", "-")}
+    own = {POOL_LABEL: args.stands_in_for or args.pool, "fusion.dev/price-model": args.price_model.replace("_", "-")}
     return {**args.labels, **own, **chip}
 
 

@@ -37,6 +37,27 @@ class PassTime:
         return max(parts, key=lambda name: parts[name])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """The arguments of `forward_time`, equal where they are the same objects: profiles are long, and don't change."""
+
+    chip: Chip
+    profile: ModelProfile
+    calibration: Calibration
+    precision: str
+    batch: int
+    largest_batch: int | None
+
+    def _key(self) -> tuple[object, ...]:
+        return id(self.chip), id(self.profile), id(self.calibration), self.precision, self.batch, self.largest_batch
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Pass) and self._key() == other._key()
+
+
 def forward_time(
     chip: Chip,
     profile: ModelProfile,
@@ -52,6 +73,13 @@ def forward_time(
     Args:
         largest_batch: the largest that the process runs, where it is not this one; decides what memory is kept.
     """
+    return _forward_time(_Pass(chip, profile, calibration, precision, batch, largest_batch))
+
+
+@functools.lru_cache(maxsize=16_384)
+def _forward_time(asked: _Pass) -> PassTime:
+    chip, profile, calibration = asked.chip, asked.profile, asked.calibration
+    precision, batch, largest_batch = asked.precision, asked.batch, asked.largest_batch
     whole("batch", batch, at_most=10**7)
     if (host := calibration.host_costs(chip.name, precision)) is not None:
         time = host_time(host, profile, precision, batch, largest_batch=largest_batch)

@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 
 from planner.calibration.store import builtin
 from planner.catalog import load
+from planner.choices import Ceilings
 from planner.frontier import Bound, frontier
 from planner.goals import TrainingGoal
-from planner.optimizer import Ceilings, Optimizer, Where
+from planner.market import Where
+from planner.optimizer import Optimizer
 from planner.performance.training import TrainingRun
 from planner.profiles.model import profile
 

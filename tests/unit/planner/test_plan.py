@@ -145,3 +145,50 @@ def test_a_service_with_a_target_gets_latency_quantiles_and_its_plan_is_plain_js
 def test_a_target_that_nothing_keeps_names_the_limit_and_its_least_value() -> None:
     with pytest.raises(PlanError, match=r"workload digits: .*raise the limit of time \(s\) from 3\.6 to \d+"):
         planned(job(needs={"accelerators": 1}, target=TARGET | {"hours_max": 0.001}))
+
+
+def test_spot_with_a_fallback_has_a_second_pool_that_the_cost_at_the_maximum_counts():
+    needs = {"instance_type": "g5.xlarge", "accelerators": 1}
+    alone = planned(job(price_model="spot", needs=needs, nodes={"max": 2}))
+    both = planned(job(price_model="spot", spot_fallback=True, needs=needs, nodes={"max": 2}))
+    spot, fallback = both.pools
+    assert (spot.price_model, fallback.price_model) == ("spot", "on_demand")
+    assert fallback.stands_in_for == spot.name and (fallback.nodes_min, fallback.nodes_max) == (0, 2)
+    assert both.pool_of("digits") == spot
+    on_demand = load().offer("aws", "us-east-1", "g5.xlarge").price_usd_per_hour
+    assert both.monthly_usd.max - alone.monthly_usd.max >= 2 * on_demand * HOURS_PER_MONTH
+
+
+def test_data_that_is_elsewhere_is_an_item_of_the_bill():
+    away = planned(job(data={"cloud": "aws", "region": "eu-west-1", "gb_per_month": 500}))
+    here = planned(job(data={"cloud": "aws", "region": "us-east-1", "gb_per_month": 500}))
+    price = load().service_price("aws", "eu-west-1", "egress_region_gb").price_usd
+    assert away.monthly_usd.expected - here.monthly_usd.expected == pytest.approx(500 * price)
+
+
+def test_services_of_different_sizes_share_the_nodes_of_one_pool():
+    needs = {"accelerators": 0, "memory_gib": 4}
+    target = {"profile": "fusionnet-8", "requests_per_s": 300, "p99_ms_max": 20}
+    services = [
+        service(name, needs=needs | {"vcpus": vcpus}, target=target) for name, vcpus in (("one", 1), ("other", 2))
+    ]
+    together = planned(*services)
+    apart = [planned(each).pools[0] for each in services]
+    cost = sum(pool.nodes_max * pool.price_usd_per_hour for pool in together.pools)
+    assert cost <= sum(pool.nodes_max * pool.price_usd_per_hour for pool in apart) + 1e-9
+
+
+def test_the_prediction_of_a_cpu_says_that_it_was_not_measured_and_is_wide():
+    target = {"profile": "fusionnet-8", "requests_per_s": 300}
+    (prediction,) = planned(service(needs={"accelerators": 0, "vcpus": 2, "memory_gib": 4}, target=target)).predictions
+    assert "not measured on this instance type" in prediction.calibration and prediction.accelerators == 0
+    assert prediction.p99_ms.high > 2 * prediction.p99_ms.low
+
+
+def test_a_language_model_is_declared_and_its_pods_take_what_it_was_predicted_with():
+    target = {"model": "llama-3.1-8b", "requests_per_s": 1, "input_tokens": 500, "output_tokens": 100}
+    result = planned(service(needs={"accelerators": "any"}, replicas={"min": 1, "max": 4}, target=target))
+    (prediction,) = result.predictions
+    assert prediction.ttft_ms is not None and prediction.tpot_ms is not None
+    assert prediction.accelerators_each == prediction.tensor_parallel
+    assert result.pool_of("classify").accelerators_per_node >= prediction.accelerators_each
