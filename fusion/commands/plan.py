@@ -28,6 +28,11 @@ from planner.stack import StackAnswer
 from planner.targets import Scope, answer, frontier_of, places_of, prediction_of
 from planner.workloads import AnyWorkload, Budget, Declared, Quota
 
+NOT_EXACT = (
+    "note: more than ten services could share nodes, so each was planned by itself; a cheaper plan that shares them "
+    "may exist"
+)
+
 
 class WorkloadFile(Declared):
     """A file of workloads outside any stack; any cloud and region may win that `regions` does not leave out."""
@@ -91,6 +96,8 @@ def command(target: str, as_json: bool, html: Path | None, asked: tuple[str, ...
     catalog = _catalog()
     in_full = as_json or html is not None
     planned = _plan(_changed(source, asked), catalog, in_full)
+    if not planned.answer.exact:
+        click.echo(NOT_EXACT, err=True)
     before, earlier = _before(source, catalog, in_full) if asked else (None, None)
     changes = differences(before.findings, planned.findings) if before else ()
     if html is not None:

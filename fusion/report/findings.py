@@ -16,9 +16,13 @@ from planner.performance.training import TrainingPrediction
 from planner.targets import prediction_of
 from planner.workloads import InferenceService, LanguageModelTarget, TrainingJob, TrainingTarget
 
-Kind = Literal["training", "inference"]
-USD_BY: Mapping[Kind, str] = {"training": "a run", "inference": "an hour"}
-TIME: Mapping[Kind, str] = {"training": "run time", "inference": "p99 latency"}
+Kind = Literal["training", "inference", "language model"]
+USD_BY: Mapping[Kind, str] = {"training": "a run", "inference": "an hour", "language model": "an hour"}
+TIME: Mapping[Kind, str] = {
+    "training": "run time",
+    "inference": "p99 latency",
+    "language model": "time to first token",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def workload_findings(
     workload: TrainingJob | InferenceService, answer: Answer, frontier: Iterable[Choice] = ()
 ) -> WorkloadFindings:
     """What was found for one workload."""
-    kind: Kind = "training" if isinstance(workload, TrainingJob) else "inference"
+    kind = _kind(workload)
     prediction = prediction_of(workload.name, answer)
     best, predicted = answer.best, answer.prediction
     usd_max, seconds_max = _limits(workload)
@@ -232,10 +236,16 @@ def _way(choice: Choice, kind: Kind, verdict: str) -> Way:
     )
 
 
+def _kind(workload: TrainingJob | InferenceService) -> Kind:
+    if isinstance(workload, TrainingJob):
+        return "training"
+    return "language model" if isinstance(workload.target, LanguageModelTarget) else "inference"
+
+
 def _how(shape: Shape, kind: Kind) -> str:
     split = shape.parallelism
-    said = f"{shape.precision}, batch {shape.batch}"
-    if kind == "inference":
+    said = shape.precision if kind == "language model" else f"{shape.precision}, batch {shape.batch}"
+    if kind != "training":
         each = f" of {split.devices} accelerators" if split.devices > 1 else ""
         return f"{said}, {shape.replicas} replicas{each}" if shape.replicas > 1 or each else said
     ways = (("data", split.data), ("tensor", split.tensor), ("pipeline", split.pipeline))

@@ -42,6 +42,20 @@ def test_the_json_holds_choice_prediction_and_runners_up() -> None:
     assert low <= value <= high
 
 
+def test_a_language_model_is_told_by_its_time_to_first_token() -> None:
+    target = {"model": "llama-3.1-8b", "input_tokens": 1000, "output_tokens": 200, "requests_per_s": 1}
+    chat = {"kind": "inference", "name": "chat", "image": "x", "needs": {"accelerators": 1}, "target": target}
+    output = plan({"workloads": [chat]}).output
+    assert "time to first token" in output and "p99" not in output and "batch" not in output
+
+
+@pytest.mark.parametrize(("services", "said"), [(2, False), (11, True)])
+def test_a_plan_that_is_not_the_exact_optimum_says_so(services: int, said: bool) -> None:
+    declared = {"kind": "inference", "image": "x", "needs": {"vcpus": 1, "memory_gib": 2}}
+    result = plan({"workloads": [declared | {"name": f"service-{each}"} for each in range(services)]})
+    assert ("each was planned by itself" in result.output) is said
+
+
 def test_what_if_shows_the_plan_before_and_after() -> None:
     result = plan({"workloads": [JOB]}, "--what-if", "train.price_model=spot")
     assert " spot in " in result.output.splitlines()[0]
