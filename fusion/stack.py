@@ -53,7 +53,7 @@ class Stack:
         try:
             document = yaml.safe_load(self.file.read_text())
         except yaml.YAMLError as error:
-            raise FusionError(f"{self.file}: not YAML: {error}") from None
+            raise FusionError(f"{self.file}: not YAML: {' '.join(str(error).split())}") from None
         config = document.get("config") if isinstance(document, dict) else None
         if not isinstance(config, dict):
             raise FusionError(f"{self.file}: config: not set; expected the stack's settings below it")

@@ -13,8 +13,9 @@ from fusion.stack import Stack
 def command(name: str) -> None:
     """Destroy a stack and check that nothing is left."""
     stack = Stack.find(name)
+    is_local = stack.is_local  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
-    if not stack.is_local:
+    if not is_local:
         stack.destroy()
         click.echo(f"\nStack {name} is destroyed.")
         return

@@ -19,10 +19,11 @@ from fusion.stack import Stack
 def command(name: str) -> None:
     """Provision a stack, run its training jobs on this machine if it is local, and sum up."""
     stack = Stack.find(name)
+    is_local = stack.is_local  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
     stack.up()
     outputs = stack.outputs()
-    results = run_training_jobs(stack, outputs) if stack.is_local else {}
+    results = run_training_jobs(stack, outputs) if is_local else {}
     click.echo(summary(stack, outputs, results))
 
 

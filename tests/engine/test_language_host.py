@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import pytest
 import yaml
 
 from tests.engine.conftest import ROOT, Engine
@@ -90,7 +91,8 @@ def _is_running(process_id: int) -> bool:
     return True
 
 
-def test_a_policy_pack_sees_the_stacks_config(small: Engine) -> None:
+@pytest.mark.parametrize("traced", [False, True], ids=["", "traced"])
+def test_a_policy_pack_sees_the_stacks_config(small: Engine, traced: bool) -> None:
     pack = small.folder / "pack"
     pack.mkdir()
     (pack / "PulumiPolicy.yaml").write_text("runtime: python\nversion: 0.0.1\n")
@@ -104,7 +106,8 @@ def test_a_policy_pack_sees_the_stacks_config(small: Engine) -> None:
         "policy = ResourceValidationPolicy(name='region', description='d', validate=judge)\n"
         "PolicyPack(name='p', enforcement_level=EnforcementLevel.MANDATORY, policies=[policy])\n"
     )
-    printed = small.preview("--policy-pack", str(pack), status=None)
+    options = ("--tracing", f"file:{small.folder / 'trace'}") if traced else ()
+    printed = small.preview("--policy-pack", str(pack), *options, status=None)
     assert "region is us-east-1" in printed
     assert "Traceback" not in printed
 

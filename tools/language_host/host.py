@@ -93,7 +93,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         info = request.info
         python, directory = interpreter(info), info.program_directory
         if request.kind == "analyzer":
-            command = [python, "-u", "-m", "pulumi.policy", *request.args[:1], directory]
+            command = [python, "-u", "-m", "pulumi.policy", *request.args, directory]
         else:
             command = [python, "-u", str(Path(directory) / (info.entry_point or ".")), *request.args]
         given = dict(pair.split("=", 1) for pair in request.env)
