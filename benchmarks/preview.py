@@ -160,7 +160,9 @@ def literal(value: Any, name: str) -> Any:
         return [literal(each, name) for each in value]
     if not (isinstance(value, str) and UNKNOWN.fullmatch(value)):
         return value
-    return "{}" if name.lower().endswith("policy") else "later"
+    if name.lower().endswith("policy"):
+        return "{}"
+    return "https://later" if name == "url" else "later"
 
 
 def snake(name: str) -> str:
