@@ -108,7 +108,7 @@ class _Pickler(pickle.Pickler):
             return make, ()
         if isinstance(value, defaultdict) and type(value) is not defaultdict:
             state = (vars(value), {"default_factory": value.default_factory})
-            return copyreg.__newobj__, (type(value),), state, None, iter(value.items())  # type: ignore[attr-defined]
+            return copyreg.__newobj__, (type(value),), state, None, iter(value.items())  # type: ignore[attr-defined]  # not in typeshed
         if isinstance(value, FunctionType) and "<locals>" in value.__qualname__:
             cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
             return _function, (marshal.dumps(value.__code__), value.__module__, value.__defaults__, cells)

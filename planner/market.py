@@ -32,7 +32,8 @@ AWAY_HOURS = 1.0
 Column = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Key = TypeVar("Key")
+Value = TypeVar("Value")
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Market:
         """How a row buys its offer."""
         return BUYINGS[row // len(self.offers)]
 
-    def of_rows(self, column: npt.NDArray[Key]) -> npt.NDArray[Key]:  # type: ignore[type-var]
+    def of_rows(self, column: npt.NDArray[Number]) -> npt.NDArray[Number]:
         """A column of offers as one of rows."""
         return np.tile(column, len(BUYINGS))
 
@@ -189,15 +190,15 @@ def _of_types(quota: Quota, each: tuple[str, str]) -> bool:
     return any(fnmatch.fnmatchcase(each[1], pattern) for pattern in quota.instance_types)
 
 
-def _chosen(keys: list[Key], column: Index, test: Callable[[Key], bool]) -> Mask:
-    return np.asarray(np.array([test(key) for key in keys], dtype=np.bool_)[column])
+def _chosen(values: list[Value], column: Index, test: Callable[[Value], bool]) -> Mask:
+    return np.asarray(np.array([test(value) for value in values], dtype=np.bool_)[column])
 
 
 def _prices(values: Iterable[float | None]) -> Column:
     return np.array([math.inf if value is None else value for value in values], dtype=np.float64)
 
 
-def _numbered(keys: list[Key]) -> tuple[list[Key], Index]:
-    numbers: dict[Key, int] = {}
-    column = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+def _numbered(values: list[Value]) -> tuple[list[Value], Index]:
+    numbers: dict[Value, int] = {}
+    column = np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
     return list(numbers), column

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,8 +112,9 @@ def _made(factory: str) -> nn.Module:
     module_name, colon, attribute = factory.partition(":")
     if not colon or not module_name or not attribute:
         raise FusionError(f"{factory}: expected MODULE:FACTORY, such as models.resnet:resnet50")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds strings
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:  # an import runs the user's code, which may raise anything

@@ -188,6 +188,30 @@ def put_again(put: Create) -> Update:
     return update
 
 
+def tagging(
+    service: str,
+    tag: str,
+    untag: str,
+    of: Callable[[Aws, str], Mapping[str, str]],
+    listed: Callable[[Mapping[str, str]], Any] | None = None,
+) -> Tag:
+    """Tags by a pair of calls that take `Tags` and `TagKeys`.
+
+    Args:
+        tag, untag: the operations of the service.
+        of: what names the tagged resource in both.
+        listed: the tags as the service takes them; Key and Value pairs unless said.
+    """
+
+    def put(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
+        if tags:
+            aws.call(service, tag, **of(aws, id), Tags=(listed or to_tag_list)(tags))
+        if removed:
+            aws.call(service, untag, **of(aws, id), TagKeys=removed)
+
+    return put
+
+
 def words(text: str) -> frozenset[str]:
     """`"a b c"` → the set of its words."""
     return frozenset(text.split())

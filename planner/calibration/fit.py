@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from planner.calibration.store import BUILTIN, Calibration, DecoderFit, GemmFit, Ratios
 from planner.performance.chip import Chip
@@ -62,7 +63,17 @@ MEAN_LENGTH = 0.9
 UNKNOWN_CLIENT = "unknown"
 """Rows of small sources whose load can't be told from what they say (users of one or of all replicas, cached prompts):
 never fitted, only predicted."""
-CLIENTS: Mapping[str, Mapping[str, float | bool]] = {
+
+
+class Client(TypedDict, total=False):
+    """What `DecoderTraffic` has to know of the client that measured a row."""
+
+    same_lengths: bool
+    requests_by_user: float
+    admits_users_only: bool
+
+
+CLIENTS: Mapping[str, Client] = {
     "inferencemax": {},
     "same-lengths": {"same_lengths": True},
     "same-lengths, once": {"same_lengths": True, "requests_by_user": 1.0},
@@ -216,7 +227,7 @@ def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
 def _traffic(row: Mapping[str, str]) -> DecoderTraffic:
     mean = MEAN_LENGTH if row["client"] == "inferencemax" else 1.0
     lengths = round(int(row["isl"]) * mean), round(int(row["osl"]) * mean)
-    return DecoderTraffic(*lengths, int(row["batch_size"]), **CLIENTS[row["client"]])  # type: ignore[arg-type]
+    return DecoderTraffic(*lengths, int(row["batch_size"]), **CLIENTS[row["client"]])
 
 
 def predicted_gemm(row: GemmRow, parameters: GemmParameters) -> float:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from threading import Thread
 
 import torch
@@ -38,7 +39,7 @@ class Server:
     """A running server, in a process of its own."""
 
     port: int
-    process: multiprocessing.Process
+    process: BaseProcess
     control: Connection
 
     def processor_s(self) -> float:
@@ -61,7 +62,7 @@ def start_server(
         target=_serve, args=(there, make, request_bytes, batch_max, processors, threads), daemon=True
     )
     process.start()
-    return Server(int(here.recv()), process, here)  # type: ignore[arg-type]  # the spawn context's own classes
+    return Server(int(here.recv()), process, here)
 
 
 def _serve(

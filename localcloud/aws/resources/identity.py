@@ -15,6 +15,7 @@ from localcloud.aws.api import (
     matching,
     one_of,
     put_again,
+    tagging,
     to_tag_list,
     words,
 )
@@ -26,11 +27,7 @@ def _text(document: Any) -> str:
     return json.dumps(document) if isinstance(document, Mapping) else unquote(str(document))
 
 
-def _tag_role(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("iam", "tag_role", RoleName=id, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("iam", "untag_role", RoleName=id, TagKeys=removed)
+_tag_role = tagging("iam", "tag_role", "untag_role", lambda _, id: {"RoleName": id})
 
 
 def _create_role(aws: Aws, inputs: Properties) -> str:
@@ -148,11 +145,7 @@ def _delete_policy(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("iam", "delete_policy", PolicyArn=id)
 
 
-def _tag_policy(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("iam", "tag_policy", PolicyArn=id, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("iam", "untag_policy", PolicyArn=id, TagKeys=removed)
+_tag_policy = tagging("iam", "tag_policy", "untag_policy", lambda _, id: {"PolicyArn": id})
 
 
 def _attach(aws: Aws, inputs: Properties) -> str:
@@ -209,11 +202,12 @@ def _update_oidc(aws: Aws, id: str, old: Properties, new: Properties) -> None:
         aws.call("iam", operation, OpenIDConnectProviderArn=id, ThumbprintList=prints)
 
 
-def _tag_oidc(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("iam", "tag_open_id_connect_provider", OpenIDConnectProviderArn=id, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("iam", "untag_open_id_connect_provider", OpenIDConnectProviderArn=id, TagKeys=removed)
+_tag_oidc = tagging(
+    "iam",
+    "tag_open_id_connect_provider",
+    "untag_open_id_connect_provider",
+    lambda _, id: {"OpenIDConnectProviderArn": id},
+)
 
 
 def _delete_oidc(aws: Aws, id: str, inputs: Properties) -> None:
@@ -276,11 +270,13 @@ def _delete_key(aws: Aws, id: str, inputs: Properties) -> None:
         aws.gone("kms", "schedule_key_deletion", KeyId=id, PendingWindowInDays=days)
 
 
-def _tag_key(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("kms", "tag_resource", KeyId=id, Tags=to_tag_list(tags, "TagKey", "TagValue"))
-    if removed:
-        aws.call("kms", "untag_resource", KeyId=id, TagKeys=removed)
+_tag_key = tagging(
+    "kms",
+    "tag_resource",
+    "untag_resource",
+    lambda _, id: {"KeyId": id},
+    lambda tags: to_tag_list(tags, "TagKey", "TagValue"),
+)
 
 
 def _create_alias(aws: Aws, inputs: Properties) -> str:

@@ -17,6 +17,7 @@ from localcloud.aws.api import (
     matching,
     one_of,
     put_again,
+    tagging,
     to_tag_list,
     words,
 )
@@ -67,11 +68,7 @@ def _update_queue(aws: Aws, id: str, old: Properties, new: Properties) -> None:
         aws.call("sqs", "set_queue_attributes", QueueUrl=id, Attributes=asked)
 
 
-def _tag_queue(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("sqs", "tag_queue", QueueUrl=id, Tags=dict(tags))
-    if removed:
-        aws.call("sqs", "untag_queue", QueueUrl=id, TagKeys=removed)
+_tag_queue = tagging("sqs", "tag_queue", "untag_queue", lambda _, id: {"QueueUrl": id}, dict)
 
 
 def _fifo_name(inputs: Properties) -> Iterator[tuple[str, str]]:
@@ -107,11 +104,7 @@ def _update_topic(aws: Aws, id: str, old: Properties, new: Properties) -> None:
             aws.call("sns", "set_topic_attributes", TopicArn=id, AttributeName=api, AttributeValue=value)
 
 
-def _tag_topic(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("sns", "tag_resource", ResourceArn=id, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("sns", "untag_resource", ResourceArn=id, TagKeys=removed)
+_tag_topic = tagging("sns", "tag_resource", "untag_resource", lambda _, id: {"ResourceArn": id})
 
 
 def _delete_topic(aws: Aws, id: str, inputs: Properties) -> None:
@@ -158,11 +151,12 @@ def _update_parameter(aws: Aws, id: str, old: Properties, new: Properties) -> No
         _put_parameter(aws, new, is_new=False)
 
 
-def _tag_parameter(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    if tags:
-        aws.call("ssm", "add_tags_to_resource", ResourceType="Parameter", ResourceId=id, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("ssm", "remove_tags_from_resource", ResourceType="Parameter", ResourceId=id, TagKeys=removed)
+_tag_parameter = tagging(
+    "ssm",
+    "add_tags_to_resource",
+    "remove_tags_from_resource",
+    lambda _, id: {"ResourceType": "Parameter", "ResourceId": id},
+)
 
 
 def _delete_parameter(aws: Aws, id: str, inputs: Properties) -> None:
@@ -209,12 +203,12 @@ def _read_alarm(aws: Aws, id: str) -> Properties | None:
     }
 
 
-def _tag_alarm(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    arn = aws.arn("cloudwatch", f"alarm:{id}")
-    if tags:
-        aws.call("cloudwatch", "tag_resource", ResourceARN=arn, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("cloudwatch", "untag_resource", ResourceARN=arn, TagKeys=removed)
+_tag_alarm = tagging(
+    "cloudwatch",
+    "tag_resource",
+    "untag_resource",
+    lambda aws, id: {"ResourceARN": aws.arn("cloudwatch", f"alarm:{id}")},
+)
 
 
 def _delete_alarm(aws: Aws, id: str, inputs: Properties) -> None:
@@ -293,12 +287,9 @@ def _update_table(aws: Aws, id: str, old: Properties, new: Properties) -> None:
     _update_recovery(aws, id, old, new)
 
 
-def _tag_table(aws: Aws, id: str, tags: Mapping[str, str], removed: list[str]) -> None:
-    arn = aws.arn("dynamodb", f"table/{id}")
-    if tags:
-        aws.call("dynamodb", "tag_resource", ResourceArn=arn, Tags=to_tag_list(tags))
-    if removed:
-        aws.call("dynamodb", "untag_resource", ResourceArn=arn, TagKeys=removed)
+_tag_table = tagging(
+    "dynamodb", "tag_resource", "untag_resource", lambda aws, id: {"ResourceArn": aws.arn("dynamodb", f"table/{id}")}
+)
 
 
 def _delete_table(aws: Aws, id: str, inputs: Properties) -> None:
