@@ -39,25 +39,74 @@ class Life:
     then: Mapping[str, Any] = field(default_factory=dict)
 
 
+TAGS = {"tags": {"team": "ml"}}
 TAGGED = {"tags": {"team": "other"}}
 
 
-def lives(world: Mapping[str, str]) -> dict[str, Life]:
-    """By type, on what `world` has made."""
-    vpc, subnet, role, bucket = world["vpc"], world["subnet"], world["role"], world["bucket"]
-    tags = {"tags": {"team": "ml"}}
+def network_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    vpc = world["vpc"]
+    subnet = world["subnet"]
+    bucket = world["bucket"]
     rule = {"securityGroupId": world["group"], "ipProtocol": "tcp", "fromPort": 443, "toPort": 443}
     rule_life = Life(
-        rule | {"cidrIpv4": "10.0.0.0/16", "description": "TLS"} | tags,
+        rule | {"cidrIpv4": "10.0.0.0/16", "description": "TLS"} | TAGS,
         TAGGED | {"cidrIpv4": "10.1.0.0/16", "toPort": 444, "description": "more"},
         {"securityGroupId": "sg-2"},
         then={"ipProtocol": "udp", "fromPort": 53, "toPort": 53},
     )
-    subnets = {"subnetIds": [subnet], "endpointPrivateAccess": True, "endpointPublicAccess": False}
-    lifecycle = {"id": "old", "status": "Enabled", "filter": {"prefix": ""}, "expiration": {"days": 30}}
+    return {
+        "aws:ec2/vpc:Vpc": Life(
+            {"cidrBlock": "10.5.0.0/16", "instanceTenancy": "dedicated"} | TAGS,
+            TAGGED | {"enableDnsHostnames": True, "instanceTenancy": "default"},
+            {"cidrBlock": "10.6.0.0/16"},
+            then={"enableDnsHostnames": False, "enableDnsSupport": False},
+        ),
+        "aws:ec2/subnet:Subnet": Life(
+            {"vpcId": vpc, "cidrBlock": "10.0.7.0/24", "availabilityZone": "us-east-1b"} | TAGS,
+            TAGGED | {"mapPublicIpOnLaunch": True},
+            {"cidrBlock": "10.0.8.0/24"},
+        ),
+        "aws:ec2/internetGateway:InternetGateway": Life({"vpcId": vpc} | TAGS, TAGGED | {"vpcId": world["vpc_2"]}),
+        "aws:ec2/eip:Eip": Life(TAGS, TAGGED),
+        "aws:ec2/natGateway:NatGateway": Life(
+            {"subnetId": subnet, "allocationId": world["eip"]} | TAGS, TAGGED, {"subnetId": "subnet-2"}
+        ),
+        "aws:ec2/routeTable:RouteTable": Life({"vpcId": vpc} | TAGS, TAGGED, {"vpcId": "vpc-2"}),
+        "aws:ec2/route:Route": Life(
+            {"routeTableId": world["table"], "destinationCidrBlock": "0.0.0.0/0", "gatewayId": world["gateway"]},
+            {"gatewayId": None, "natGatewayId": world["nat"]},
+            {"destinationCidrBlock": "10.9.0.0/16"},
+        ),
+        "aws:ec2/routeTableAssociation:RouteTableAssociation": Life(
+            {"routeTableId": world["table"], "subnetId": subnet}, replacement={"subnetId": "subnet-2"}
+        ),
+        "aws:ec2/securityGroup:SecurityGroup": Life(
+            {"vpcId": vpc} | TAGS, TAGGED | {"revokeRulesOnDelete": True}, {"description": "another"}
+        ),
+        "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": Life({"vpcId": vpc} | TAGS, TAGGED, {"vpcId": "vpc-2"}),
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": rule_life,
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": rule_life,
+        "aws:ec2/vpcEndpoint:VpcEndpoint": Life(
+            {"vpcId": vpc, "serviceName": "com.amazonaws.us-east-1.sts", "vpcEndpointType": "Interface"}
+            | {"subnetIds": [subnet], "securityGroupIds": [world["group"]], "privateDnsEnabled": False}
+            | TAGS,
+            TAGGED | {"subnetIds": [world["subnet_2"]], "privateDnsEnabled": True, "policy": READS},
+            {"serviceName": "com.amazonaws.us-east-1.dynamodb"},
+            then={"securityGroupIds": [world["group_2"]], "routeTableIds": [world["table"]], "policy": LISTS},
+        ),
+        "aws:ec2/flowLog:FlowLog": Life(
+            {"vpcId": vpc, "trafficType": "ALL", "logDestinationType": "s3", "logDestination": f"arn:aws:s3:::{bucket}"}
+            | TAGS,
+            TAGGED,
+            {"trafficType": "REJECT"},
+        ),
+    }
+
+
+def node_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    subnet = world["subnet"]
     reserved = {"instanceType": "p5.48xlarge", "instancePlatform": "Linux/UNIX", "availabilityZone": "us-east-1a"}
     disk = {"volumeSize": 20, "volumeType": "gp3", "encrypted": False, "deleteOnTermination": True}
-    encryption = {"provider": {"keyArn": "arn:aws:kms:us-east-1:123456789012:key/1"}, "resources": ["secrets"]}
     template = {
         "blockDeviceMappings": [{"deviceName": "/dev/xvda", "ebs": {"volumeSize": 100, "encrypted": "true"}}],
         "capacityReservationSpecification": {"capacityReservationPreference": "open"},
@@ -86,6 +135,80 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
         "userData": "aGVsbG8=",
         "vpcSecurityGroupIds": [world["group"]],
     }
+    return {
+        "aws:ec2/launchTemplate:LaunchTemplate": Life(
+            {"instanceType": "g5.xlarge", "metadataOptions": {"httpTokens": "required"}} | TAGS,
+            TAGGED | {"instanceType": "g5.2xlarge", "updateDefaultVersion": True} | template,
+            {"name": "another"},
+            then={"updateDefaultVersion": None, "defaultVersion": 1},
+        ),
+        "aws:ec2/placementGroup:PlacementGroup": Life(
+            {"strategy": "partition", "partitionCount": 3} | TAGS,
+            TAGGED,
+            {"strategy": "cluster", "partitionCount": None},
+        ),
+        "aws:ec2/capacityReservation:CapacityReservation": Life(
+            reserved | {"instanceCount": 1} | TAGS,
+            TAGGED | {"instanceCount": 2, "endDateType": "limited", "endDate": "2027-01-31T12:00:00Z"},
+            {"instanceType": "p4d.24xlarge"},
+            then={"endDateType": "unlimited", "endDate": None},
+        ),
+        "aws:ec2/instance:Instance": Life(
+            {"ami": world["ami"], "instanceType": "g5.xlarge", "subnetId": subnet, "rootBlockDevice": disk}
+            | {"vpcSecurityGroupIds": [world["group"]]}
+            | TAGS,
+            TAGGED
+            | {"instanceType": "g5.2xlarge", "rootBlockDevice": disk | {"volumeSize": 30}}
+            | {"vpcSecurityGroupIds": [world["group_2"]], "metadataOptions": {"httpTokens": "required"}},
+            {"rootBlockDevice": disk | {"encrypted": True}},
+        ),
+        "aws:ebs/volume:Volume": Life(
+            {"availabilityZone": "us-east-1a", "size": 10, "encrypted": True} | TAGS,
+            TAGGED | {"size": 20, "type": "gp3"},
+            {"availabilityZone": "us-east-1b"},
+        ),
+    }
+
+
+def identity_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    role = world["role"]
+    return {
+        "aws:iam/role:Role": Life(
+            {"assumeRolePolicy": TRUST} | TAGS,
+            TAGGED
+            | {"description": "new", "assumeRolePolicy": OTHER_TRUST, "maxSessionDuration": 7200}
+            | {"permissionsBoundary": f"{AWS_POLICY}/ReadOnlyAccess", "forceDetachPolicies": True},
+            {"path": "/x/"},
+            then={"permissionsBoundary": None},
+        ),
+        "aws:iam/rolePolicy:RolePolicy": Life({"role": role, "policy": READS}, {"policy": LISTS}, {"name": "another"}),
+        "aws:iam/policy:Policy": Life({"policy": READS} | TAGS, TAGGED | {"policy": LISTS}, {"description": "another"}),
+        "aws:iam/rolePolicyAttachment:RolePolicyAttachment": Life(
+            {"role": role, "policyArn": f"{AWS_POLICY}/AmazonEKSWorkerNodePolicy"},
+            replacement={"policyArn": f"{AWS_POLICY}/AmazonEKSClusterPolicy"},
+        ),
+        "aws:iam/openIdConnectProvider:OpenIdConnectProvider": Life(
+            {"url": "https://oidc.example.com", "clientIdLists": ["sts.amazonaws.com"], "thumbprintLists": ["a" * 40]}
+            | TAGS,
+            TAGGED | {"clientIdLists": ["other.example.com"], "thumbprintLists": ["b" * 40]},
+            {"url": "https://other.example.com"},
+        ),
+        "aws:kms/key:Key": Life(
+            {"description": "one", "deletionWindowInDays": 7} | TAGS,
+            TAGGED | {"enableKeyRotation": True, "description": "two", "policy": READS, "deletionWindowInDays": 10},
+            {"keyUsage": "SIGN_VERIFY"},
+            then={"isEnabled": False},
+        ),
+        "aws:kms/alias:Alias": Life(
+            {"name": "alias/one", "targetKeyId": world["key"]}, {"targetKeyId": world["key_2"]}, {"name": "alias/two"}
+        ),
+    }
+
+
+def cluster_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    subnet = world["subnet"]
+    subnets = {"subnetIds": [subnet], "endpointPrivateAccess": True, "endpointPublicAccess": False}
+    encryption = {"provider": {"keyArn": "arn:aws:kms:us-east-1:123456789012:key/1"}, "resources": ["secrets"]}
     group = {
         "clusterName": "world",
         "nodeRoleArn": world["role_arn"],
@@ -97,115 +220,10 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
         "taints": [{"key": "gpu", "value": "true", "effect": "NO_SCHEDULE"}],
     }
     return {
-        "aws:ec2/vpc:Vpc": Life(
-            {"cidrBlock": "10.5.0.0/16", "instanceTenancy": "dedicated"} | tags,
-            TAGGED | {"enableDnsHostnames": True, "instanceTenancy": "default"},
-            {"cidrBlock": "10.6.0.0/16"},
-            then={"enableDnsHostnames": False, "enableDnsSupport": False},
-        ),
-        "aws:ec2/subnet:Subnet": Life(
-            {"vpcId": vpc, "cidrBlock": "10.0.7.0/24", "availabilityZone": "us-east-1b"} | tags,
-            TAGGED | {"mapPublicIpOnLaunch": True},
-            {"cidrBlock": "10.0.8.0/24"},
-        ),
-        "aws:ec2/internetGateway:InternetGateway": Life({"vpcId": vpc} | tags, TAGGED | {"vpcId": world["vpc_2"]}),
-        "aws:ec2/eip:Eip": Life(tags, TAGGED),
-        "aws:ec2/natGateway:NatGateway": Life(
-            {"subnetId": subnet, "allocationId": world["eip"]} | tags, TAGGED, {"subnetId": "subnet-2"}
-        ),
-        "aws:ec2/routeTable:RouteTable": Life({"vpcId": vpc} | tags, TAGGED, {"vpcId": "vpc-2"}),
-        "aws:ec2/route:Route": Life(
-            {"routeTableId": world["table"], "destinationCidrBlock": "0.0.0.0/0", "gatewayId": world["gateway"]},
-            {"gatewayId": None, "natGatewayId": world["nat"]},
-            {"destinationCidrBlock": "10.9.0.0/16"},
-        ),
-        "aws:ec2/routeTableAssociation:RouteTableAssociation": Life(
-            {"routeTableId": world["table"], "subnetId": subnet}, replacement={"subnetId": "subnet-2"}
-        ),
-        "aws:ec2/securityGroup:SecurityGroup": Life(
-            {"vpcId": vpc} | tags, TAGGED | {"revokeRulesOnDelete": True}, {"description": "another"}
-        ),
-        "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": Life({"vpcId": vpc} | tags, TAGGED, {"vpcId": "vpc-2"}),
-        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": rule_life,
-        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": rule_life,
-        "aws:ec2/vpcEndpoint:VpcEndpoint": Life(
-            {"vpcId": vpc, "serviceName": "com.amazonaws.us-east-1.sts", "vpcEndpointType": "Interface"}
-            | {"subnetIds": [subnet], "securityGroupIds": [world["group"]], "privateDnsEnabled": False}
-            | tags,
-            TAGGED | {"subnetIds": [world["subnet_2"]], "privateDnsEnabled": True, "policy": READS},
-            {"serviceName": "com.amazonaws.us-east-1.dynamodb"},
-            then={"securityGroupIds": [world["group_2"]], "routeTableIds": [world["table"]], "policy": LISTS},
-        ),
-        "aws:ec2/flowLog:FlowLog": Life(
-            {"vpcId": vpc, "trafficType": "ALL", "logDestinationType": "s3", "logDestination": f"arn:aws:s3:::{bucket}"}
-            | tags,
-            TAGGED,
-            {"trafficType": "REJECT"},
-        ),
-        "aws:ec2/launchTemplate:LaunchTemplate": Life(
-            {"instanceType": "g5.xlarge", "metadataOptions": {"httpTokens": "required"}} | tags,
-            TAGGED | {"instanceType": "g5.2xlarge", "updateDefaultVersion": True} | template,
-            {"name": "another"},
-            then={"updateDefaultVersion": None, "defaultVersion": 1},
-        ),
-        "aws:ec2/placementGroup:PlacementGroup": Life(
-            {"strategy": "partition", "partitionCount": 3} | tags,
-            TAGGED,
-            {"strategy": "cluster", "partitionCount": None},
-        ),
-        "aws:ec2/capacityReservation:CapacityReservation": Life(
-            reserved | {"instanceCount": 1} | tags,
-            TAGGED | {"instanceCount": 2, "endDateType": "limited", "endDate": "2027-01-31T12:00:00Z"},
-            {"instanceType": "p4d.24xlarge"},
-            then={"endDateType": "unlimited", "endDate": None},
-        ),
-        "aws:ec2/instance:Instance": Life(
-            {"ami": world["ami"], "instanceType": "g5.xlarge", "subnetId": subnet, "rootBlockDevice": disk}
-            | {"vpcSecurityGroupIds": [world["group"]]}
-            | tags,
-            TAGGED
-            | {"instanceType": "g5.2xlarge", "rootBlockDevice": disk | {"volumeSize": 30}}
-            | {"vpcSecurityGroupIds": [world["group_2"]], "metadataOptions": {"httpTokens": "required"}},
-            {"rootBlockDevice": disk | {"encrypted": True}},
-        ),
-        "aws:ebs/volume:Volume": Life(
-            {"availabilityZone": "us-east-1a", "size": 10, "encrypted": True} | tags,
-            TAGGED | {"size": 20, "type": "gp3"},
-            {"availabilityZone": "us-east-1b"},
-        ),
-        "aws:iam/role:Role": Life(
-            {"assumeRolePolicy": TRUST} | tags,
-            TAGGED
-            | {"description": "new", "assumeRolePolicy": OTHER_TRUST, "maxSessionDuration": 7200}
-            | {"permissionsBoundary": f"{AWS_POLICY}/ReadOnlyAccess", "forceDetachPolicies": True},
-            {"path": "/x/"},
-            then={"permissionsBoundary": None},
-        ),
-        "aws:iam/rolePolicy:RolePolicy": Life({"role": role, "policy": READS}, {"policy": LISTS}, {"name": "another"}),
-        "aws:iam/policy:Policy": Life({"policy": READS} | tags, TAGGED | {"policy": LISTS}, {"description": "another"}),
-        "aws:iam/rolePolicyAttachment:RolePolicyAttachment": Life(
-            {"role": role, "policyArn": f"{AWS_POLICY}/AmazonEKSWorkerNodePolicy"},
-            replacement={"policyArn": f"{AWS_POLICY}/AmazonEKSClusterPolicy"},
-        ),
-        "aws:iam/openIdConnectProvider:OpenIdConnectProvider": Life(
-            {"url": "https://oidc.example.com", "clientIdLists": ["sts.amazonaws.com"], "thumbprintLists": ["a" * 40]}
-            | tags,
-            TAGGED | {"clientIdLists": ["other.example.com"], "thumbprintLists": ["b" * 40]},
-            {"url": "https://other.example.com"},
-        ),
-        "aws:kms/key:Key": Life(
-            {"description": "one", "deletionWindowInDays": 7} | tags,
-            TAGGED | {"enableKeyRotation": True, "description": "two", "policy": READS, "deletionWindowInDays": 10},
-            {"keyUsage": "SIGN_VERIFY"},
-            then={"isEnabled": False},
-        ),
-        "aws:kms/alias:Alias": Life(
-            {"name": "alias/one", "targetKeyId": world["key"]}, {"targetKeyId": world["key_2"]}, {"name": "alias/two"}
-        ),
         "aws:eks/cluster:Cluster": Life(
             {"roleArn": world["role_arn"], "version": "1.33", "vpcConfig": subnets, "enabledClusterLogTypes": ["api"]}
             | {"accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"}}
-            | tags,
+            | TAGS,
             TAGGED
             | {"enabledClusterLogTypes": ["api", "audit"], "version": "1.34", "encryptionConfig": encryption}
             | {"vpcConfig": subnets | {"subnetIds": [subnet, world["subnet_2"]]}}
@@ -214,7 +232,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"encryptionConfig": None},
         ),
         "aws:eks/nodeGroup:NodeGroup": Life(
-            group | tags,
+            group | TAGS,
             TAGGED
             | {"scalingConfig": {"minSize": 0, "desiredSize": 1, "maxSize": 4}, "labels": {"a": "c"}}
             | {"version": "1.33", "taints": [{"key": "gpu", "value": "no", "effect": "NO_EXECUTE"}]}
@@ -222,7 +240,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"instanceTypes": ["g5.2xlarge"]},
         ),
         "aws:eks/addon:Addon": Life(
-            {"clusterName": "world", "addonName": "vpc-cni", "addonVersion": "v1.19.0-eksbuild.1"} | tags,
+            {"clusterName": "world", "addonName": "vpc-cni", "addonVersion": "v1.19.0-eksbuild.1"} | TAGS,
             TAGGED
             | {"addonVersion": "v1.20.0-eksbuild.1", "configurationValues": '{"env": {}}', "preserve": True}
             | {"resolveConflictsOnCreate": "OVERWRITE", "resolveConflictsOnUpdate": "PRESERVE"}
@@ -230,7 +248,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"addonName": "coredns"},
         ),
         "aws:eks/accessEntry:AccessEntry": Life(
-            {"clusterName": "world", "principalArn": "arn:aws:iam::123456789012:role/team/ops"} | tags,
+            {"clusterName": "world", "principalArn": "arn:aws:iam::123456789012:role/team/ops"} | TAGS,
             TAGGED | {"kubernetesGroups": ["ops"], "userName": "ops:{{SessionName}}"},
             {"principalArn": world["role_arn"]},
         ),
@@ -241,16 +259,23 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
         ),
         "aws:eks/podIdentityAssociation:PodIdentityAssociation": Life(
             {"clusterName": "world", "namespace": "jobs", "serviceAccount": "train", "roleArn": world["role_arn"]}
-            | tags,
+            | TAGS,
             TAGGED | {"roleArn": world["principal"], "targetRoleArn": world["role_arn"], "disableSessionTags": True},
             {"serviceAccount": "serve"},
             then={"targetRoleArn": None},
         ),
+    }
+
+
+def storage_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    bucket = world["bucket"]
+    lifecycle = {"id": "old", "status": "Enabled", "filter": {"prefix": ""}, "expiration": {"days": 30}}
+    return {
         "aws:cloudwatch/logGroup:LogGroup": Life(
-            {"retentionInDays": 7} | tags, TAGGED | {"retentionInDays": 30, "kmsKeyId": "arn:k"}, {"name": "x"}
+            {"retentionInDays": 7} | TAGS, TAGGED | {"retentionInDays": 30, "kmsKeyId": "arn:k"}, {"name": "x"}
         ),
         "aws:s3/bucket:Bucket": Life(
-            {"forceDestroy": True} | tags, TAGGED | {"forceDestroy": False}, {"bucket": "another-bucket"}
+            {"forceDestroy": True} | TAGS, TAGGED | {"forceDestroy": False}, {"bucket": "another-bucket"}
         ),
         "aws:s3/bucketVersioning:BucketVersioning": Life(
             {"bucket": bucket, "versioningConfiguration": {"status": "Enabled"}},
@@ -283,7 +308,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             then={"rules": LIFECYCLES},
         ),
         "aws:s3/bucketObjectv2:BucketObjectv2": Life(
-            {"bucket": bucket, "key": "a/b.txt", "content": "one"} | tags,
+            {"bucket": bucket, "key": "a/b.txt", "content": "one"} | TAGS,
             TAGGED
             | {"content": "two", "contentType": "text/plain", "cacheControl": "no-store", "metadata": {"step": "1"}}
             | {"contentDisposition": "inline", "contentEncoding": "identity", "contentLanguage": "en"}
@@ -291,22 +316,31 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"key": "c"},
         ),
         "aws:ecr/repository:Repository": Life(
-            {"imageScanningConfiguration": {"scanOnPush": True}} | tags,
+            {"imageScanningConfiguration": {"scanOnPush": True}} | TAGS,
             TAGGED
             | {"imageTagMutability": "IMMUTABLE", "imageScanningConfiguration": {"scanOnPush": False}}
             | {"forceDelete": True},
             {"name": "another"},
         ),
+        "aws:ecr/lifecyclePolicy:LifecyclePolicy": Life(
+            {"repository": world["repository"], "policy": json.dumps({"rules": [EXPIRE]})},
+            replacement={"repository": "another"},
+        ),
+    }
+
+
+def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    return {
         "aws:sns/topic:Topic": Life(
-            tags, TAGGED | {"displayName": "Runs", "kmsMasterKeyId": world["key"], "policy": READS}, {"name": "another"}
+            TAGS, TAGGED | {"displayName": "Runs", "kmsMasterKeyId": world["key"], "policy": READS}, {"name": "another"}
         ),
         "aws:ssm/parameter:Parameter": Life(
-            {"type": "String", "value": "a"} | tags,
+            {"type": "String", "value": "a"} | TAGS,
             TAGGED | {"value": "b", "description": "image", "type": "SecureString", "keyId": "alias/aws/ssm"},
             {"name": "another"},
         ),
         "aws:sqs/queue:Queue": Life(
-            tags,
+            TAGS,
             TAGGED
             | {"delaySeconds": 5, "maxMessageSize": 2048, "messageRetentionSeconds": 60, "policy": READS}
             | {"receiveWaitTimeSeconds": 2, "visibilityTimeoutSeconds": 40, "kmsMasterKeyId": world["key"]}
@@ -317,7 +351,7 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
         "aws:cloudwatch/metricAlarm:MetricAlarm": Life(
             {"comparisonOperator": "GreaterThanThreshold", "evaluationPeriods": 2, "metricName": "p99", "period": 60}
             | {"namespace": "fusion", "statistic": "Maximum", "threshold": 0.5, "dimensions": {"service": "chat"}}
-            | tags,
+            | TAGS,
             TAGGED
             | {"comparisonOperator": "LessThanThreshold", "evaluationPeriods": 3, "metricName": "p50", "period": 120}
             | {"namespace": "other", "statistic": "Average", "threshold": 2, "dimensions": {"service": "embed"}}
@@ -327,18 +361,20 @@ def lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"name": "another"},
         ),
         "aws:dynamodb/table:Table": Life(
-            {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"} | tags,
+            {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"} | TAGS,
             TAGGED
             | {"billingMode": "PROVISIONED", "readCapacity": 2, "writeCapacity": 1}
             | {"deletionProtectionEnabled": True, "pointInTimeRecovery": {"enabled": True}},
             {"name": "another"},
             then={"deletionProtectionEnabled": False},
         ),
-        "aws:ecr/lifecyclePolicy:LifecyclePolicy": Life(
-            {"repository": world["repository"], "policy": json.dumps({"rules": [EXPIRE]})},
-            replacement={"repository": "another"},
-        ),
     }
+
+
+def lives(world: Mapping[str, str]) -> dict[str, Life]:
+    """By type, on what `world` has made."""
+    made = (network_lives, node_lives, identity_lives, cluster_lives, storage_lives, service_lives)
+    return {kind: life for each in made for kind, life in each(world).items()}
 
 
 def test_another_encryption_key_of_a_cluster_is_refused_and_not_pretended(
