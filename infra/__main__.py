@@ -12,6 +12,7 @@ from infra.run import without_what_only_costs_time
 from planner.catalog import CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
+from planner.guardrails import Violation
 
 PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
 """The pack then reports the same violations in preview; said twice they would only be noise."""
@@ -29,7 +30,7 @@ def main() -> None:
     except (config.ConfigError, CatalogError, PlanError, ArgumentError) as error:
         raise pulumi.RunError(str(error)) from None
 
-    broken = "\n".join(f"{each.guardrail}: {each.message}" for each in planning.violations(plan, settings, catalog))
+    broken = _broken(planning.violations(plan, settings, catalog))
     if broken and not pulumi.runtime.is_dry_run():
         raise pulumi.RunError(broken)
     platform = build_platform(platform_args, PlanResource(f"{stack}-plan", plan))
@@ -38,6 +39,14 @@ def main() -> None:
         pulumi.export(name, value)
     if broken and not PACK_IS_LOADED:
         raise pulumi.RunError(broken)
+
+
+def _broken(violations: list[Violation]) -> str:
+    """What stops the update; what only advises is said as a warning."""
+    for each in violations:
+        if each.level == "advisory" and not PACK_IS_LOADED:
+            pulumi.log.warn(f"{each.guardrail}: {each.message}")
+    return "\n".join(f"{each.guardrail}: {each.message}" for each in violations if each.level == "mandatory")
 
 
 main()

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Limits, Quota
+from planner.guardrails import GuardrailSettings
+from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota
 
 NAMESPACE = "fusion"
 
@@ -62,6 +63,12 @@ class ObjectStoreConfig(Declared):
     noncurrent_days: int = Field(default=30, ge=1, le=3_650)
 
 
+class StackGuardrails(GuardrailSettings):
+    """A stack's guardrails; one without a monthly limit is not planned."""
+
+    monthly_cost_limit_usd: float = Field(gt=0, le=1e9)
+
+
 class StackConfig(Declared):
     """Everything under `fusion:` in a stack's file."""
 
@@ -71,7 +78,7 @@ class StackConfig(Declared):
     cluster: ClusterConfig = ClusterConfig()
     object_store: ObjectStoreConfig = ObjectStoreConfig()
     workloads: tuple[AnyWorkload, ...]
-    guardrails: Limits
+    guardrails: StackGuardrails
     quotas: tuple[Quota, ...] = ()
     budget: Budget | None = None
     expected_usage: ExpectedUsage = ExpectedUsage()

@@ -78,7 +78,7 @@ def platform_shape(config: StackConfig) -> PlatformShape:
 
 def violations(planned: Plan, config: StackConfig, catalog: Catalog) -> list[Violation]:
     """What the plan breaks of the stack's guardrails; the same rules that the policy pack applies."""
-    return check_plan(planned, catalog, monthly_cost_limit_usd=config.guardrails.monthly_cost_limit_usd)
+    return check_plan(planned, config.guardrails, catalog)
 
 
 def plan_outputs(planned: Plan, config: StackConfig) -> dict[str, Any]:

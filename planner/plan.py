@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.calibration.store import Interval
 from planner.catalog import Catalog, Offer
 from planner.cost import CostItem, Quantity, Tariff, item, total
 from planner.errors import PlanError
@@ -33,6 +34,9 @@ from planner.workloads import (
 if TYPE_CHECKING:
     from planner.choices import Answer, Choice
     from planner.stack import StackAnswer
+
+
+_INTERVAL_FIELDS = set(Interval.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,18 @@ class Plan:
             "monthly_cost_expected_usd": round(monthly.expected, 2),
             "monthly_cost_max_usd": round(monthly.max, 2),
         }
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, Any]) -> Plan:
+        """The plan that `as_props` gave the plain values of.
+
+        Raises:
+            pydantic.ValidationError: they are not those of a plan.
+        """
+        from pydantic import TypeAdapter
+
+        known = {name: _bounded(value) for name, value in props.items() if name in cls.__dataclass_fields__}
+        return TypeAdapter(cls).validate_python(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +240,16 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _bounded(value: Any) -> Any:
+    """The inverse of `finite`: an interval's missing end is infinite."""
+    if isinstance(value, Mapping):
+        plain = {key: _bounded(each) for key, each in value.items()}
+        if plain.keys() == _INTERVAL_FIELDS:
+            return {key: math.inf if each is None else each for key, each in plain.items()}
+        return plain
+    return [_bounded(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _offered(offer: Offer, price_model: PriceModel) -> float | None:

@@ -274,12 +274,6 @@ class Budget(Declared):
         return self
 
 
-class Limits(Declared):
-    """The guardrails of a stack, in the words of its config (``fusion:guardrails``)."""
-
-    monthly_cost_limit_usd: float = Field(gt=0, le=1e9, description="at the autoscaler's maximum; a month is 730 h")
-
-
 class ExpectedUsage(Declared):
     """What is billed by use, as the team expects it for a month; priced in the plan, shown apart in its items."""
 

@@ -1,1 +1,16 @@
 """The policy pack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policies.guardrail import Guardrail
+
+
+def guardrails() -> list[Guardrail]:
+    """All guardrails of the pack, family by family."""
+    from policies import cost, plan
+
+    families = [cost.monthly_cost_limit]
+    return [*plan.guardrails(besides=frozenset(each.name for each in families)), *families]

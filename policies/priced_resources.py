@@ -6,16 +6,14 @@ price of nothing: a mandatory policy that reads an unknown value would be made a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from pulumi_policy.proxy import UnknownValueError
 
 from planner.catalog import Catalog
 from planner.cost import Tariff, price_usd_per_month
 from planner.workloads import PriceModel
+from policies.resource import NotKnown, Props, Resource
 
-Props = Mapping[str, Any]
 Quantities = dict[Tariff, float]
 
 EKS_DEFAULT_INSTANCE_TYPE = "t3.medium"
@@ -29,29 +27,22 @@ class UnpricedResource(ValueError):
     """The price of a resource can't be known from what is declared; says which field is missing."""
 
 
-def quantities(resource_type: str, props: Props, *, region: str, catalog: Catalog) -> Quantities:
+def quantities(resource: Resource, catalog: Catalog) -> Quantities:
     """What one resource is billed for at its maximum; empty for types that cost nothing by themselves.
 
     Raises:
         UnpricedResource: a field that decides the price is missing or not known before the update.
     """
-    rule = _RULES.get(resource_type)
-    return rule(props, str(_plain(props, "region") or region), catalog) if rule else {}
+    rule = _RULES.get(resource.type)
+    return rule(resource.props, resource.region, catalog) if rule else {}
 
 
 def _plain(props: Props, *path: str) -> Any:
     """The value at a path; None where it is absent or not known yet."""
-    value: Any = props
-    for key in path:
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            value = value[0] if value else None
-        if not isinstance(value, Mapping):
-            return None
-        try:
-            value = value.get(key)
-        except UnknownValueError:
-            return None
-    return value
+    try:
+        return props.get(*path)
+    except NotKnown:
+        return None
 
 
 def _needed(props: Props, *path: str) -> Any:
@@ -73,7 +64,7 @@ def _service(region: str, service: str) -> Tariff:
 
 def _node_group(props: Props, region: str, catalog: Catalog) -> Quantities:
     price_model: PriceModel = "spot" if _plain(props, "capacityType") == "SPOT" else "on_demand"
-    listed = _plain(props, "instanceTypes")
+    listed = _needed(props, "instanceTypes") if props.has("instanceTypes") else None
     if listed is None and _plain(props, "launchTemplate") is not None:
         raise UnpricedResource(
             "instanceTypes decides its price and is left to the launch template; name it on the node group instead"

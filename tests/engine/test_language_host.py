@@ -97,14 +97,13 @@ def test_a_policy_pack_sees_the_stacks_config(small: Engine, traced: bool) -> No
     pack.mkdir()
     (pack / "PulumiPolicy.yaml").write_text("runtime: python\nversion: 0.0.1\n")
     (pack / "__main__.py").write_text(
-        "from policies import stack_config\n"
-        "from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy\n"
-        "stack_config.receive()\n"
-        "def judge(args, report):\n"
-        "    if args.resource_type == 'pulumi:pulumi:Stack':\n"
-        "        report(f\"region is {stack_config.text('aws:region')}\")\n"
-        "policy = ResourceValidationPolicy(name='region', description='d', validate=judge)\n"
-        "PolicyPack(name='p', enforcement_level=EnforcementLevel.MANDATORY, policies=[policy])\n"
+        "from policies.analyzer import serve\n"
+        "from policies.guardrail import guardrail\n"
+        "@guardrail('region', 'pulumi:pulumi:Stack')\n"
+        "def region(resource, update):\n"
+        "    'Says the region.'\n"
+        "    yield f\"region is {update.config['aws:region']}\"\n"
+        "serve('p', [region])\n"
     )
     options = ("--tracing", f"file:{small.folder / 'trace'}") if traced else ()
     printed = small.preview("--policy-pack", str(pack), *options, status=None)

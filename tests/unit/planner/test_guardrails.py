@@ -6,13 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.catalog import load
+from planner.catalog import Catalog, load
 from planner.cost import Tariff, price_usd_per_month
-from planner.guardrails import CostLedger, check_plan, monthly_cost_max_usd
+from planner.guardrails import GuardrailSettings, Violation
+from planner.guardrails import check_plan as check_plan_by
+from planner.guardrails.cost import CostLedger, monthly_cost_max_usd
+from planner.plan import Plan
 from tests.unit.planner.test_plan import job, planned
 
 NODE = Tariff("aws", "us-east-1", "g5.xlarge", "on_demand")
 G5 = {"instance_type": "g5.xlarge", "accelerators": 1}
+
+
+def check_plan(plan: Plan, catalog: Catalog, **settings: object) -> list[Violation]:
+    return check_plan_by(plan, GuardrailSettings.model_validate(settings), catalog)
 
 
 def test_a_plan_at_the_limit_to_the_cent_passes_and_a_cent_less_does_not() -> None:

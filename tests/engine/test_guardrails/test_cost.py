@@ -100,6 +100,6 @@ def test_a_wrong_config_is_one_error_a_value_before_anything_exists(platform: En
 
 
 def test_the_committed_local_stack_is_within_its_guardrails(platform: Engine) -> None:
-    committed = yaml.safe_load((Path(__file__).parents[2] / "stacks/Pulumi.local.yaml").read_text())["config"]
+    committed = yaml.safe_load((Path(__file__).parents[3] / "stacks/Pulumi.local.yaml").read_text())["config"]
     platform.configure(**committed)
     assert "error" not in platform.preview(**PACK).lower()

@@ -1,7 +1,4 @@
-"""The rules that a plan must keep. The program and the policy pack call the same functions.
-
-A violation says by how much and what the nearest change is that would pass.
-"""
+"""What a stack may cost: the monthly limit on a plan, and the running total of what is registered."""
 
 from __future__ import annotations
 
@@ -11,25 +8,20 @@ from dataclasses import dataclass, field
 
 from planner.catalog import Catalog
 from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, total
+from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
 
 LARGEST_ITEMS_SHOWN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A guardrail that was broken: its name, and one paragraph for the user."""
-
-    guardrail: str
-    message: str
-
-
-def check_plan(plan: Plan, catalog: Catalog, *, monthly_cost_limit_usd: float) -> list[Violation]:
-    """Every guardrail that the plan breaks, judged on the catalog's prices and not on those that the plan states."""
-    over_usd = monthly_cost_max_usd(plan, catalog) - monthly_cost_limit_usd
-    if over_usd <= 0:
-        return []
-    return [Violation("monthly-cost-limit", _over_the_limit(plan, catalog, monthly_cost_limit_usd, over_usd))]
+def over_the_monthly_limit(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
+    """The whole stack's bill at the autoscaler's maximum, to the cent."""
+    limit_usd = settings.monthly_cost_limit_usd
+    if limit_usd is None:
+        return
+    over_usd = monthly_cost_max_usd(plan, catalog) - limit_usd
+    if over_usd > 0:
+        yield _over_the_limit(plan, catalog, limit_usd, over_usd)
 
 
 def monthly_cost_max_usd(plan: Plan, catalog: Catalog) -> float:

@@ -1,0 +1,68 @@
+"""The guardrails that judge a plan. The program and the policy pack apply the same list.
+
+A violation says by how much a limit is broken and what the nearest change is that would pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from planner.catalog import Catalog
+from planner.guardrails import cost
+from planner.guardrails.settings import GuardrailSettings, Level
+from planner.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRule:
+    """One guardrail on plans.
+
+    Attributes:
+        name: such as `monthly-cost-limit`; the key of its level and of its policy.
+        description: one sentence that says what holds when it passes.
+        settings: the fields of `GuardrailSettings` that it reads.
+        judge: one message for each violation; nothing where the setting is not made.
+        level: how hard it is enforced unless the stack says otherwise.
+    """
+
+    name: str
+    description: str
+    settings: tuple[str, ...]
+    judge: Callable[[Plan, GuardrailSettings, Catalog], Iterable[str]]
+    level: Level = "mandatory"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A guardrail that a plan breaks: its name, one paragraph for the user, and whether that stops the update."""
+
+    guardrail: str
+    message: str
+    level: Level = "mandatory"
+
+
+PLAN_RULES: tuple[PlanRule, ...] = (
+    PlanRule(
+        "monthly-cost-limit",
+        "The stack costs no more a month than its limit, at the autoscaler's maximum.",
+        ("monthly_cost_limit_usd",),
+        cost.over_the_monthly_limit,
+    ),
+)
+
+
+def check_plan(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> list[Violation]:
+    """What the plan breaks of all rules that are not disabled, in the order of the rules.
+
+    Judged on the catalog's prices and not on those that the plan states.
+
+    Raises:
+        planner.errors.PlanError, planner.catalog.UnknownOffer: something in the plan has no price.
+    """
+    found = []
+    for rule in PLAN_RULES:
+        level = settings.level_of(rule.name, rule.level)
+        if level != "disabled":
+            found += [Violation(rule.name, message, level) for message in rule.judge(plan, settings, catalog)]
+    return found

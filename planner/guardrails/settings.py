@@ -1,0 +1,113 @@
+"""What a team may set of its guardrails: `fusion:guardrails` in a stack's file, and the same words in a pack's config.
+
+One flat model: each guardrail names the fields that it reads, and its config schema is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from planner.workloads import Declared
+
+Level = Literal["mandatory", "advisory", "disabled"]
+"""A mandatory violation stops the update, an advisory one is shown, a disabled guardrail is not judged."""
+GuardrailName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", description="such as monthly-cost-limit")]
+
+
+@dataclass(frozen=True, slots=True)
+class Stricter:
+    """How two values of a field, of a stack and of a pack, become the one that holds: the stricter of them."""
+
+    of: Callable[[Any, Any], Any]
+
+
+def _each(of: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Key by key; a key that only one of them has is taken as it is."""
+    return lambda one, other: {**one, **other, **{key: of(one[key], other[key]) for key in one.keys() & other.keys()}}
+
+
+def _both(one: Any, other: Any) -> list[Any]:
+    return [each for each in one if each in other]
+
+
+def _either(one: Any, other: Any) -> list[Any]:
+    return [*one, *(each for each in other if each not in one)]
+
+
+AT_MOST, AT_LEAST = Stricter(min), Stricter(max)
+AT_MOST_EACH = Stricter(_each(min))
+ALLOWED = Stricter(_both)
+REQUIRED = Stricter(_either)
+
+Usd = Annotated[float, Field(gt=0, le=1e9), AT_MOST]
+
+
+class CostSettings(Declared):
+    """Of the cost guardrails."""
+
+    monthly_cost_limit_usd: Usd | None = Field(
+        default=None, description="of the whole stack at the autoscaler's maximum; a month is 730 h"
+    )
+
+
+class LatencySettings(Declared):
+    """Of the latency guardrails."""
+
+
+class CapacitySettings(Declared):
+    """Of the capacity guardrails."""
+
+
+class SecuritySettings(Declared):
+    """Of the guardrails of security and privacy."""
+
+
+class GuardrailSettings(CostSettings, LatencySettings, CapacitySettings, SecuritySettings):
+    """Everything under `fusion:guardrails`."""
+
+    levels: dict[GuardrailName, Level] = Field(
+        default_factory=dict, description="how hard each guardrail is enforced; mandatory unless said"
+    )
+
+    def level_of(self, guardrail: str, default: Level = "mandatory") -> Level:
+        """How hard a guardrail is enforced in this stack."""
+        return self.levels.get(guardrail, default)
+
+
+def stricter(stack: Mapping[str, Any], pack: Mapping[str, Any]) -> dict[str, Any]:
+    """Two raw settings as one: a field of both gets the stricter value, so neither file can loosen the other.
+
+    Values that can't be compared are left as the stack has them, for the model to refuse.
+    """
+    joined = {**pack, **stack}
+    for name in stack.keys() & pack.keys() & GuardrailSettings.model_fields.keys():
+        rule = next((each for each in _markers(name) if isinstance(each, Stricter)), None)
+        if rule is not None:
+            try:
+                joined[name] = rule.of(stack[name], pack[name])
+            except (TypeError, AttributeError):
+                continue
+    return joined
+
+
+def _markers(name: str) -> list[Any]:
+    """The markers of a field, those inside its optional type included."""
+    field = GuardrailSettings.model_fields[name]
+    inside = [mark for part in getattr(field.annotation, "__args__", ()) for mark in getattr(part, "__metadata__", ())]
+    return [*field.metadata, *inside]
+
+
+def schema_of(fields: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """JSON schema of some fields, as Pulumi's policy config takes it."""
+    properties = GuardrailSettings.model_json_schema()["properties"]
+    return {name: _without_null(properties[name]) for name in fields}
+
+
+def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    said = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
+    options = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    return {**options[0], **said} if len(options) == 1 else dict(schema)

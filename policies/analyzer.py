@@ -1,0 +1,227 @@
+"""Guardrails as the engine asks them, each resource read once.
+
+The SDK's analyzer reads a resource's inputs anew for each policy, keeps only the tags of the stack's config, and knows
+no level set by a stack. So the two calls that judge are answered here; all the others are the SDK's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gc
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent import futures
+from typing import Any
+
+import grpc
+from google.protobuf import json_format, struct_pb2
+from pulumi.runtime.proto import (
+    AnalyzeRequest,
+    AnalyzeResponse,
+    AnalyzerResource,
+    AnalyzerStackConfigureRequest,
+    AnalyzerStackConfigureResponse,
+    AnalyzeStackRequest,
+    ConfigureAnalyzerRequest,
+    PolicyNotApplicable,
+    analyzer_pb2_grpc,
+)
+from pulumi_policy import EnforcementLevel, Policy
+from pulumi_policy.policy import _GRPC_CHANNEL_OPTIONS, _PolicyAnalyzerServicer
+
+from planner.errors import PlanError
+from policies.guardrail import Guardrail
+from policies.resource import NotKnown, Resource, read
+from policies.update import SETTINGS_KEY, Update
+
+SETTINGS_GUARDRAIL = "guardrail-settings"
+
+
+def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
+    """Answer the engine until it ends this process."""
+    gc.freeze()  # the SDK's classes stay: a collection between two resources need not look at them
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=_GRPC_CHANNEL_OPTIONS)
+    analyzer_pb2_grpc.add_AnalyzerServicer_to_server(Analyzer(name, guardrails), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    try:
+        server.wait_for_termination()
+    except KeyboardInterrupt:
+        server.stop(0)
+
+
+class Analyzer(_PolicyAnalyzerServicer):
+    """Judges resources one at a time, in the order that the engine registers them."""
+
+    def __init__(self, name: str, guardrails: Sequence[Guardrail]) -> None:
+        policies = {each.name: each.policy() for each in (*guardrails, _settings_guardrail())}
+        super().__init__(name, "0.0.1", list(policies.values()), EnforcementLevel.MANDATORY)
+        self._guardrails = guardrails
+        self._policies = policies
+        self._by_type: dict[str, list[Guardrail]] = {}
+        self._lock = threading.Lock()
+        self._update = Update()
+        self._settings_judged = False
+
+    def Configure(self, request: ConfigureAnalyzerRequest, context: Any) -> Any:
+        """Take the pack's config."""
+        answer = super().Configure(request, context)  # type: ignore[no-untyped-call]
+        self._update.pack_config = {
+            name: json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()
+        }
+        return answer
+
+    def ConfigureStack(self, request: AnalyzerStackConfigureRequest, context: Any) -> AnalyzerStackConfigureResponse:
+        """Take the config of the stack that is judged; the engine sends it before the first resource."""
+        with self._lock:
+            self._settings_judged = False
+            self._update = Update(
+                project=request.project,
+                stack=request.stack,
+                is_preview=request.dry_run,
+                config=dict(request.config),
+                secret_keys=frozenset(request.config_secret_keys),
+                pack_config=self._update.pack_config,
+            )
+        answer: AnalyzerStackConfigureResponse = super().ConfigureStack(request, context)
+        return answer
+
+    def Analyze(self, request: AnalyzeRequest, _context: Any) -> AnalyzeResponse:
+        """What one resource violates."""
+        response = AnalyzeResponse()
+        with self._lock:
+            if self._settings_are_wrong(response):
+                return response
+            guardrails = self._guardrails_on(request.type)
+            if guardrails:
+                resource = _resource(request, self._update)
+                for each in guardrails:
+                    if each.judge is not None:
+                        self._judge(each, each.judge(resource, self._update), response)
+        return response
+
+    def AnalyzeStack(self, request: AnalyzeStackRequest, _context: Any) -> AnalyzeResponse:
+        """What the stack as a whole violates."""
+        response = AnalyzeResponse()
+        guardrails = [each for each in self._guardrails if each.judge_stack and self._is_enabled(each)]
+        with self._lock:
+            if not guardrails or self._update.wrong_settings():
+                return response
+            resources = [_resource(each, self._update) for each in request.resources]
+            for each in guardrails:
+                if each.judge_stack is not None:
+                    self._judge(each, each.judge_stack(resources, self._update), response)
+        return response
+
+    def _get_enforcement_level(self, policy: Policy) -> EnforcementLevel:
+        """The stack's own level where it sets one, else that of the pack's config, else the guardrail's."""
+        of_stack = None if self._update.wrong_settings() else self._update.settings.levels.get(policy.name)
+        if of_stack is not None:
+            return EnforcementLevel(of_stack)
+        level: EnforcementLevel = super()._get_enforcement_level(policy)
+        return level
+
+    def _is_enabled(self, guardrail: Guardrail) -> bool:
+        return self._get_enforcement_level(self._policies[guardrail.name]) != EnforcementLevel.DISABLED
+
+    def _guardrails_on(self, resource_type: str) -> list[Guardrail]:
+        if resource_type not in self._by_type:
+            self._by_type[resource_type] = [
+                each for each in self._guardrails if each.judge and (not each.types or resource_type in each.types)
+            ]
+        return [each for each in self._by_type[resource_type] if self._is_enabled(each)]
+
+    def _judge(self, guardrail: Guardrail, violations: Iterable[str], response: AnalyzeResponse) -> None:
+        """Take each violation; what can't be judged is never passed over in silence."""
+        try:
+            for message in violations:
+                self._report(guardrail.name, message, response)
+        except NotKnown as error:
+            if guardrail.unknown == "refused":
+                self._report(
+                    guardrail.name,
+                    f"{error} decides this and is not known before the update; give it a plain value",
+                    response,
+                )
+            else:
+                reason = f"{error} is not known before the update, which judges it"
+                response.not_applicable.append(PolicyNotApplicable(policy_name=guardrail.name, reason=reason))
+        except Exception as error:  # whatever it is, nothing passes unjudged
+            told = str(error) if isinstance(error, PlanError) else f"{type(error).__name__}: {error}"
+            self._report(guardrail.name, f"it could not be judged: {told}", response)
+
+    def _report(self, name: str, message: str, response: AnalyzeResponse) -> None:
+        policy = self._policies[name]
+        level = self._get_enforcement_level(policy)
+        self._create_report_violation(response, name, policy.description, level)(message, None)
+
+    def _settings_are_wrong(self, response: AnalyzeResponse) -> bool:
+        """Say once what is wrong with the settings; nothing is judged by wrong ones."""
+        error = self._update.wrong_settings()
+        if not self._settings_judged:
+            self._settings_judged = True
+            wrong = error.errors() if error else ()
+            for each in wrong:
+                field = ".".join(map(str, each["loc"]))
+                self._report(
+                    SETTINGS_GUARDRAIL, f"{SETTINGS_KEY}.{field}: {each['msg']}, got {each['input']!r}", response
+                )
+            for name in () if error else self._update.settings.levels.keys() - self._policies.keys():
+                near = difflib.get_close_matches(name, self._policies, 1) or sorted(self._policies)[:3]
+                self._report(
+                    SETTINGS_GUARDRAIL,
+                    f"{SETTINGS_KEY}.levels.{name}: no guardrail has this name; such as {', '.join(near)}",
+                    response,
+                )
+        return error is not None
+
+
+def _settings_guardrail() -> Guardrail:
+    description = "What the stack and the pack's config set of the guardrails can be read."
+    return Guardrail(SETTINGS_GUARDRAIL, description, frozenset(), (), "mandatory", "refused", judge=lambda *_: ())
+
+
+def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Resource:
+    props = read(_python(request.properties))
+    return Resource(
+        type=request.type,
+        name=request.name,
+        props=props,
+        urn=request.urn,
+        region=_region(request, props.value, update),
+        parent=request.options.parent,
+        depends_on=tuple(request.dependencies) if isinstance(request, AnalyzerResource) else (),
+    )
+
+
+def _python(struct: struct_pb2.Struct) -> dict[str, Any]:
+    """Plain values; `json_format` is slower and refuses infinite numbers."""
+    return {key: _value(each) for key, each in struct.fields.items()}
+
+
+def _value(value: struct_pb2.Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "struct_value":
+            return _python(value.struct_value)
+        case "list_value":
+            return [_value(each) for each in value.list_value.values]
+        case "number_value":
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+    return None
+
+
+def _region(request: AnalyzeRequest | AnalyzerResource, inputs: dict[str, Any], update: Update) -> str:
+    """The resource's own, else its provider's, else the stack's."""
+    package = request.type.partition(":")[0]
+    of_provider = request.provider.properties.fields["region"].string_value
+    for each in (inputs.get("region"), of_provider, update.config.get(f"{package}:region")):
+        if isinstance(each, str) and each:
+            return each
+    return ""

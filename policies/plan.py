@@ -1,0 +1,46 @@
+"""Guardrails on the registered plan: the same rules that the program applies when it plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from planner.errors import PlanError
+from planner.guardrails.rules import PLAN_RULES, PlanRule
+from planner.plan import Plan
+from policies.guardrail import Guardrail
+from policies.resource import Resource
+from policies.update import Update
+
+PLAN_TYPE = "fusion:platform:Plan"
+
+
+def registered_plan(resource: Resource) -> Plan:
+    """The plan that was registered as `PLAN_TYPE`.
+
+    Raises:
+        PlanError: its inputs are not those of a plan.
+        policies.resource.NotKnown: they are not all plain values.
+    """
+    resource.props.require_known()
+    try:
+        return Plan.from_props(resource.props.value)
+    except ValidationError as error:
+        raise PlanError(f"the registered plan can't be read: {error}") from None
+
+
+def on_plans(rule: PlanRule) -> Guardrail:
+    """A rule on plans as a guardrail of the pack."""
+
+    def judge(resource: Resource, update: Update) -> Iterator[str]:
+        yield from rule.judge(registered_plan(resource), update.settings, update.catalog)
+
+    return Guardrail(
+        rule.name, rule.description, frozenset({PLAN_TYPE}), rule.settings, rule.level, "refused", judge=judge
+    )
+
+
+def guardrails(besides: frozenset[str]) -> list[Guardrail]:
+    """All rules on plans, besides those whose guardrails judge further resources as well."""
+    return [on_plans(rule) for rule in PLAN_RULES if rule.name not in besides]

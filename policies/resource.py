@@ -1,0 +1,145 @@
+"""A resource as a guardrail sees it: its declared inputs, with what is not known yet and what is secret marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
+from pulumi_policy.proxy import _is_unknown
+
+Path = tuple[str | int, ...]
+
+
+class NotKnown(Exception):
+    """A value that decides a guardrail is an output of something that does not exist yet; raised in a preview only."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(said(path))
+
+
+def said(path: Path) -> str:
+    """A path as people write it: `spec.containers[0].image`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+@dataclass(frozen=True, slots=True)
+class Props:
+    """Inputs, or a part of them.
+
+    A list of one is read like its element, since providers write blocks that occur once either way.
+
+    Attributes:
+        value: plain values; what is not known yet is one of the SDK's marks.
+        path: where this part is in the inputs.
+        secrets: paths of the values that the program marked as secret.
+    """
+
+    value: Any
+    path: Path = ()
+    secrets: frozenset[Path] = frozenset()
+
+    def get(self, *path: str, default: Any = None) -> Any:
+        """The plain value at a path; `default` where nothing is set.
+
+        Raises:
+            NotKnown: it, or a part of it, is not known before the update.
+        """
+        part = self.part(*path)
+        part.require_known()
+        return default if part.value is None else part.value
+
+    def has(self, *path: str) -> bool:
+        """Whether something is set there; what is not known yet is set."""
+        return self.part(*path).value not in (None, "", [], {})
+
+    def part(self, *path: str) -> Props:
+        """The part at a path, whatever is known of it; its value is None where nothing is set."""
+        part = self
+        for key in path:
+            if isinstance(part.value, list):
+                part = part._inside(0) if part.value else Props(None, part.path)
+            if _is_unknown(part.value):
+                return part
+            part = part._inside(key) if isinstance(part.value, Mapping) else Props(None, (*part.path, key))
+        return part
+
+    def each(self, *path: str) -> Iterator[Props]:
+        """The elements of a list, or the single block in its place.
+
+        Raises:
+            NotKnown: the list itself is not known before the update.
+        """
+        part = self.part(*path)
+        if _is_unknown(part.value):
+            raise NotKnown(part.path)
+        if isinstance(part.value, list):
+            yield from (part._inside(index) for index in range(len(part.value)))
+        elif part.value is not None:
+            yield part
+
+    def is_secret(self) -> bool:
+        """Whether the program marked this value, or one that it is part of, as secret."""
+        return any(self.path[:length] in self.secrets for length in range(len(self.path) + 1))
+
+    def require_known(self) -> None:
+        """Raises NotKnown where this, or a part of it, is not known before the update."""
+        if (unknown := _first_unknown(self.value, self.path)) is not None:
+            raise NotKnown(unknown)
+
+    def _inside(self, key: str | int) -> Props:
+        value = self.value[key] if isinstance(key, int) else self.value.get(key)
+        return Props(value, (*self.path, key), self.secrets)
+
+
+def _first_unknown(value: Any, path: Path) -> Path | None:
+    if isinstance(value, Mapping):
+        inside: Iterator[tuple[str | int, Any]] = iter(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        inside = iter(enumerate(value))
+    else:
+        return path if _is_unknown(value) else None
+    found = (_first_unknown(each, (*path, key)) for key, each in inside)
+    return next((each for each in found if each is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource of the update, of a component or not.
+
+    Attributes:
+        type: such as `aws:ec2/instance:Instance`.
+        name: its name in the program.
+        props: its inputs.
+        urn: unique in the stack.
+        region: where it will be: its own, its provider's, else the stack's.
+        parent: URN of the component that it is part of.
+    """
+
+    type: str
+    name: str
+    props: Props
+    urn: str = ""
+    region: str = ""
+    parent: str = ""
+    depends_on: tuple[str, ...] = field(default=())
+
+
+def read(inputs: Mapping[str, Any]) -> Props:
+    """Inputs as the engine sends them, with its marks of secrets taken off and remembered."""
+    secrets: set[Path] = set()
+    plain = _plain(inputs, (), secrets)
+    return Props(plain, (), frozenset(secrets))
+
+
+def _plain(value: Any, path: Path, secrets: set[Path]) -> Any:
+    if isinstance(value, Mapping):
+        if value.get(SPECIAL_SIG_KEY) == SPECIAL_SECRET_SIG:
+            secrets.add(path)
+            return _plain(value.get("value"), path, secrets)
+        return {key: _plain(each, (*path, key), secrets) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each, (*path, index), secrets) for index, each in enumerate(value)]
+    return value

@@ -1,0 +1,97 @@
+"""Guardrails tried without an engine, through the same analyzer that answers it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import struct_pb2
+from pulumi.runtime.proto import (
+    AnalyzeRequest,
+    AnalyzeResponse,
+    AnalyzerResource,
+    AnalyzerStackConfigureRequest,
+    AnalyzeStackRequest,
+)
+from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
+from pulumi_policy.proxy import UNKNOWN_STRING_VALUE
+
+from policies.analyzer import Analyzer
+from policies.guardrail import Guardrail
+
+UNKNOWN = UNKNOWN_STRING_VALUE
+"""In inputs: a value that is not known before the update."""
+
+
+def secret(value: Any) -> dict[str, Any]:
+    """In inputs: a value that the program marked as secret."""
+    return {SPECIAL_SIG_KEY: SPECIAL_SECRET_SIG, "value": value}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A resource as a program declares it."""
+
+    type: str
+    inputs: Mapping[str, Any]
+    name: str = "tested"
+    provider: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""
+
+    @property
+    def urn(self) -> str:
+        """Its URN in the stack of the test."""
+        return f"urn:pulumi:test::test::{self.type}::{self.name}"
+
+
+def judge(
+    guardrails: Guardrail | Sequence[Guardrail],
+    *resources: Declared,
+    config: Mapping[str, str] | None = None,
+    is_preview: bool = True,
+    **settings: Any,
+) -> list[str]:
+    """What guardrails say of resources, one after the other, and then of the stack that they make.
+
+    Args:
+        config: the stack's config by its keys; `aws:region` is `us-east-1` unless it says otherwise.
+        settings: `fusion:guardrails` of the stack.
+
+    Returns:
+        One message for each violation, without the guardrail's description.
+
+    Example:
+        >>> from policies.testing import Declared, judge
+        >>> judge(imdsv2, Declared("aws:ec2/instance:Instance", {"ami": "ami-1"}))  # doctest: +SKIP
+        ['metadataOptions.httpTokens is not required, so a forged request can read its role; set it']
+    """
+    analyzer = Analyzer("test", [guardrails] if isinstance(guardrails, Guardrail) else guardrails)
+    given = {"aws:region": "us-east-1", "fusion:guardrails": json.dumps(settings)} | dict(config or {})
+    analyzer.ConfigureStack(
+        AnalyzerStackConfigureRequest(stack="test", project="test", dry_run=is_preview, config=given), None
+    )
+    answers = [analyzer.Analyze(_filled(AnalyzeRequest(), each), None) for each in resources]
+    stack = AnalyzeStackRequest(resources=[_filled(AnalyzerResource(), each) for each in resources])
+    return [message for each in (*answers, analyzer.AnalyzeStack(stack, None)) for message in _messages(each)]
+
+
+def _filled(request: Any, resource: Declared) -> Any:
+    request.type, request.name, request.urn = resource.type, resource.name, resource.urn
+    request.properties.CopyFrom(_struct(resource.inputs))
+    request.options.parent = resource.parent
+    if resource.provider:
+        request.provider.type = f"pulumi:providers:{resource.type.partition(':')[0]}"
+        request.provider.properties.CopyFrom(_struct(resource.provider))
+    return request
+
+
+def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(dict(values))
+    return struct
+
+
+def _messages(response: AnalyzeResponse) -> list[str]:
+    return [each.message.removeprefix(f"{each.description}\n") for each in response.diagnostics]

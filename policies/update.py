@@ -1,0 +1,79 @@
+"""What is the same for all resources of an update: the stack's config, its guardrails' settings, the catalog."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from planner.catalog import Catalog, load
+from planner.guardrails import GuardrailSettings
+from planner.guardrails.settings import stricter
+
+State = TypeVar("State")
+SETTINGS_KEY = "fusion:guardrails"
+
+
+@dataclass
+class Update:
+    """A preview or an update, from its first resource to its last.
+
+    Attributes:
+        project, stack: their names.
+        is_preview: nothing is created.
+        config: the stack's config by its keys, such as `aws:region`; structured values are JSON text.
+        secret_keys: the keys whose values are encrypted in the stack's file.
+        pack_config: by guardrail, what the pack's own config sets of it.
+    """
+
+    project: str = ""
+    stack: str = ""
+    is_preview: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+    secret_keys: frozenset[str] = frozenset()
+    pack_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    _states: dict[Callable[..., Any], Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def settings(self) -> GuardrailSettings:
+        """What the stack and the pack's config set, the stricter where both do.
+
+        Raises:
+            pydantic.ValidationError: a value is wrong.
+        """
+        joined = self.mapping(SETTINGS_KEY)
+        for values in self.pack_config.values():
+            joined = stricter(joined, values)
+        return GuardrailSettings.model_validate(joined)
+
+    def wrong_settings(self) -> ValidationError | None:
+        """What is wrong with the settings; None where they can be read."""
+        try:
+            self.settings  # noqa: B018 - read for its error
+        except ValidationError as error:
+            return error
+        return None
+
+    @functools.cached_property
+    def catalog(self) -> Catalog:
+        """Prices and accelerators."""
+        return load()
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """The value of a structured key such as `fusion:guardrails`; empty where it is not set or no mapping."""
+        try:
+            value = json.loads(self.config.get(key, "{}"))
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def remembered(self, make: Callable[[Update], State]) -> State:
+        """What a guardrail remembers from one resource to the next: made at the first call, the same ever after."""
+        if make not in self._states:
+            self._states[make] = make(self)
+        state: State = self._states[make]
+        return state

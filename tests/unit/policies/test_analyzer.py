@@ -1,0 +1,143 @@
+"""How guardrails are judged: each resource once, at the level that the stack sets, and nothing in silence."""
+
+import json
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pulumi.runtime import proto
+from pulumi.runtime.proto import AnalyzeRequest, AnalyzerStackConfigureRequest, ConfigureAnalyzerRequest, PolicyConfig
+
+from policies import guardrails
+from policies.analyzer import Analyzer
+from policies.guardrail import guardrail, stack_guardrail
+from policies.resource import Resource, read
+from policies.testing import UNKNOWN, Declared, judge, secret
+from policies.update import Update
+
+INSTANCE = "aws:ec2/instance:Instance"
+
+
+@guardrail("imdsv2", INSTANCE)
+def imdsv2(resource: Resource, _: Update) -> Iterator[str]:
+    """The metadata of an instance is read with a session token only."""
+    if resource.props.get("metadataOptions", "httpTokens") != "required":
+        yield "metadataOptions.httpTokens is not required"
+
+
+@guardrail("images", unknown="judged in up")
+def images(resource: Resource, _: Update) -> Iterator[str]:
+    """Images are named by digest."""
+    for container in resource.props.each("spec", "containers"):
+        if "@sha256:" not in container.get("image"):
+            yield f"{container.get('name')} is not named by digest"
+
+
+def test_a_value_that_breaks_it_is_told_and_one_that_keeps_it_is_not() -> None:
+    assert judge(imdsv2, Declared(INSTANCE, {"metadataOptions": {"httpTokens": "required"}})) == []
+    assert judge(imdsv2, Declared(INSTANCE, {"metadataOptions": [{"httpTokens": "required"}]})) == []
+    assert judge(imdsv2, Declared(INSTANCE, {})) == ["metadataOptions.httpTokens is not required"]
+
+
+def test_a_resource_of_another_type_is_not_judged() -> None:
+    assert judge(imdsv2, Declared("aws:ec2/vpc:Vpc", {})) == []
+
+
+def test_a_choice_that_is_not_known_is_refused_and_names_its_path() -> None:
+    (told,) = judge(imdsv2, Declared(INSTANCE, {"metadataOptions": {"httpTokens": UNKNOWN}}))
+    assert told == "metadataOptions.httpTokens decides this and is not known before the update; give it a plain value"
+
+
+def test_what_is_made_of_outputs_waits_for_the_update_and_says_so() -> None:
+    inputs = {"spec": {"containers": [{"name": "a", "image": "a:1"}, {"name": "b", "image": UNKNOWN}]}}
+    assert judge(images, Declared("kubernetes:core/v1:Pod", inputs)) == ["a is not named by digest"]
+    analyzer = Analyzer("test", [images])
+    request = AnalyzeRequest(type="kubernetes:core/v1:Pod", urn="urn")
+    request.properties.update(inputs)
+    (waiting,) = analyzer.Analyze(request, None).not_applicable
+    assert waiting.reason == "spec.containers[1].image is not known before the update, which judges it"
+
+
+def test_secrets_are_read_and_known_as_secret() -> None:
+    marked = json.loads(json.dumps({"env": [{"value": secret("s3cret")}, {"value": "plain"}]}))
+    first, second = read(marked).each("env")
+    assert first.get("value") == "s3cret"
+    assert first.part("value").is_secret()
+    assert not second.part("value").is_secret()
+
+
+def test_a_guardrail_that_fails_passes_nothing() -> None:
+    @guardrail("broken", INSTANCE)
+    def broken(resource: Resource, _: Update) -> Iterator[str]:
+        """Always fails."""
+        yield str(1 / len(resource.props.get("nothing", default="")))
+
+    assert judge(broken, Declared(INSTANCE, {})) == ["it could not be judged: ZeroDivisionError: division by zero"]
+
+
+def test_a_stacks_guardrail_sees_all_resources() -> None:
+    @stack_guardrail("two-at-most")
+    def two_at_most(resources: object, _: Update) -> Iterator[str]:
+        """There are two resources at most."""
+        count = len(list(resources))  # type: ignore[call-overload]
+        if count > 2:
+            yield f"there are {count}"
+
+    assert judge(two_at_most, *(Declared(INSTANCE, {}, name=f"n{each}") for each in range(3))) == ["there are 3"]
+
+
+def levels(analyzer: Analyzer) -> list[int]:
+    response = analyzer.Analyze(AnalyzeRequest(type=INSTANCE, urn="urn"), None)
+    return [each.enforcementLevel for each in response.diagnostics]
+
+
+def configured(stack: dict[str, object], pack: int | None = None) -> Analyzer:
+    analyzer = Analyzer("test", [imdsv2])
+    if pack is not None:
+        analyzer.Configure(
+            ConfigureAnalyzerRequest(policyConfig={"imdsv2": PolicyConfig(enforcementLevel=pack)}),  # type: ignore[arg-type]
+            None,
+        )
+    analyzer.ConfigureStack(AnalyzerStackConfigureRequest(config={"fusion:guardrails": json.dumps(stack)}), None)
+    return analyzer
+
+
+def test_a_stack_or_the_packs_config_sets_the_level() -> None:
+    assert levels(configured({})) == [proto.MANDATORY]
+    assert levels(configured({"levels": {"imdsv2": "advisory"}})) == [proto.ADVISORY]
+    assert levels(configured({"levels": {"imdsv2": "disabled"}})) == []
+    assert levels(configured({}, proto.DISABLED)) == []
+    assert levels(configured({"levels": {"imdsv2": "advisory"}}, proto.MANDATORY)) == [proto.ADVISORY]
+
+
+def test_wrong_settings_stop_the_update_and_are_told_once() -> None:
+    resources = [Declared("pulumi:pulumi:Stack", {}), Declared(INSTANCE, {})]
+    (told,) = judge(imdsv2, *resources, monthly_cost_limit_usd=-1)
+    assert told == "fusion:guardrails.monthly_cost_limit_usd: Input should be greater than 0, got -1"
+    (told, _) = judge(imdsv2, *resources, levels={"imds-v2": "advisory"})
+    assert told == "fusion:guardrails.levels.imds-v2: no guardrail has this name; such as imdsv2"
+
+
+@given(stack=st.floats(1, 1e6), pack=st.floats(1, 1e6))
+def test_the_lower_of_two_limits_holds(stack: float, pack: float) -> None:
+    update = Update(
+        config={"fusion:guardrails": json.dumps({"monthly_cost_limit_usd": stack})},
+        pack_config={"monthly-cost-limit": {"monthly_cost_limit_usd": pack}},
+    )
+    assert update.settings.monthly_cost_limit_usd == min(stack, pack)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8) | st.just(UNKNOWN),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=8), inside, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.data())
+def test_no_guardrail_of_the_pack_fails_on_any_inputs(data: st.DataObject) -> None:
+    for each in guardrails():
+        for resource_type in each.types or {INSTANCE, "fusion:platform:Plan", "kubernetes:core/v1:Pod"}:
+            inputs = data.draw(st.dictionaries(st.text(max_size=8), ANYTHING, max_size=4))
+            for told in judge(each, Declared(resource_type, inputs), monthly_cost_limit_usd=1):
+                assert "could not be judged: " not in told or "can't be" in told
