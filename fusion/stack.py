@@ -16,6 +16,8 @@ import yaml
 from fusion.errors import FusionError
 
 LOCAL_PROFILE = "fusion-local"
+PACK = "PULUMI_OPTION_POLICY_PACK"
+"""Names the policy packs of previews and updates; this checkout's own unless it is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Stack:
         done = subprocess.run(
             [pulumi, *args, "--non-interactive"],
             cwd=self.root,
-            env=os.environ,
+            env={PACK: str(self.root / "policies")} | os.environ,
             text=True,
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.PIPE if quiet else None,

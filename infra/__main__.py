@@ -17,6 +17,11 @@ from planner.guardrails import Violation
 PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
 """The pack then reports the same violations in preview; said twice they would only be noise."""
 
+WITHOUT_THE_PACK = (
+    "PULUMI_OPTION_POLICY_PACK is not set: unless --policy-pack names the pack, only the plan is judged, and no other "
+    "resource. `source .fusion/env` sets it."
+)
+
 
 def main() -> None:
     """Plan and build the current stack; what is wrong is one error and nothing is created."""
@@ -30,6 +35,8 @@ def main() -> None:
     except (config.ConfigError, CatalogError, PlanError, ArgumentError) as error:
         raise pulumi.RunError(str(error)) from None
 
+    if not PACK_IS_LOADED:
+        pulumi.log.warn(WITHOUT_THE_PACK)
     broken = _broken(planning.violations(plan, settings, catalog))
     if broken and not pulumi.runtime.is_dry_run():
         raise pulumi.RunError(broken)

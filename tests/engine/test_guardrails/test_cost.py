@@ -23,7 +23,9 @@ def test_a_plan_over_the_limit_creates_nothing_with_the_pack_and_without_it(plat
         assert not list(platform.manifests.rglob("*.yaml"))
         assert {each["type"] for each in platform.state()} <= {"pulumi:pulumi:Stack"}
     assert "[mandatory]  monthly-cost-limit" in platform.preview(status=None, **PACK)
-    assert "over the limit" in platform.preview(status=None)
+    without_the_pack = platform.preview(status=None)
+    assert "over the limit" in without_the_pack
+    assert "only the plan is judged" in without_the_pack
 
 
 def test_the_pack_alone_stops_a_plan_that_its_own_limit_forbids(platform: Engine) -> None:
