@@ -60,10 +60,10 @@ class Props:
         part = self
         for key in path:
             if isinstance(part.value, list):
-                part = part._inside(0) if part.value else Props(None, part.path)
-            if _is_unknown(part.value):
+                part = part.inside(0) if part.value else Props(None, part.path)
+            if part.is_unknown():
                 return part
-            part = part._inside(key) if isinstance(part.value, Mapping) else Props(None, (*part.path, key))
+            part = part.inside(key) if isinstance(part.value, Mapping) else Props(None, (*part.path, key))
         return part
 
     def each(self, *path: str) -> Iterator[Props]:
@@ -73,12 +73,16 @@ class Props:
             NotKnown: the list itself is not known before the update.
         """
         part = self.part(*path)
-        if _is_unknown(part.value):
+        if part.is_unknown():
             raise NotKnown(part.path)
         if isinstance(part.value, list):
-            yield from (part._inside(index) for index in range(len(part.value)))
+            yield from (part.inside(index) for index in range(len(part.value)))
         elif part.value is not None:
             yield part
+
+    def is_unknown(self) -> bool:
+        """Whether nothing of it is known before the update."""
+        return bool(_is_unknown(self.value))
 
     def is_secret(self) -> bool:
         """Whether the program marked this value, or one that it is part of, as secret."""
@@ -89,7 +93,8 @@ class Props:
         if (unknown := _first_unknown(self.value, self.path)) is not None:
             raise NotKnown(unknown)
 
-    def _inside(self, key: str | int) -> Props:
+    def inside(self, key: str | int) -> Props:
+        """One field of a block, or one element of a list."""
         value = self.value[key] if isinstance(key, int) else self.value.get(key)
         return Props(value, (*self.path, key), self.secrets)
 

@@ -39,6 +39,7 @@ class Declared:
     name: str = "tested"
     provider: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
+    depends_on: tuple[str, ...] = ()
 
     @property
     def urn(self) -> str:
@@ -73,7 +74,7 @@ def judge(
         AnalyzerStackConfigureRequest(stack="test", project="test", dry_run=is_preview, config=given), None
     )
     answers = [analyzer.Analyze(_filled(AnalyzeRequest(), each), None) for each in resources]
-    stack = AnalyzeStackRequest(resources=[_filled(AnalyzerResource(), each) for each in resources])
+    stack = AnalyzeStackRequest(resources=[_in_stack(each) for each in resources])
     return [message for each in (*answers, analyzer.AnalyzeStack(stack, None)) for message in _messages(each)]
 
 
@@ -85,6 +86,12 @@ def _filled(request: Any, resource: Declared) -> Any:
         request.provider.type = f"pulumi:providers:{resource.type.partition(':')[0]}"
         request.provider.properties.CopyFrom(_struct(resource.provider))
     return request
+
+
+def _in_stack(resource: Declared) -> AnalyzerResource:
+    filled: AnalyzerResource = _filled(AnalyzerResource(), resource)
+    filled.dependencies.extend(resource.depends_on)
+    return filled
 
 
 def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:

@@ -65,6 +65,25 @@ class CapacitySettings(Declared):
 class SecuritySettings(Declared):
     """Of the guardrails of security and privacy."""
 
+    pods_exempt: Annotated[tuple[str, ...], ALLOWED] = Field(
+        default=(), description="parts of the system, as namespace/name with wildcards, whose pods need privileges"
+    )
+    image_registries_allowed: Annotated[tuple[str, ...], ALLOWED] | None = Field(
+        default=None, description="such as registry.example.com/team; all unless it is set"
+    )
+    regions_allowed: Annotated[tuple[str, ...], ALLOWED] | None = Field(
+        default=None, description="regions that data may be in, such as eu-central-1; all unless it is set"
+    )
+    data_class: Literal["public", "internal", "confidential"] | None = Field(
+        default=None, description="of the stack's data; the tag data-class says it of one bucket"
+    )
+    tags_required: Annotated[tuple[str, ...], REQUIRED] = Field(
+        default=(), description="tags that everything billed carries"
+    )
+    budget_required: Annotated[bool, Stricter(max)] = Field(
+        default=False, description="the stack must have a budget with alarms"
+    )
+
 
 class GuardrailSettings(CostSettings, LatencySettings, CapacitySettings, SecuritySettings):
     """Everything under `fusion:guardrails`."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,16 @@ from localcloud.aws.inventory import inventory
 
 ROOT = Path(__file__).parents[2]
 PACK = {"PULUMI_OPTION_POLICY_PACK": str(ROOT / "policies")}
+
+SAFE = {
+    "ami": "ami-12c6146b",
+    "metadata_options": {"http_tokens": "required"},
+    "root_block_device": {
+        "volume_size": 8,
+        "encrypted": True,
+        "kms_key_id": f"arn:aws:kms:us-east-1:123456789012:key/{uuid.uuid4()}",
+    },
+}
 
 
 @dataclass
@@ -45,8 +56,8 @@ class Engine:
         self.stack_file.write_text(yaml.safe_dump({"config": self.config}))
 
     def program(self, text: str) -> None:
-        """Make this the project's program."""
-        (self.folder / "__main__.py").write_text(textwrap.dedent(text))
+        """Make this the project's program; `SAFE` in it are inputs of an instance that every guardrail passes."""
+        (self.folder / "__main__.py").write_text(f"SAFE = {SAFE!r}\n{textwrap.dedent(text)}")
 
     def start(self, *args: str, **more: str) -> "subprocess.Popen[str]":
         """Start the CLI in a process group of its own."""
@@ -161,7 +172,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 DIGITS = {
     "kind": "training",
     "name": "digits",
-    "image": "registry.example.com/fusion/training:0.1.0",
+    "image": f"registry.example.com/fusion/training@sha256:{64 * '0'}",
     "price_model": "spot",
     "needs": {"accelerator": "A10G", "accelerators": 1, "vcpus": 3, "memory_gib": 12},
     "nodes": {"min": 0, "desired": 1, "max": 2},

@@ -9,7 +9,7 @@ from tests.engine.conftest import DIGITS, PACK, Engine
 
 STRAY = """
     import pulumi_aws as aws
-    aws.ec2.Instance("stray", ami="ami-12c6146b", instance_type="p5.48xlarge")
+    aws.ec2.Instance("stray", **SAFE, instance_type="p5.48xlarge")
 """
 
 
@@ -59,7 +59,7 @@ def test_many_small_resources_are_stopped_by_their_sum(small: Engine) -> None:
         before = []
         for number in range(6):
             made = aws.ec2.Instance(
-                f"small-{number}", ami="ami-12c6146b", instance_type="m6i.large",
+                f"small-{number}", **SAFE, instance_type="m6i.large",
                 opts=pulumi.ResourceOptions(depends_on=before),
             )
             before = [made]
@@ -76,7 +76,7 @@ def test_a_transform_that_changes_the_instance_type_later_is_judged_by_what_it_m
         def dearer(args):
             return pulumi.ResourceTransformResult(args.props | {"instanceType": "p5.48xlarge"}, args.opts)
         pulumi.runtime.register_resource_transform(dearer)
-        aws.ec2.Instance("innocent", ami="ami-12c6146b", instance_type="m6i.large")
+        aws.ec2.Instance("innocent", **SAFE, instance_type="m6i.large")
     """)
     assert "over the limit" in small.up(status=None, **PACK)
     assert small.exists() == []
@@ -87,7 +87,7 @@ def test_a_price_that_depends_on_what_is_not_known_is_refused_in_preview_and_up(
     small.program("""
         import pulumi_aws as aws
         vpc = aws.ec2.Vpc("net", cidr_block="10.0.0.0/16")
-        aws.ec2.Instance("unknown", ami="ami-12c6146b", instance_type=vpc.id.apply(lambda _: "p5.48xlarge"))
+        aws.ec2.Instance("unknown", **SAFE, instance_type=vpc.id.apply(lambda _: "p5.48xlarge"))
     """)
     assert "its cost can't be known" in small.preview(status=None, **PACK)
 

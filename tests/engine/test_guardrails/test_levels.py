@@ -8,7 +8,7 @@ from tests.engine.conftest import PACK, Engine
 
 DEAR = """
     import pulumi_aws as aws
-    aws.ec2.Instance("dear", ami="ami-12c6146b", instance_type="p5.48xlarge")
+    aws.ec2.Instance("dear", **SAFE, instance_type="p5.48xlarge")
 """
 OVER = "over the limit of $1,000.00"
 

@@ -1,0 +1,41 @@
+"""Guardrails on the metadata service of nodes, from which a forged request could read their identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies.guardrail import guardrail
+from policies.resource import Resource
+from policies.update import Update
+
+HOP_LIMIT_MAX = 2
+"""One for the node and one for a container on it (Amazon EC2 user guide, "Configure instance metadata options")."""
+
+
+@guardrail(
+    "imdsv2",
+    "aws:ec2/instance:Instance",
+    "aws:ec2/spotInstanceRequest:SpotInstanceRequest",
+    "aws:ec2/launchTemplate:LaunchTemplate",
+    "aws:ec2/launchConfiguration:LaunchConfiguration",
+    "aws:sagemaker/notebookInstance:NotebookInstance",
+)
+def imdsv2(resource: Resource, _: Update) -> Iterator[str]:
+    """The metadata of a node is read with a session token only (IMDSv2)."""
+    props = resource.props
+    if resource.type.endswith(":NotebookInstance"):
+        version = props.get("instanceMetadataServiceConfiguration", "minimumInstanceMetadataServiceVersion")
+        if str(version) != "2":
+            yield "instanceMetadataServiceConfiguration.minimumInstanceMetadataServiceVersion is not 2; set it"
+        return
+    options = props.part("metadataOptions")
+    if options.get("httpEndpoint") == "disabled":
+        return
+    if options.get("httpTokens") != "required":
+        yield "metadataOptions.httpTokens is not required, so a forged request can read the node's role; set it"
+    hops = options.get("httpPutResponseHopLimit", default=1)
+    if hops > HOP_LIMIT_MAX:
+        yield f"metadataOptions.httpPutResponseHopLimit is {hops:g}; use {HOP_LIMIT_MAX} at most"
+
+
+GUARDRAILS = [imdsv2]

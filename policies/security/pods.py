@@ -1,0 +1,187 @@
+"""Guardrails on pods, whichever kind of object carries them.
+
+They follow the profile `restricted` of the Pod Security Standards (kubernetes.io, "Pod Security Standards") and add
+what it leaves open: a root file system that can't be written to, and limits.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.guardrail import Guardrail, guardrail
+from policies.resource import NotKnown, Props, Resource
+from policies.update import Update
+
+CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+CAPABILITIES_ALLOWED = frozenset({"NET_BIND_SERVICE"})
+HOST_NAMESPACES = ("hostNetwork", "hostPID", "hostIPC")
+SECCOMP_PROFILES = ("RuntimeDefault", "Localhost")
+LIMITS = ("cpu", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod's spec inside an object.
+
+    Attributes:
+        spec: its fields.
+        is_whole: false in a patch, where what is not said stays as it is in the cluster.
+    """
+
+    spec: Props
+    is_whole: bool
+
+    def containers(self) -> Iterator[Props]:
+        """All of its containers, those that only start it included."""
+        for kind in CONTAINERS:
+            yield from self.spec.each(kind)
+
+
+def pods_of(resource: Resource) -> Iterator[Pod]:
+    """Every pod spec in an object: of a Pod, of a template, of each item of a list, of a custom resource.
+
+    A spec is told by its list of containers, so kinds that are not known yet are judged too.
+    """
+    if resource.type.startswith("kubernetes:") and not resource.type.endswith(":CustomResourceDefinition"):
+        is_whole = not resource.type.endswith("Patch")
+        yield from (Pod(spec, is_whole) for spec in _specs(resource.props))
+
+
+def _specs(part: Props) -> Iterator[Props]:
+    value = part.value
+    if isinstance(value, Mapping):
+        if isinstance(value.get("containers"), list) or _is_unknown_list(part):
+            yield part
+        for key in value:
+            if key not in CONTAINERS:
+                yield from _specs(part.inside(key))
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            yield from _specs(part.inside(index))
+
+
+def _is_unknown_list(part: Props) -> bool:
+    return "containers" in part.value and part.inside("containers").is_unknown()
+
+
+def _is_exempt(resource: Resource, update: Update) -> bool:
+    """Whether the settings name the object, as `namespace/name` with wildcards, as a part of the system."""
+    metadata = resource.props.part("metadata")
+    named = f"{_text(metadata, 'namespace') or 'default'}/{_text(metadata, 'name') or resource.name}"
+    return any(fnmatch.fnmatchcase(named, pattern) for pattern in update.settings.pods_exempt)
+
+
+def _text(part: Props, key: str) -> str:
+    try:
+        return str(part.get(key, default=""))
+    except NotKnown:
+        return ""
+
+
+def _guardrail(name: str, judge: Callable[[Pod], Iterator[str]]) -> Guardrail:
+    """A function on one pod as a guardrail on every object that has pods, but for those that are exempt."""
+
+    def judge_resource(resource: Resource, update: Update) -> Iterator[str]:
+        for pod in pods_of(resource):
+            if not _is_exempt(resource, update):
+                yield from judge(pod)
+
+    judge_resource.__doc__ = judge.__doc__
+    return guardrail(name, settings=("pods_exempt",))(judge_resource)
+
+
+def _name(container: Props) -> str:
+    return f"container {_text(container, 'name') or container.path[-1]}"
+
+
+def _own_or_pods(pod: Pod, container: Props, *path: str) -> Any:
+    """A field of a container's security context, else the pod's."""
+    own = container.get("securityContext", *path)
+    return own if own is not None else pod.spec.get("securityContext", *path)
+
+
+def _not_root(pod: Pod) -> Iterator[str]:
+    """Containers run as a user that is not root."""
+    for container in pod.containers():
+        if _own_or_pods(pod, container, "runAsUser") == 0:
+            yield f"{_name(container)} runs as user 0, which is root; set securityContext.runAsUser to another"
+        said = _own_or_pods(pod, container, "runAsNonRoot")
+        if said is False or (said is None and pod.is_whole):
+            yield f"{_name(container)} may run as root; set securityContext.runAsNonRoot to true"
+
+
+def _read_only_root(pod: Pod) -> Iterator[str]:
+    """Containers can't change the files of their image."""
+    for container in pod.containers():
+        said = container.get("securityContext", "readOnlyRootFilesystem")
+        if said is False or (said is None and pod.is_whole):
+            yield (
+                f"{_name(container)} can write to its root file system; set securityContext.readOnlyRootFilesystem to "
+                "true and mount an emptyDir where it writes"
+            )
+
+
+def _no_escalation(pod: Pod) -> Iterator[str]:
+    """Containers have no privileges beyond an ordinary program's, and can't gain any."""
+    for container in pod.containers():
+        context = container.part("securityContext")
+        if context.get("privileged") is True:
+            yield f"{_name(container)} is privileged, which is root on the node; remove securityContext.privileged"
+        said = context.get("allowPrivilegeEscalation")
+        if said is True or (said is None and pod.is_whole):
+            yield f"{_name(container)} may gain privileges; set securityContext.allowPrivilegeEscalation to false"
+        dropped = {str(each).upper() for each in context.get("capabilities", "drop", default=[])}
+        if pod.is_whole and "ALL" not in dropped:
+            yield f"{_name(container)} keeps capabilities; set securityContext.capabilities.drop to [ALL]"
+        added = {str(each).upper().removeprefix("CAP_") for each in context.get("capabilities", "add", default=[])}
+        if refused := sorted(added - CAPABILITIES_ALLOWED):
+            yield f"{_name(container)} adds the capabilities {', '.join(refused)}; remove them"
+
+
+def _seccomp(pod: Pod) -> Iterator[str]:
+    """Containers may make only the system calls of a seccomp profile."""
+    for container in pod.containers():
+        said = _own_or_pods(pod, container, "seccompProfile", "type")
+        if said not in SECCOMP_PROFILES and (said is not None or pod.is_whole):
+            shown = "no seccomp profile" if said is None else f"the seccomp profile {said}"
+            yield f"{_name(container)} has {shown}; set securityContext.seccompProfile.type to RuntimeDefault"
+
+
+def _limits(pod: Pod) -> Iterator[str]:
+    """Containers have limits of CPU and memory, so that none starves its neighbours."""
+    if not pod.is_whole:
+        return
+    for container in pod.containers():
+        if container.path[-2] == "ephemeralContainers":  # the API server allows no resources there
+            continue
+        limits = container.part("resources", "limits")
+        if missing := [each for each in LIMITS if not limits.has(each)]:
+            yield f"{_name(container)} has no limit of {' and '.join(missing)}; set resources.limits"
+
+
+def _no_host(pod: Pod) -> Iterator[str]:
+    """Pods see nothing of their node: no path, network, process or port of it."""
+    for name in HOST_NAMESPACES:
+        if pod.spec.get(name) is True:
+            yield f"the pod has {name}: it shares that of its node; remove it"
+    for volume in pod.spec.each("volumes"):
+        if volume.has("hostPath"):
+            path = _text(volume.part("hostPath"), "path") or "a path"
+            yield f"volume {_text(volume, 'name')} is {path} of the node; use an emptyDir or a claim"
+    for container in pod.containers():
+        for port in container.each("ports"):
+            if port.get("hostPort", default=0):
+                yield f"{_name(container)} takes port {port.get('hostPort'):g} of the node; remove hostPort"
+
+
+GUARDRAILS = [
+    _guardrail("pods-not-root", _not_root),
+    _guardrail("pods-read-only-root", _read_only_root),
+    _guardrail("pods-no-privilege-escalation", _no_escalation),
+    _guardrail("pods-seccomp", _seccomp),
+    _guardrail("pods-limits", _limits),
+    _guardrail("pods-no-host-access", _no_host),
+]

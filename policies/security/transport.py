@@ -1,0 +1,150 @@
+"""Guardrails on encryption in transit: nothing answers without TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from policies.guardrail import guardrail, stack_guardrail
+from policies.resource import Props, Resource
+from policies.security.documents import Statement, WrongDocument, statements
+from policies.update import Update
+
+CLEAR_LISTENERS = frozenset({"HTTP", "TCP", "UDP", "TCP_UDP"})
+OLD_POLICIES = ("TLS-1-0", "TLS-1-1", "2015-", "2016-08", "FS-2018")
+"""Parts of the names of ELB's policies that still speak TLS below 1.2 (Elastic Load Balancing, "Security policies")."""
+SQL_MODES = ("ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED")
+BUCKET_POLICIES = ("aws:s3/bucketPolicy:BucketPolicy",)
+AWS_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
+
+
+def _listener(props: Props) -> Iterator[str]:
+    protocol = str(props.get("protocol", default="HTTP")).upper()
+    if protocol in CLEAR_LISTENERS and not (protocol == "HTTP" and _only_redirects(props)):
+        yield f"protocol {protocol} answers without TLS; use HTTPS or TLS, or only redirect to HTTPS"
+    policy = str(props.get("sslPolicy", default=""))
+    if protocol in ("HTTPS", "TLS") and any(part in policy for part in OLD_POLICIES):
+        yield f"sslPolicy {policy} still speaks TLS below 1.2; use ELBSecurityPolicy-TLS13-1-2-2021-06"
+
+
+def _only_redirects(listener: Props) -> bool:
+    return listener.has("defaultActions") and all(
+        action.get("type") == "redirect" and action.get("redirect", "protocol") == "HTTPS"
+        for action in listener.each("defaultActions")
+    )
+
+
+def _classic_load_balancer(props: Props) -> Iterator[str]:
+    for each in props.each("listeners"):
+        protocol = str(each.get("lbProtocol", default="")).upper()
+        if protocol in CLEAR_LISTENERS:
+            yield f"the listener of port {each.get('lbPort', default='?')} is {protocol}; use HTTPS or SSL"
+
+
+def _distribution(props: Props) -> Iterator[str]:
+    for each in (*props.each("defaultCacheBehavior"), *props.each("orderedCacheBehaviors")):
+        if each.get("viewerProtocolPolicy") == "allow-all":
+            yield "viewerProtocolPolicy allow-all answers without TLS; use https-only or redirect-to-https"
+
+
+def _replication_group(props: Props) -> Iterator[str]:
+    if props.get("transitEncryptionEnabled") is not True:
+        yield "transitEncryptionEnabled is not true, so it answers without TLS; set it"
+
+
+def _search_domain(props: Props) -> Iterator[str]:
+    if props.get("domainEndpointOptions", "enforceHttps", default=True) is not True:
+        yield "domainEndpointOptions.enforceHttps is false, so it answers without TLS; set it to true"
+
+
+def _clear_proxy(_: Props) -> Iterator[str]:
+    yield "a target HTTP proxy answers without TLS; use a target HTTPS proxy"
+
+
+def _sql(props: Props) -> Iterator[str]:
+    if props.get("settings", "ipConfiguration", "sslMode") not in SQL_MODES:
+        yield "settings.ipConfiguration.sslMode is not ENCRYPTED_ONLY, so it answers without TLS; set it"
+
+
+def _redis(props: Props) -> Iterator[str]:
+    if props.get("transitEncryptionMode") != "SERVER_AUTHENTICATION":
+        yield "transitEncryptionMode is not SERVER_AUTHENTICATION, so it answers without TLS; set it"
+
+
+def _ssl_policy(props: Props) -> Iterator[str]:
+    if props.get("minTlsVersion", default="TLS_1_0") not in ("TLS_1_2", "TLS_1_3"):
+        yield "minTlsVersion is below TLS_1_2; set it"
+
+
+def _ingress(props: Props) -> Iterator[str]:
+    if not props.has("spec", "tls"):
+        yield "spec.tls is not set, so it answers without TLS; name the hosts and the secret of their certificate"
+
+
+ANSWERS: Mapping[str, Callable[[Props], Iterator[str]]] = {
+    "aws:lb/listener:Listener": _listener,
+    "aws:alb/listener:Listener": _listener,
+    "aws:elb/loadBalancer:LoadBalancer": _classic_load_balancer,
+    "aws:cloudfront/distribution:Distribution": _distribution,
+    "aws:elasticache/replicationGroup:ReplicationGroup": _replication_group,
+    "aws:opensearch/domain:Domain": _search_domain,
+    "gcp:compute/targetHttpProxy:TargetHttpProxy": _clear_proxy,
+    "gcp:compute/regionTargetHttpProxy:RegionTargetHttpProxy": _clear_proxy,
+    "gcp:sql/databaseInstance:DatabaseInstance": _sql,
+    "gcp:redis/instance:Instance": _redis,
+    "gcp:compute/sSLPolicy:SSLPolicy": _ssl_policy,
+    "kubernetes:networking.k8s.io/v1:Ingress": _ingress,
+    "kubernetes:extensions/v1beta1:Ingress": _ingress,
+}
+
+
+@guardrail("tls-only", *ANSWERS)
+def tls_only(resource: Resource, _: Update) -> Iterator[str]:
+    """What answers requests does so over TLS 1.2 or newer."""
+    yield from ANSWERS[resource.type](resource.props)
+
+
+@guardrail("buckets-tls-only", *BUCKET_POLICIES, unknown="judged in up")
+def bucket_policies_need_tls(resource: Resource, _: Update) -> Iterator[str]:
+    """The policy of a bucket refuses requests without TLS."""
+    try:
+        if not any(map(_refuses_clear_text, statements(resource.props.part("policy")))):
+            yield (
+                "policy does not refuse requests without TLS; add a statement that denies s3:* to everybody where "
+                "aws:SecureTransport is false"
+            )
+    except WrongDocument as error:
+        yield f"policy can't be read: {error}"
+
+
+def _refuses_clear_text(statement: Statement) -> bool:
+    said = {
+        key.lower(): str(value[0] if isinstance(value, list) and value else value).lower()
+        for operator, each in statement.conditions.items()
+        if operator.lower() in ("bool", "boolifexists")
+        for key, value in each.items()
+    }
+    return (
+        not statement.allows
+        and "*" in statement.principals
+        and statement.covers("s3:GetObject")
+        and statement.covers("s3:PutObject")
+        and said == {"aws:securetransport": "false"}
+    )
+
+
+@stack_guardrail("buckets-have-policies")
+def buckets_have_policies(resources: Sequence[Resource], _: Update) -> Iterator[str]:
+    """Every bucket of AWS has a policy, which refuses requests without TLS."""
+    policies = [each for each in resources if each.type in BUCKET_POLICIES]
+    configured = {urn for each in policies for urn in each.depends_on}
+    named = {str(each.props.part("bucket").value) for each in policies}
+    for bucket in resources:
+        has_policy = bucket.urn in configured or str(bucket.props.part("bucket").value) in named
+        if bucket.type in AWS_BUCKETS and not has_policy and not bucket.props.has("policy"):
+            yield (
+                f"bucket {bucket.name} has no BucketPolicy, so it answers without TLS; add one that denies s3:* to "
+                "everybody where aws:SecureTransport is false"
+            )
+
+
+GUARDRAILS = [tls_only, bucket_policies_need_tls, buckets_have_policies]
