@@ -5,6 +5,7 @@ One flat model: each guardrail names the fields that it reads, and its config sc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -122,8 +123,13 @@ def _markers(name: str) -> list[Any]:
 
 def schema_of(fields: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """JSON schema of some fields, as Pulumi's policy config takes it."""
-    properties = GuardrailSettings.model_json_schema()["properties"]
-    return {name: _without_null(properties[name]) for name in fields}
+    return {name: _without_null(_properties()[name]) for name in fields}
+
+
+@functools.cache
+def _properties() -> dict[str, Any]:
+    found: dict[str, Any] = GuardrailSettings.model_json_schema()["properties"]
+    return found
 
 
 def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
