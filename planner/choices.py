@@ -245,15 +245,12 @@ class Predictor:
         """With its interval and reasons; None where nothing is predicted of the workload."""
         if ask.goal is None or choice.machine is None or choice.shape is None:
             return None
-        return self.predict(ask.goal, choice.machine, choice.shape)
-
-    def predict(self, goal: Goal, machine: Machine, shape: Shape) -> Prediction:
-        """Raises PerformanceError where the shape can't run, or can't bear the load."""
-        known = self._known_of(goal).predictions
-        if (machine, shape) not in known:
-            chip, calibration = self._chip(machine)
-            known[machine, shape] = goal.predict(chip, machine, shape, calibration)
-        return known[machine, shape]
+        known = self._known_of(ask.goal).predictions
+        key = (choice.machine, choice.shape)
+        if key not in known:
+            chip, calibration = self._chip(choice.machine)
+            known[key] = ask.goal.predict(chip, *key, calibration)
+        return known[key]
 
     def machine(self, ask: Ask, row: int) -> Machine | None:
         """What a row performs as for a workload: of a CPU, what the pod asks for."""

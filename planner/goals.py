@@ -64,19 +64,9 @@ class Outcome:
     """What a shape is predicted to do."""
 
     seconds: float
-    """Training: of the whole run; inference: p99 of a request; language models: to the first token.
-
-    Of services at the declared rate or at their peak, whichever is worse."""
+    """Training: of the whole run; inference: p99 of a request; language models: to the first token."""
     token_s: float = 0.0
-    """By output token of a language model, likewise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The most that a service is asked for, and the replicas that its autoscaler may have then."""
-
-    requests_per_s: float
-    replicas: int
+    """By output token of a language model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +153,6 @@ class ServiceGoal:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     replicas_min: int = 1
     replicas_max: int = 16
-    peak: Peak | None = None
     _services: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
     """Seconds by batch, which many numbers of replicas share; by chip, precision and largest batch."""
 
@@ -213,12 +202,7 @@ class ServiceGoal:
         load = self._load(shape)
         service = self._service(chip, load, calibration)
         queue = BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
-        p99_s = queue_times(queue).response.p99_s
-        if self.peak is not None:
-            most = max(self.peak.replicas, load.replicas)
-            at_peak = dataclasses.replace(queue, arrivals_per_s=self.peak.requests_per_s, replicas=most)
-            p99_s = max(p99_s, queue_times(at_peak).response.p99_s)
-        return Outcome(p99_s + _network_s(load))
+        return Outcome(queue_times(queue).response.p99_s + _network_s(load))
 
     def _service(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
         key = (*_chip_key(chip), load.precision, load.batch_max)
@@ -247,7 +231,6 @@ class LanguageModelGoal:
     replicas_max: int = 16
     tensors: tuple[int, ...] = TENSOR_DEGREES
     """Devices of one replica."""
-    peak: Peak | None = None
     engine: str = "vllm"
 
     def __post_init__(self) -> None:
@@ -291,15 +274,8 @@ class LanguageModelGoal:
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
         """Raises PerformanceError where the shape can't run."""
-        predicted = [self.predict(chip, machine, shape, calibration)]
-        if self.peak is not None:
-            busy = dataclasses.replace(self, requests_per_s=self.peak.requests_per_s, peak=None)
-            most = dataclasses.replace(shape, replicas=max(self.peak.replicas, shape.replicas))
-            predicted.append(busy.predict(chip, machine, most, calibration))
-        return Outcome(
-            max(each.time_to_first_token_s.value for each in predicted),
-            max(each.time_per_output_token_s.value for each in predicted),
-        )
+        predicted = self.predict(chip, machine, shape, calibration)
+        return Outcome(predicted.time_to_first_token_s.value, predicted.time_per_output_token_s.value)
 
 
 ReplicaGoal = ServiceGoal | LanguageModelGoal

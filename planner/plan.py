@@ -161,7 +161,7 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
     Raises:
         PlanError: a workload fits no offer, a limit can't be kept, or an offer has no price; with the way out.
     """
-    from planner.targets import Scope, answer, peak_of, prediction_of  # numpy: not where the pack only reads a plan
+    from planner.targets import Scope, answer, prediction_of  # numpy: not where the pack only reads a plan
 
     place = (request.cloud, request.region)
     for workload in request.workloads:
@@ -186,11 +186,7 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
         request.platform,
         tuple(pools),
         (*items, *_egress_items(request, found, catalog)),
-        tuple(
-            prediction_of(each, own, peak_of(each, own, catalog, request.folders))
-            for each in request.workloads
-            if (own := found.answers[each.name]).prediction is not None
-        ),
+        tuple(prediction_of(name, each) for name, each in found.answers.items() if each.prediction is not None),
     )
     return Planned(made, found)
 

@@ -8,32 +8,6 @@ from planner.calibration.store import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class AskedFor:
-    """The limits of a workload's target; None where it sets none."""
-
-    hours_max: float | None = None
-    run_usd_max: float | None = None
-    p99_ms_max: float | None = None
-    ttft_ms_max: float | None = None
-    tpot_ms_max: float | None = None
-    usd_per_hour_max: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PeakPrediction:
-    """What a service is predicted to do at its peak, with as many replicas as its autoscaler may have."""
-
-    requests_per_s: float
-    replicas: int
-    p50_ms: Interval | None
-    p95_ms: Interval | None
-    p99_ms: Interval | None
-    ttft_ms: Interval | None
-    tpot_ms: Interval | None
-    utilisation: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class WorkloadPrediction:
     """What the chosen offer is predicted to do for a workload; nine of ten measured cases lie in each interval."""
 
@@ -66,10 +40,3 @@ class WorkloadPrediction:
     """Mean time to the first token."""
     tpot_ms: Interval | None = None
     """Mean time of a further token."""
-    requests_per_s: float | None = None
-    """Of a service, of all its users, as declared."""
-    utilisation: float | None = None
-    """Of the replicas' capacity, at the declared rate."""
-    asked_for: AskedFor = AskedFor()
-    peak: PeakPrediction | None = None
-    """Of a service that declares a peak."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import functools
 import math
@@ -13,20 +12,20 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from planner.calibration.store import Interval, builtin
+from planner.calibration.store import builtin
 from planner.catalog import Catalog, UnknownService
 from planner.catalog.catalog import near
 from planner.choices import Answer, Ask, Ceilings, Choice
 from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
-from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, Peak, Prediction, ServiceGoal, TrainingGoal
+from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, ServiceGoal, TrainingGoal
 from planner.market import Buying, Where
 from planner.optimizer import Optimizer, Options
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand
 from planner.performance.inference import InferenceLoad, InferencePrediction
 from planner.performance.serving import LanguageModelPrediction
 from planner.performance.training import TrainingPrediction, TrainingRun
-from planner.prediction import AskedFor, PeakPrediction, WorkloadPrediction
+from planner.prediction import WorkloadPrediction
 from planner.profiles.decoder import DecoderConfig, decoder
 from planner.profiles.model import ModelProfile, profile, read_profile, shipped
 from planner.stack import StackAnswer, search
@@ -100,26 +99,30 @@ def frontier_of(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> tuple[
     return Options(_optimizer(catalog).predictor, (ask,)).frontier(ask)
 
 
-def prediction_of(workload: AnyWorkload, answer: Answer, peak: PeakPrediction | None = None) -> WorkloadPrediction:
+def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
     """The answer's prediction in the units that people read.
 
     Raises:
         PlanError: nothing is predicted of a workload without a target.
     """
-    best, predicted, target = answer.best, answer.prediction, workload.target
-    if predicted is None or best.shape is None or best.machine is None or target is None:
-        raise PlanError(f"workload {workload.name}: target: not set, so nothing can be predicted")
+    best, predicted = answer.best, answer.prediction
+    if predicted is None or best.shape is None or best.machine is None:
+        raise PlanError(f"workload {workload}: target: not set, so nothing can be predicted")
     training = predicted if isinstance(predicted, TrainingPrediction) else None
+    service = predicted if isinstance(predicted, InferencePrediction) else None
+    model = predicted if isinstance(predicted, LanguageModelPrediction) else None
     split, on_cpu = best.shape.parallelism, bool(best.machine.vcpus)
     return WorkloadPrediction(
-        workload=workload.name,
+        workload=workload,
         nodes=best.nodes,
         accelerators=0 if on_cpu else best.shape.devices,
         precision=best.shape.precision,
         batch=best.shape.batch,
         run_hours=training.total_s.scaled(1 / 3600) if training else None,
         run_usd=training.node_hours.scaled(best.price_usd_per_hour) if training else None,
-        **_times(predicted),
+        p50_ms=service.p50_s.scaled(1e3) if service else None,
+        p95_ms=service.p95_s.scaled(1e3) if service else None,
+        p99_ms=service.p99_s.scaled(1e3) if service else None,
         usd_per_hour=best.nodes * best.price_usd_per_hour,
         reasons=predicted.reasons,
         calibration=predicted.calibration,
@@ -129,48 +132,9 @@ def prediction_of(workload: AnyWorkload, answer: Answer, peak: PeakPrediction | 
         pipeline_parallel=split.pipeline,
         data_parallel=split.data,
         fsdp=split.fsdp,
-        requests_per_s=getattr(target, "requests_per_s", None),
-        utilisation=_utilisation(predicted),
-        asked_for=AskedFor(
-            **{each.name: getattr(target, each.name, None) for each in dataclasses.fields(AskedFor)},
-        ),
-        peak=peak,
+        ttft_ms=model.time_to_first_token_s.scaled(1e3) if model else None,
+        tpot_ms=model.time_per_output_token_s.scaled(1e3) if model else None,
     )
-
-
-def peak_of(
-    workload: AnyWorkload, answer: Answer, catalog: Catalog, folders: tuple[Path, ...]
-) -> PeakPrediction | None:
-    """What the answer's way does at the service's peak, with all the replicas that it may have; None without a peak."""
-    target, best = workload.target, answer.best
-    peak_per_s = getattr(target, "requests_per_s_peak", None)
-    if peak_per_s is None or target is None or best.machine is None or best.shape is None:
-        return None
-    assert isinstance(workload, InferenceService)
-    replicas = max(workload.replicas.max, best.shape.replicas)
-    at_peak = target.model_copy(update={"requests_per_s": peak_per_s})
-    goal, _, _ = _goal(workload.model_copy(update={"target": at_peak}), folders)
-    assert goal is not None
-    shape = dataclasses.replace(best.shape, replicas=replicas)
-    predicted = _optimizer(catalog).predictor.predict(goal, best.machine, shape)
-    return PeakPrediction(peak_per_s, replicas, utilisation=_utilisation(predicted), **_times(predicted))
-
-
-def _times(predicted: Prediction | None) -> dict[str, Interval | None]:
-    """Of requests or tokens, in milliseconds; None where that is nothing of the workload's kind."""
-    service = predicted if isinstance(predicted, InferencePrediction) else None
-    model = predicted if isinstance(predicted, LanguageModelPrediction) else None
-    return {
-        "p50_ms": service.p50_s.scaled(1e3) if service else None,
-        "p95_ms": service.p95_s.scaled(1e3) if service else None,
-        "p99_ms": service.p99_s.scaled(1e3) if service else None,
-        "ttft_ms": model.time_to_first_token_s.scaled(1e3) if model else None,
-        "tpot_ms": model.time_per_output_token_s.scaled(1e3) if model else None,
-    }
-
-
-def _utilisation(predicted: Prediction) -> float | None:
-    return predicted.utilisation if isinstance(predicted, InferencePrediction) else None
 
 
 def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str, str]]:
@@ -304,24 +268,16 @@ def _goal(workload: AnyWorkload, folders: tuple[Path, ...]) -> tuple[Goal | None
         return goal, Ceilings(usd=_limit(target.run_usd_max), seconds=hours * 3600), target.runs_per_month
     least, most = _replicas(workload.replicas) if isinstance(workload, InferenceService) else (1, 1)
     if isinstance(target, LanguageModelTarget):
-        tensors = _tensors(workload.needs)
         goal = _language_goal(
-            target, _decoder(target.model, folders), precisions, least, most, tensors, _peak(workload)
+            target, _decoder(target.model, folders), precisions, least, most, _tensors(workload.needs)
         )
         limits = Ceilings(
             _limit(target.usd_per_hour_max), _limit(target.ttft_ms_max) / 1e3, _limit(target.tpot_ms_max) / 1e3
         )
         return goal, limits, 1.0
     assert isinstance(target, ServiceTarget)
-    goal = _service_goal(target, _model(target.profile, folders), precisions, least, most, _peak(workload))
+    goal = _service_goal(target, _model(target.profile, folders), precisions, least, most)
     return goal, Ceilings(usd=_limit(target.usd_per_hour_max), seconds=_limit(target.p99_ms_max) / 1e3), 1.0
-
-
-def _peak(workload: AnyWorkload) -> Peak | None:
-    peak_per_s = getattr(workload.target, "requests_per_s_peak", None)
-    if peak_per_s is None or not isinstance(workload, InferenceService):
-        return None
-    return Peak(peak_per_s, workload.replicas.max)
 
 
 def _nodes(bounds: Bounds) -> tuple[int, ...]:
@@ -356,11 +312,9 @@ def _training_goal(
 
 
 @functools.lru_cache(maxsize=256)
-def _service_goal(
-    target: ServiceTarget, model: str, precisions: tuple[str, ...], least: int, most: int, peak: Peak | None
-) -> ServiceGoal:
+def _service_goal(target: ServiceTarget, model: str, precisions: tuple[str, ...], least: int, most: int) -> ServiceGoal:
     load = InferenceLoad(_profile(model), target.requests_per_s)
-    return ServiceGoal(load, precisions, replicas_min=least, replicas_max=most, peak=peak)
+    return ServiceGoal(load, precisions, replicas_min=least, replicas_max=most)
 
 
 @functools.lru_cache(maxsize=256)
@@ -371,7 +325,6 @@ def _language_goal(
     least: int,
     most: int,
     tensors: tuple[int, ...],
-    peak: Peak | None,
 ) -> LanguageModelGoal:
     return LanguageModelGoal(
         config,
@@ -383,7 +336,6 @@ def _language_goal(
         least,
         most,
         tensors,
-        peak,
         target.engine,
     )
 

@@ -142,20 +142,9 @@ class ServiceTarget(Target):
 
     profile: str = Field(min_length=1, max_length=500, description="a shipped profile, or the path of your own")
     requests_per_s: float = Field(gt=0, le=1e7)
-    requests_per_s_peak: float | None = Field(default=None, gt=0, le=1e7, description="borne by `replicas.max`")
     objective: Literal["cost", "latency"] = "cost"
     p99_ms_max: float | None = Field(default=None, gt=0, le=1e7)
     usd_per_hour_max: float | None = Field(default=None, gt=0, le=1e7)
-
-    @model_validator(mode="after")
-    def _peak_is_a_peak(self) -> ServiceTarget:
-        _check_peak(self.requests_per_s, self.requests_per_s_peak)
-        return self
-
-
-def _check_peak(rate: float | None, peak: float | None) -> None:
-    if peak is not None and (rate is None or peak < rate):
-        raise ValueError(f"requests_per_s_peak is {peak:g}; expected at least requests_per_s ({rate or 'not set'})")
 
 
 class LanguageModelTarget(Target):
@@ -165,7 +154,6 @@ class LanguageModelTarget(Target):
     input_tokens: int = Field(ge=1, le=10**7)
     output_tokens: int = Field(ge=1, le=10**7)
     requests_per_s: float | None = Field(default=None, gt=0, le=1e6)
-    requests_per_s_peak: float | None = Field(default=None, gt=0, le=1e6, description="borne by `replicas.max`")
     concurrency: int | None = Field(default=None, ge=1, le=10**6)
     engine: Literal["vllm", "trtllm"] = "vllm"
     objective: Literal["cost", "latency"] = "cost"
@@ -177,7 +165,6 @@ class LanguageModelTarget(Target):
     def _one_load(self) -> LanguageModelTarget:
         if (self.requests_per_s is None) == (self.concurrency is None):
             raise ValueError("give either requests_per_s or concurrency (users who each wait for their answer)")
-        _check_peak(self.requests_per_s, self.requests_per_s_peak)
         return self
 
 

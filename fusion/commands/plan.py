@@ -25,7 +25,7 @@ from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
 from planner.plan import finite
 from planner.stack import StackAnswer
-from planner.targets import Scope, answer, frontier_of, peak_of, places_of, prediction_of
+from planner.targets import Scope, answer, frontier_of, places_of, prediction_of
 from planner.workloads import AnyWorkload, Budget, Declared, Quota
 
 NOT_EXACT = (
@@ -236,8 +236,7 @@ def _planned(
             )
             continue
         choices = frontier_of(each, catalog, scope) if in_full else ()
-        prediction = prediction_of(each, own, peak_of(each, own, catalog, tuple(scope.folders)))
-        findings.append(workload_findings(each, own, prediction, choices))
+        findings.append(workload_findings(each, own, choices))
     return Planned(found, Findings(source.said, tuple(findings), others, stack_bill))
 
 
@@ -249,7 +248,7 @@ def _json(
         "workloads": {
             each.name: {
                 "best": dataclasses.asdict(answer.best),
-                "prediction": dataclasses.asdict(each.prediction),
+                "prediction": dataclasses.asdict(prediction_of(each.name, answer)),
                 "runners_up": [dataclasses.asdict(choice) for choice in answer.runners_up],
                 "rejected": [dataclasses.asdict(rejected) for rejected in answer.rejected],
                 "cost_parts_usd": {part.name: part.value for part in each.cost_parts},

@@ -13,7 +13,7 @@ from planner.cost import CostItem, Quantity, total
 from planner.goals import Shape
 from planner.performance.inference import InferencePrediction
 from planner.performance.training import TrainingPrediction
-from planner.prediction import WorkloadPrediction
+from planner.targets import prediction_of
 from planner.workloads import InferenceService, LanguageModelTarget, TrainingJob, TrainingTarget
 
 Kind = Literal["training", "inference", "language model"]
@@ -82,7 +82,6 @@ class WorkloadFindings:
     chosen: Way
     others: tuple[Way, ...]
     """What comes next, and what a limit kept out."""
-    prediction: WorkloadPrediction
     estimates: tuple[Estimate, ...]
     reasons: tuple[str, ...]
     calibration: str
@@ -131,14 +130,11 @@ class Difference:
 
 
 def workload_findings(
-    workload: TrainingJob | InferenceService,
-    answer: Answer,
-    prediction: WorkloadPrediction,
-    frontier: Iterable[Choice] = (),
+    workload: TrainingJob | InferenceService, answer: Answer, frontier: Iterable[Choice] = ()
 ) -> WorkloadFindings:
     """What was found for one workload."""
     kind = _kind(workload)
-    peak = prediction.peak
+    prediction = prediction_of(workload.name, answer)
     best, predicted = answer.best, answer.prediction
     usd_max, seconds_max = _limits(workload)
     named = (
@@ -149,9 +145,6 @@ def workload_findings(
         ("p99 latency", "ms", prediction.p99_ms),
         ("time to first token", "ms", prediction.ttft_ms),
         ("time by output token", "ms", prediction.tpot_ms),
-        ("p99 latency at the peak", "ms", peak.p99_ms if peak else None),
-        ("time to first token at the peak", "ms", peak.ttft_ms if peak else None),
-        ("time by output token at the peak", "ms", peak.tpot_ms if peak else None),
     )
     return WorkloadFindings(
         name=workload.name,
@@ -162,7 +155,6 @@ def workload_findings(
             *(_way(each.choice, kind, each.reason) for each in answer.rejected),
         ),
         estimates=tuple(Estimate(name, unit, value) for name, unit, value in named if value is not None),
-        prediction=prediction,
         reasons=prediction.reasons,
         calibration=prediction.calibration,
         cost_parts=_scaled(_cost_shares(predicted), best.usd),

@@ -192,34 +192,3 @@ def test_a_language_model_is_declared_and_its_pods_take_what_it_was_predicted_wi
     assert prediction.ttft_ms is not None and prediction.tpot_ms is not None
     assert prediction.accelerators_each == prediction.tensor_parallel
     assert result.pool_of("classify").accelerators_per_node >= prediction.accelerators_each
-
-
-SERVED = {"profile": "resnet-50", "requests_per_s": 500, "p99_ms_max": 50}
-
-
-def test_a_peak_is_borne_by_all_the_replicas_that_there_may_be() -> None:
-    def made(**target: object) -> Plan:
-        needs = {"accelerators": 1, "accelerator": "L4"}
-        return planned(service(needs=needs, replicas={"min": 1, "max": 2}, target=SERVED | target))
-
-    calm, busy = made(), made(requests_per_s_peak=2500)
-    (prediction,) = busy.predictions
-    assert prediction.requests_per_s == 500
-    assert prediction.asked_for.p99_ms_max == 50
-    assert prediction.peak is not None
-    assert prediction.peak.replicas == 2
-    assert prediction.peak.p99_ms is not None
-    assert prediction.peak.p99_ms.value <= 50
-    assert prediction.batch > calm.predictions[0].batch  # one by one, two replicas could not bear it
-    assert Plan.from_props(json.loads(json.dumps(busy.as_props()))) == busy
-
-
-def test_a_peak_that_no_replicas_can_bear_is_refused() -> None:
-    target = SERVED | {"requests_per_s_peak": 50_000}
-    with pytest.raises(PlanError, match=r"raise replicas\.max to"):
-        planned(service(needs={"accelerators": 1, "accelerator": "L4"}, replicas={"min": 1, "max": 2}, target=target))
-
-
-def test_a_peak_below_the_rate_is_refused() -> None:
-    with pytest.raises(ValueError, match="requests_per_s_peak is 400; expected at least requests_per_s"):
-        service(target=SERVED | {"requests_per_s_peak": 400})
