@@ -132,6 +132,8 @@ class Answer:
     prediction: Prediction | None
     runners_up: tuple[Choice, ...]
     rejected: tuple[Rejected, ...]
+    peak: Prediction | None = None
+    """Of the best at the peak that its target states, with the most replicas."""
 
 
 class NothingFits(PlanError):
@@ -245,12 +247,23 @@ class Predictor:
         """With its interval and reasons; None where nothing is predicted of the workload."""
         if ask.goal is None or choice.machine is None or choice.shape is None:
             return None
-        known = self._known_of(ask.goal).predictions
-        key = (choice.machine, choice.shape)
-        if key not in known:
-            chip, calibration = self._chip(choice.machine)
-            known[key] = ask.goal.predict(chip, *key, calibration)
-        return known[key]
+        return self._prediction(ask.goal, choice.machine, choice.shape)
+
+    def peak_prediction(self, ask: Ask, choice: Choice) -> Prediction | None:
+        """The same of a service at its peak, with the most replicas; None where no peak is stated."""
+        if ask.goal is None or isinstance(ask.goal, TrainingGoal) or choice.machine is None or choice.shape is None:
+            return None
+        peak = ask.goal.peak
+        if peak is None:
+            return None
+        return self._prediction(peak, choice.machine, replace(choice.shape, replicas=peak.replicas_max))
+
+    def _prediction(self, goal: Goal, machine: Machine, shape: Shape) -> Prediction:
+        known = self._known_of(goal).predictions
+        if (machine, shape) not in known:
+            chip, calibration = self._chip(machine)
+            known[machine, shape] = goal.predict(chip, machine, shape, calibration)
+        return known[machine, shape]
 
     def machine(self, ask: Ask, row: int) -> Machine | None:
         """What a row performs as for a workload: of a CPU, what the pod asks for."""

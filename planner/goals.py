@@ -68,6 +68,10 @@ class Outcome:
     token_s: float = 0.0
     """By output token of a language model."""
 
+    def worse(self, other: Outcome) -> Outcome:
+        """The longer of both times each."""
+        return Outcome(max(self.seconds, other.seconds), max(self.token_s, other.token_s))
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingGoal:
@@ -153,6 +157,8 @@ class ServiceGoal:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     replicas_min: int = 1
     replicas_max: int = 16
+    peak: ServiceGoal | None = None
+    """The same at its peak, which `replicas_max` of it bear however few answer otherwise; the limits hold then too."""
     _services: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
     """Seconds by batch, which many numbers of replicas share; by chip, precision and largest batch."""
 
@@ -178,6 +184,7 @@ class ServiceGoal:
         Raises:
             PerformanceError: the shape can't run.
         """
+        _check_peak(self, chip, shape, calibration)
         load = self._load(shape)
         what = f"serving {load.profile.name} in batches of {load.batch_max}"
         check_fit(inference_memory(load.profile, load.precision, load.batch_max), chip, what)
@@ -194,7 +201,7 @@ class ServiceGoal:
         return predict_inference(chip, self._load(shape), calibration)
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
-        """The queue once, without the two replays more that the prediction's interval takes.
+        """The queue once (and at the peak), without the two replays more that the prediction's interval takes.
 
         Raises:
             PerformanceError: the shape can't run.
@@ -202,7 +209,8 @@ class ServiceGoal:
         load = self._load(shape)
         service = self._service(chip, load, calibration)
         queue = BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
-        return Outcome(queue_times(queue).response.p99_s + _network_s(load))
+        usual = Outcome(queue_times(queue).response.p99_s + _network_s(load))
+        return usual if self.peak is None else usual.worse(at_peak(self.peak, chip, machine, shape, calibration))
 
     def _service(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
         key = (*_chip_key(chip), load.precision, load.batch_max)
@@ -232,6 +240,8 @@ class LanguageModelGoal:
     tensors: tuple[int, ...] = TENSOR_DEGREES
     """Devices of one replica."""
     engine: str = "vllm"
+    peak: LanguageModelGoal | None = None
+    """As of `ServiceGoal`."""
 
     def __post_init__(self) -> None:
         if (self.requests_per_s is None) == (self.concurrency is None):
@@ -275,11 +285,36 @@ class LanguageModelGoal:
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
         """Raises PerformanceError where the shape can't run."""
         predicted = self.predict(chip, machine, shape, calibration)
-        return Outcome(predicted.time_to_first_token_s.value, predicted.time_per_output_token_s.value)
+        usual = Outcome(predicted.time_to_first_token_s.value, predicted.time_per_output_token_s.value)
+        return usual if self.peak is None else usual.worse(at_peak(self.peak, chip, machine, shape, calibration))
 
 
 ReplicaGoal = ServiceGoal | LanguageModelGoal
 Goal = TrainingGoal | ReplicaGoal
+
+
+def at_peak(peak: ReplicaGoal, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
+    """What its most replicas do.
+
+    Raises:
+        PerformanceError: they can't bear it; says at which rate.
+    """
+    try:
+        return peak.outcome(chip, machine, dataclasses.replace(shape, replicas=peak.replicas_max), calibration)
+    except PerformanceError as error:
+        raise PerformanceError(f"at its peak, with the {peak.replicas_max} of replicas.max: {error}") from None
+
+
+def _check_peak(goal: ServiceGoal, chip: Chip, shape: Shape, calibration: Calibration) -> None:
+    """Full batches on all replicas are the least that a peak takes: found at once, before any queue is replayed."""
+    if (
+        goal.peak is not None
+        and (needed := goal.peak.replicas_floor(chip, shape, calibration)) > goal.peak.replicas_max
+    ):
+        raise PerformanceError(
+            f"its peak of {goal.peak.load.requests_per_s:g} requests/s takes at least {needed} replicas, and "
+            f"replicas.max is {goal.peak.replicas_max}"
+        )
 
 
 def quick_pass_s(chip: Chip, profile: ModelProfile, precision: str, batch: int, calibration: Calibration) -> float:

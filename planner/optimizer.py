@@ -32,7 +32,7 @@ from planner.choices import (
 )
 from planner.cost import HOURS_PER_MONTH
 from planner.frontier import Bound, frontier
-from planner.goals import Goal, LanguageModelGoal, Outcome, Shape, TrainingGoal
+from planner.goals import Goal, LanguageModelGoal, Outcome, ReplicaGoal, Shape, TrainingGoal
 from planner.machines import Machine
 from planner.market import Column, Index, Market, Mask, Where
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
@@ -167,6 +167,7 @@ class Options:
             prediction=self.predictor.prediction(ask, best[0]),
             runners_up=tuple(best[1:]),
             rejected=tuple(each for kind, each in rejected.items() if kind not in done),
+            peak=self.predictor.peak_prediction(ask, best[0]),
         )
 
     def _kind(self, ask: Ask, row: int) -> Machine | int:
@@ -274,10 +275,15 @@ class Options:
         return f"; for instance: {min(whys, key=len)}" if whys else ""
 
     def _least_replicas(self, ask: Ask) -> int | None:
-        """With how many replicas a service would keep its limits; None where no number does."""
+        """With how many replicas a service would keep its limits, at its peak too; None where no number does."""
         if ask.goal is None or isinstance(ask.goal, TrainingGoal):
             return None
-        most = replace(ask, goal=replace(ask.goal, replicas_max=REPLICAS_MOST))
+        each = [self._least_at(ask, goal) for goal in (ask.goal, ask.goal.peak) if goal is not None]
+        return max((least for least in each if least is not None), default=None) if None not in each else None
+
+    def _least_at(self, ask: Ask, goal: ReplicaGoal) -> int | None:
+        """The same of the usual load, or of the peak."""
+        most = replace(ask, goal=replace(goal, replicas_max=REPLICAS_MOST, peak=None))
         asked = Options(self.predictor, (most,))
         rows = [
             (float(asked._replicas(most, tensor)[row]), row, tensor)

@@ -186,7 +186,11 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
         request.platform,
         tuple(pools),
         (*items, *_egress_items(request, found, catalog)),
-        tuple(prediction_of(name, each) for name, each in found.answers.items() if each.prediction is not None),
+        tuple(
+            prediction_of(workload, each)
+            for workload in request.workloads
+            if (each := found.answers[workload.name]).prediction is not None
+        ),
     )
     return Planned(made, found)
 

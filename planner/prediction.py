@@ -8,6 +8,24 @@ from planner.calibration.store import Interval
 
 
 @dataclass(frozen=True, slots=True)
+class PeakPrediction:
+    """What a service is predicted to do at the peak that its target states, with all replicas of its maximum."""
+
+    requests_per_s: float
+    replicas: int
+    """`replicas.max`: what the autoscaler may reach."""
+    utilisation: float
+    """As of `WorkloadPrediction`."""
+    p50_ms: Interval | None
+    p95_ms: Interval | None
+    p99_ms: Interval | None
+    """Of a request; None for language models."""
+    ttft_ms: Interval | None
+    tpot_ms: Interval | None
+    """Of language models, means; None for others."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadPrediction:
     """What the chosen offer is predicted to do for a workload; nine of ten measured cases lie in each interval."""
 
@@ -40,3 +58,18 @@ class WorkloadPrediction:
     """Mean time to the first token."""
     tpot_ms: Interval | None = None
     """Mean time of a further token."""
+    requests_per_s: float | None = None
+    """Declared, of all replicas; None where users wait for each other's end (`concurrency`), and for training."""
+    utilisation: float | None = None
+    """At that rate and `replicas`: of a service, its share of what full batches could answer; of a language model, the
+    sequences under way over those that fit into the memory; None for training."""
+    peak: PeakPrediction | None = None
+    """None where the target states no peak."""
+    p50_ms_max: float | None = None
+    p95_ms_max: float | None = None
+    p99_ms_max: float | None = None
+    ttft_ms_max: float | None = None
+    tpot_ms_max: float | None = None
+    """The limits that the target asks for, at the declared rate and at the peak; None where it asks for none."""
+    hours_max: float | None = None
+    """A training job's deadline."""

@@ -262,6 +262,7 @@ class _Stack:
             prediction=self._options.predictor.prediction(ask, best),
             runners_up=tuple(replace(each, reason=self._why(ask, best, each, taken)) for each in others[:3]),
             rejected=alone.rejected,
+            peak=self._options.predictor.peak_prediction(ask, best),
         )
 
     def _why(self, ask: Ask, best: Choice, other: Choice, taken: Sequence[_Taken]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 import math
@@ -18,14 +19,14 @@ from planner.catalog.catalog import near
 from planner.choices import Answer, Ask, Ceilings, Choice
 from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
-from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, ServiceGoal, TrainingGoal
+from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, Prediction, ServiceGoal, TrainingGoal
 from planner.market import Buying, Where
 from planner.optimizer import Optimizer, Options
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand
 from planner.performance.inference import InferenceLoad, InferencePrediction
 from planner.performance.serving import LanguageModelPrediction
 from planner.performance.training import TrainingPrediction, TrainingRun
-from planner.prediction import WorkloadPrediction
+from planner.prediction import PeakPrediction, WorkloadPrediction
 from planner.profiles.decoder import DecoderConfig, decoder
 from planner.profiles.model import ModelProfile, profile, read_profile, shipped
 from planner.stack import StackAnswer, search
@@ -99,21 +100,22 @@ def frontier_of(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> tuple[
     return Options(_optimizer(catalog).predictor, (ask,)).frontier(ask)
 
 
-def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
+def prediction_of(workload: AnyWorkload, answer: Answer) -> WorkloadPrediction:
     """The answer's prediction in the units that people read.
 
     Raises:
         PlanError: nothing is predicted of a workload without a target.
     """
     best, predicted = answer.best, answer.prediction
-    if predicted is None or best.shape is None or best.machine is None:
-        raise PlanError(f"workload {workload}: target: not set, so nothing can be predicted")
+    target = workload.target
+    if predicted is None or best.shape is None or best.machine is None or target is None:
+        raise PlanError(f"workload {workload.name}: target: not set, so nothing can be predicted")
     training = predicted if isinstance(predicted, TrainingPrediction) else None
     service = predicted if isinstance(predicted, InferencePrediction) else None
     model = predicted if isinstance(predicted, LanguageModelPrediction) else None
     split, on_cpu = best.shape.parallelism, bool(best.machine.vcpus)
     return WorkloadPrediction(
-        workload=workload,
+        workload=workload.name,
         nodes=best.nodes,
         accelerators=0 if on_cpu else best.shape.devices,
         precision=best.shape.precision,
@@ -134,7 +136,42 @@ def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
         fsdp=split.fsdp,
         ttft_ms=model.time_to_first_token_s.scaled(1e3) if model else None,
         tpot_ms=model.time_per_output_token_s.scaled(1e3) if model else None,
+        requests_per_s=None if isinstance(target, TrainingTarget) else target.requests_per_s,
+        utilisation=_utilisation(predicted),
+        peak=_peak_of(workload, answer.peak),
+        p50_ms_max=target.p50_ms_max if isinstance(target, ServiceTarget) else None,
+        p95_ms_max=target.p95_ms_max if isinstance(target, ServiceTarget) else None,
+        p99_ms_max=target.p99_ms_max if isinstance(target, ServiceTarget) else None,
+        ttft_ms_max=target.ttft_ms_max if isinstance(target, LanguageModelTarget) else None,
+        tpot_ms_max=target.tpot_ms_max if isinstance(target, LanguageModelTarget) else None,
+        hours_max=target.hours_max if isinstance(target, TrainingTarget) else None,
     )
+
+
+def _peak_of(workload: AnyWorkload, predicted: Prediction | None) -> PeakPrediction | None:
+    target = workload.target
+    if not isinstance(workload, InferenceService) or target is None or predicted is None:
+        return None
+    service = predicted if isinstance(predicted, InferencePrediction) else None
+    model = predicted if isinstance(predicted, LanguageModelPrediction) else None
+    assert isinstance(target, ServiceTarget | LanguageModelTarget) and target.peak_requests_per_s is not None
+    return PeakPrediction(
+        requests_per_s=target.peak_requests_per_s,
+        replicas=workload.replicas.max,
+        utilisation=_utilisation(predicted) or 0.0,
+        p50_ms=service.p50_s.scaled(1e3) if service else None,
+        p95_ms=service.p95_s.scaled(1e3) if service else None,
+        p99_ms=service.p99_s.scaled(1e3) if service else None,
+        ttft_ms=model.time_to_first_token_s.scaled(1e3) if model else None,
+        tpot_ms=model.time_per_output_token_s.scaled(1e3) if model else None,
+    )
+
+
+def _utilisation(predicted: Prediction) -> float | None:
+    """As `WorkloadPrediction` has it."""
+    if isinstance(predicted, LanguageModelPrediction):
+        return predicted.running / predicted.most_sequences
+    return predicted.utilisation if isinstance(predicted, InferencePrediction) else None
 
 
 def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str, str]]:
@@ -266,17 +303,19 @@ def _goal(workload: AnyWorkload, folders: tuple[Path, ...]) -> tuple[Goal | None
             _nodes(workload.nodes),
         )
         return goal, Ceilings(usd=_limit(target.run_usd_max), seconds=hours * 3600), target.runs_per_month
-    least, most = _replicas(workload.replicas) if isinstance(workload, InferenceService) else (1, 1)
+    assert isinstance(workload, InferenceService)
+    least, most = _replicas(workload.replicas)
+    peak_replicas = workload.replicas.max
     if isinstance(target, LanguageModelTarget):
         goal = _language_goal(
-            target, _decoder(target.model, folders), precisions, least, most, _tensors(workload.needs)
+            target, _decoder(target.model, folders), precisions, least, most, peak_replicas, _tensors(workload.needs)
         )
         limits = Ceilings(
             _limit(target.usd_per_hour_max), _limit(target.ttft_ms_max) / 1e3, _limit(target.tpot_ms_max) / 1e3
         )
         return goal, limits, 1.0
     assert isinstance(target, ServiceTarget)
-    goal = _service_goal(target, _model(target.profile, folders), precisions, least, most)
+    goal = _service_goal(target, _model(target.profile, folders), precisions, least, most, peak_replicas)
     return goal, Ceilings(usd=_limit(target.usd_per_hour_max), seconds=_limit(target.p99_ms_max) / 1e3), 1.0
 
 
@@ -312,9 +351,15 @@ def _training_goal(
 
 
 @functools.lru_cache(maxsize=256)
-def _service_goal(target: ServiceTarget, model: str, precisions: tuple[str, ...], least: int, most: int) -> ServiceGoal:
+def _service_goal(
+    target: ServiceTarget, model: str, precisions: tuple[str, ...], least: int, most: int, peak_replicas: int
+) -> ServiceGoal:
     load = InferenceLoad(_profile(model), target.requests_per_s)
-    return ServiceGoal(load, precisions, replicas_min=least, replicas_max=most)
+    goal = ServiceGoal(load, precisions, replicas_min=least, replicas_max=most)
+    if target.peak_requests_per_s is None:
+        return goal
+    at_peak = dataclasses.replace(load, requests_per_s=target.peak_requests_per_s)
+    return dataclasses.replace(goal, peak=ServiceGoal(at_peak, precisions, replicas_max=peak_replicas))
 
 
 @functools.lru_cache(maxsize=256)
@@ -324,9 +369,10 @@ def _language_goal(
     precisions: tuple[str, ...],
     least: int,
     most: int,
+    peak_replicas: int,
     tensors: tuple[int, ...],
 ) -> LanguageModelGoal:
-    return LanguageModelGoal(
+    goal = LanguageModelGoal(
         config,
         target.input_tokens,
         target.output_tokens,
@@ -338,6 +384,11 @@ def _language_goal(
         tensors,
         target.engine,
     )
+    peak = target.peak_requests_per_s
+    if peak is None:
+        return goal
+    at_peak = dataclasses.replace(goal, requests_per_s=peak, replicas_max=peak_replicas)
+    return dataclasses.replace(goal, peak=at_peak)
 
 
 def _model(name: str, folders: tuple[Path, ...]) -> str:

@@ -137,14 +137,27 @@ class TrainingTarget(Target):
     runs_per_month: float = Field(default=1, gt=0, le=1e5)
 
 
+PEAK = "borne by replicas.max; the limits hold then too"
+RAMP = "seconds in which the load climbs from requests_per_s to its peak"
+
+
 class ServiceTarget(Target):
     """Limits of an inference service whose replicas each have one accelerator, or a CPU."""
 
     profile: str = Field(min_length=1, max_length=500, description="a shipped profile, or the path of your own")
     requests_per_s: float = Field(gt=0, le=1e7)
+    peak_requests_per_s: float | None = Field(default=None, gt=0, le=1e7, description=PEAK)
+    peak_ramp_s: float | None = Field(default=None, gt=0, le=1e6, description=RAMP)
     objective: Literal["cost", "latency"] = "cost"
+    p50_ms_max: float | None = Field(default=None, gt=0, le=1e7, description="kept by the guardrail latency-slo")
+    p95_ms_max: float | None = Field(default=None, gt=0, le=1e7, description="kept by the guardrail latency-slo")
     p99_ms_max: float | None = Field(default=None, gt=0, le=1e7)
     usd_per_hour_max: float | None = Field(default=None, gt=0, le=1e7)
+
+    @model_validator(mode="after")
+    def _peak_is_higher(self) -> ServiceTarget:
+        _check_peak(self.requests_per_s, self.peak_requests_per_s, self.peak_ramp_s)
+        return self
 
 
 class LanguageModelTarget(Target):
@@ -154,6 +167,8 @@ class LanguageModelTarget(Target):
     input_tokens: int = Field(ge=1, le=10**7)
     output_tokens: int = Field(ge=1, le=10**7)
     requests_per_s: float | None = Field(default=None, gt=0, le=1e6)
+    peak_requests_per_s: float | None = Field(default=None, gt=0, le=1e6, description=PEAK)
+    peak_ramp_s: float | None = Field(default=None, gt=0, le=1e6, description=RAMP)
     concurrency: int | None = Field(default=None, ge=1, le=10**6)
     engine: Literal["vllm", "trtllm"] = "vllm"
     objective: Literal["cost", "latency"] = "cost"
@@ -165,7 +180,19 @@ class LanguageModelTarget(Target):
     def _one_load(self) -> LanguageModelTarget:
         if (self.requests_per_s is None) == (self.concurrency is None):
             raise ValueError("give either requests_per_s or concurrency (users who each wait for their answer)")
+        _check_peak(self.requests_per_s, self.peak_requests_per_s, self.peak_ramp_s)
         return self
+
+
+def _check_peak(usual: float | None, peak: float | None, ramp_s: float | None) -> None:
+    if peak is not None and usual is None:
+        raise ValueError("peak_requests_per_s is set and requests_per_s is not; give both, or concurrency alone")
+    if peak is not None and usual is not None and peak < usual:
+        raise ValueError(
+            f"peak_requests_per_s ({peak:g}) is below requests_per_s ({usual:g}); raise it or leave it out"
+        )
+    if ramp_s is not None and peak is None:
+        raise ValueError("peak_ramp_s is set and peak_requests_per_s is not; say what the load climbs to")
 
 
 def _kind_of_service(value: Any) -> str:

@@ -25,7 +25,7 @@ from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
 from planner.plan import finite
 from planner.stack import StackAnswer
-from planner.targets import Scope, answer, frontier_of, places_of, prediction_of
+from planner.targets import Scope, answer, frontier_of, places_of
 from planner.workloads import AnyWorkload, Budget, Declared, Quota
 
 NOT_EXACT = (
@@ -248,7 +248,7 @@ def _json(
         "workloads": {
             each.name: {
                 "best": dataclasses.asdict(answer.best),
-                "prediction": dataclasses.asdict(prediction_of(each.name, answer)),
+                "prediction": dataclasses.asdict(each.prediction),
                 "runners_up": [dataclasses.asdict(choice) for choice in answer.runners_up],
                 "rejected": [dataclasses.asdict(rejected) for rejected in answer.rejected],
                 "cost_parts_usd": {part.name: part.value for part in each.cost_parts},

@@ -13,6 +13,7 @@ from planner.cost import CostItem, Quantity, total
 from planner.goals import Shape
 from planner.performance.inference import InferencePrediction
 from planner.performance.training import TrainingPrediction
+from planner.prediction import WorkloadPrediction
 from planner.targets import prediction_of
 from planner.workloads import InferenceService, LanguageModelTarget, TrainingJob, TrainingTarget
 
@@ -41,7 +42,7 @@ class Way:
     usd: float
     """A run of training, an hour of a service."""
     seconds: float
-    """The run, or the 99th percentile of a request."""
+    """The run, or the 99th percentile of a request, at the peak where that is longer."""
     verdict: str
 
     @property
@@ -82,7 +83,9 @@ class WorkloadFindings:
     chosen: Way
     others: tuple[Way, ...]
     """What comes next, and what a limit kept out."""
+    prediction: WorkloadPrediction
     estimates: tuple[Estimate, ...]
+    """Of `prediction`, those that there are."""
     reasons: tuple[str, ...]
     calibration: str
     cost_parts: tuple[Part, ...]
@@ -134,9 +137,10 @@ def workload_findings(
 ) -> WorkloadFindings:
     """What was found for one workload."""
     kind = _kind(workload)
-    prediction = prediction_of(workload.name, answer)
+    prediction = prediction_of(workload, answer)
     best, predicted = answer.best, answer.prediction
     usd_max, seconds_max = _limits(workload)
+    peak = prediction.peak
     named = (
         ("run time", "hours", prediction.run_hours),
         ("run cost", "USD", prediction.run_usd),
@@ -145,6 +149,9 @@ def workload_findings(
         ("p99 latency", "ms", prediction.p99_ms),
         ("time to first token", "ms", prediction.ttft_ms),
         ("time by output token", "ms", prediction.tpot_ms),
+        ("p99 latency at peak", "ms", peak.p99_ms if peak else None),
+        ("time to first token at peak", "ms", peak.ttft_ms if peak else None),
+        ("time by output token at peak", "ms", peak.tpot_ms if peak else None),
     )
     return WorkloadFindings(
         name=workload.name,
@@ -154,11 +161,12 @@ def workload_findings(
             *(_way(each, kind, each.reason) for each in answer.runners_up),
             *(_way(each.choice, kind, each.reason) for each in answer.rejected),
         ),
+        prediction=prediction,
         estimates=tuple(Estimate(name, unit, value) for name, unit, value in named if value is not None),
         reasons=prediction.reasons,
         calibration=prediction.calibration,
         cost_parts=_scaled(_cost_shares(predicted), best.usd),
-        time_parts=_time_parts(predicted),
+        time_parts=_time_parts(_slower(answer)),
         usd_max=usd_max,
         seconds_max=seconds_max,
         frontier=tuple(_on_frontier(each, best, kind, (usd_max, seconds_max)) for each in frontier),
@@ -274,6 +282,14 @@ def _limits(workload: TrainingJob | InferenceService) -> tuple[float, float]:
     else:
         usd, seconds = target.usd_per_hour_max, (target.p99_ms_max or math.inf) / 1e3
     return usd or math.inf, seconds
+
+
+def _slower(answer: Answer) -> object:
+    """The prediction that `Way.seconds` is of: at the usual load, or at the peak."""
+    usual, peak = answer.prediction, answer.peak
+    if isinstance(usual, InferencePrediction) and isinstance(peak, InferencePrediction):
+        return max(usual, peak, key=lambda each: each.p99_s.value)
+    return usual
 
 
 def _time_parts(prediction: object) -> tuple[Part, ...]:

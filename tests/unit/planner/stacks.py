@@ -29,6 +29,10 @@ SERVICES = [
     ServiceGoal(InferenceLoad(MODEL, rate), batches=(1, 8), replicas_max=most)
     for rate, most in ((2_000.0, 2), (30_000.0, 3), (60_000.0, 4))
 ]
+PEAKS = [
+    dataclasses.replace(service, peak=ServiceGoal(InferenceLoad(MODEL, peak), batches=(1, 8), replicas_max=most))
+    for service, peak, most in ((SERVICES[0], 45_000.0, 2), (SERVICES[0], 150_000.0, 3), (SERVICES[1], 100_000.0, 4))
+]
 CPU_SERVICES = [ServiceGoal(InferenceLoad(MODEL, 900.0), ("fp32",), batches=(1, 4), replicas_max=3)]
 DECODERS = [LanguageModelGoal(decoder("llama-3.1-8b"), 500, 100, 3.0, replicas_max=3, tensors=(1, 2))]
 
@@ -92,7 +96,7 @@ def asks(draw: st.DrawFn, number: int) -> Ask:
         on_cpu = dataclasses.replace(where, accelerators=frozenset(), counts=frozenset({0}))
         common["demand"] = Demand(0, vcpus, 4)
         return Ask(**common, **replicas, where=on_cpu, goal=draw(st.sampled_from(CPU_SERVICES)))
-    goal = draw(st.sampled_from(SERVICES if kind == "service" else DECODERS))
+    goal = draw(st.sampled_from(SERVICES + PEAKS if kind == "service" else DECODERS))
     limits = draw(st.sampled_from([Ceilings(), Ceilings(seconds=0.05), Ceilings(usd=9.0)]))
     accelerated = dataclasses.replace(where, min_count=1)
     objective = draw(st.sampled_from(["cost", "cost", "cost", "latency"]))

@@ -121,6 +121,22 @@ def test_a_service_that_would_need_more_replicas_says_how_many():
         Optimizer(load(), builtin()).search(dataclasses.replace(goal, replicas_max=needed - 1), where)
 
 
+def test_a_peak_that_needs_more_replicas_says_how_many():
+    usual = InferenceLoad(profile("resnet-50"), 200.0)
+    where = Where(accelerators=frozenset({"L4"}))
+
+    def best(replicas_max):
+        peak = ServiceGoal(dataclasses.replace(usual, requests_per_s=20_000.0), replicas_max=replicas_max)
+        return Optimizer(load(), builtin()).search(ServiceGoal(usual, replicas_max=1, peak=peak), where).best
+
+    with pytest.raises(NothingFits, match=r"raise replicas\.max to (\d+)") as caught:
+        best(1)
+    needed = int(str(caught.value).rsplit(" ", 1)[1])
+    assert best(needed).shape.replicas == 1
+    with pytest.raises(NothingFits):
+        best(needed - 1)
+
+
 def test_a_language_model_that_no_single_device_holds_is_split_over_several():
     goal = LanguageModelGoal(decoder("llama-3.1-70b"), 500, 100, 1.0, replicas_max=2)
     best = Optimizer(load(), builtin()).search(goal, Where(accelerators=frozenset({"A100-80GB"}))).best

@@ -1,11 +1,12 @@
 """A plan: the cheapest offer that fits, pools shared by what runs on the same offer, and a bill that adds up."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from planner.catalog import UnknownOffer, load
 from planner.cost import HOURS_PER_MONTH
@@ -140,6 +141,49 @@ def test_a_service_with_a_target_gets_latency_quantiles_and_its_plan_is_plain_js
     props = json.loads(json.dumps(result.as_props(), allow_nan=False))
     judged = {name: props[name] for name in Plan.__dataclass_fields__ if name != "predictions"}
     assert TypeAdapter(Plan).validate_python(judged).pools == result.pools
+
+
+def test_the_peak_is_borne_by_the_most_replicas_within_the_same_limits() -> None:
+    target = {"profile": "resnet-50", "requests_per_s": 100, "peak_requests_per_s": 3000, "p99_ms_max": 30}
+    declared = service(needs={"accelerators": 1}, replicas={"min": 1, "max": 3}, target=target)
+    result = planned(declared)
+    (prediction,) = result.predictions
+    peak = prediction.peak
+    assert peak is not None and peak.p50_ms is not None and peak.p99_ms is not None
+    assert (peak.requests_per_s, peak.replicas, prediction.requests_per_s) == (3000, 3, 100)
+    assert peak.p50_ms.value <= peak.p99_ms.value <= 30 and prediction.replicas < 3
+    assert 0 < prediction.utilisation < peak.utilisation < 1
+    assert (prediction.p99_ms_max, prediction.p95_ms_max) == (30, None)
+    assert Plan.from_props(json.loads(json.dumps(result.as_props(), allow_nan=False))).predictions == result.predictions
+    calm = planned(
+        service(needs=declared.needs, replicas=declared.replicas, target=target | {"peak_requests_per_s": 100})
+    )
+    assert calm.monthly_usd.expected <= result.monthly_usd.expected
+
+
+def test_a_language_model_has_times_at_its_peak() -> None:
+    target = {"model": "llama-3.1-8b", "input_tokens": 500, "output_tokens": 100, "tpot_ms_max": 60}
+    load = {"requests_per_s": 1, "peak_requests_per_s": 4}
+    (prediction,) = planned(
+        service(needs={"accelerators": 1}, replicas={"min": 1, "max": 2}, target=target | load)
+    ).predictions
+    assert prediction.peak is not None and prediction.peak.tpot_ms is not None and prediction.peak.ttft_ms is not None
+    assert prediction.tpot_ms.value <= prediction.peak.tpot_ms.value <= 60 == prediction.tpot_ms_max
+    assert 0 < prediction.utilisation <= 1
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        ({"requests_per_s": 10, "peak_requests_per_s": 5}, "peak_requests_per_s (5) is below requests_per_s (10)"),
+        ({"requests_per_s": 10, "peak_requests_per_s": math.nan}, "finite number"),
+        ({"requests_per_s": 10, "peak_ramp_s": 5}, "peak_ramp_s is set and peak_requests_per_s is not"),
+    ],
+)
+def test_a_peak_that_is_none_is_refused(load: dict[str, float], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        service(target={"profile": "resnet-50"} | load)
+    assert said in str(caught.value)
 
 
 def test_a_target_that_nothing_keeps_names_the_limit_and_its_least_value() -> None:
