@@ -67,6 +67,7 @@ def main() -> int:
             cli = find_cli()
             write_shell_files(cli)
             make_local_stacks()
+            keep_salt_out_of_git()
             stamp.write_text(wanted)
             say("ready: `source .fusion/env` puts pulumi and fusion on this shell's PATH")
     except SetupError as error:
@@ -321,6 +322,24 @@ def make_local_stacks() -> None:
                 command = ("stack", "init", stack, "--no-select", "--non-interactive")
                 run(FUSION / "bin" / "pulumi", *command, cwd=Path(folder), env=settings)
 
+
+def keep_salt_out_of_git() -> None:
+    """Let git pass over the salt that Pulumi writes into a local stack's file when it first uses the stack.
+
+    The salt belongs to this checkout's passphrase: committed, it would shut out whoever has another. A file with
+    encrypted values keeps it, as they can't be read without. `.gitattributes` names the files.
+    """
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        return  # a release archive: there is nothing to commit to
+    run(git, "config", "--local", f"filter.{SALT_FILTER}.clean", WITHOUT_SALT, cwd=ROOT)
+
+
+SALT_FILTER = "fusion-local-stack"
+WITHOUT_SALT = (
+    "awk '/secure:/ {encrypted = 1} {line[NR] = $0} "
+    "END {for (i = 1; i <= NR; i++) if (encrypted || line[i] !~ /^encryptionsalt:/) print line[i]}'"
+)
 
 ENV = """\
 # Written by tools/setup.py; `source` it in bash or zsh. What is exported already for backend and passphrase stays.

@@ -210,3 +210,28 @@ def test_in_a_backend_of_the_teams_own_no_stack_is_made(checkout: Path, monkeypa
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://ours")
     monkeypatch.setattr(setup, "run", lambda *_, **__: pytest.fail("a stack was made"))
     setup.make_local_stacks()
+
+
+@pytest.mark.parametrize(
+    ("config", "in_git"),
+    [
+        ("config:\n  a: b\n", "config:\n  a: b\n"),
+        ("config:\n  a: b\nencryptionsalt: v1:x\n", "config:\n  a: b\n"),
+        ("config:\n  a:\n    secure: v1:y\nencryptionsalt: v1:x\n", None),
+    ],
+)
+def test_the_salt_of_a_local_stack_is_no_change_unless_values_are_encrypted_with_it(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, config: str, in_git: str | None
+) -> None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True).stdout
+
+    git("init", "--quiet")
+    stacks = checkout / "stacks"
+    stacks.mkdir()
+    (checkout / ".gitattributes").write_bytes((setup.ROOT / ".gitattributes").read_bytes())
+    monkeypatch.setattr(setup, "ROOT", checkout)
+    setup.keep_salt_out_of_git()
+    (stacks / "Pulumi.local.yaml").write_text(config)
+    git("add", "stacks")
+    assert git("show", ":stacks/Pulumi.local.yaml") == (config if in_git is None else in_git)
