@@ -18,7 +18,6 @@ import stat
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 import urllib.request
@@ -61,12 +60,14 @@ def main() -> int:
             stamp = FUSION / "setup.stamp"
             wanted = fingerprint()
             if stamp.is_file() and stamp.read_text() == wanted and is_complete():
+                keep_salt_out_of_git()
                 return 0
             stamp.unlink(missing_ok=True)
             make_environment()
             cli = find_cli()
             write_shell_files(cli)
             make_local_stacks()
+            keep_salt_out_of_git()
             stamp.write_text(wanted)
             say("ready: `source .fusion/env` puts pulumi and fusion on this shell's PATH")
     except SetupError as error:
@@ -305,22 +306,48 @@ def write_shell_files(cli: Path) -> None:
 def make_local_stacks() -> None:
     """The stacks of the local cloud in `.fusion/state`, so that `pulumi preview -s local` works at once.
 
-    Made from a folder of their own: Pulumi would add a salt to the stack's file, which is the team's to commit.
+    Pulumi adds a salt to a stack's file, which belongs to the passphrase that is set, or to the empty one.
     """
     project = re.search(r"^name: *(\S+)", (ROOT / "Pulumi.yaml").read_text(), re.MULTILINE)
-    local = [path for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")) if LOCAL_CLOUD in path.read_text()]
     if project is None or "PULUMI_BACKEND_URL" in os.environ:
         return  # in a backend of their own, teams make their stacks themselves
     state = FUSION / "state"
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "Pulumi.yaml").write_text(f"name: {project.group(1)}\nruntime: python\n")
-        for stack in (path.name.split(".")[1] for path in local):
-            if not (state / ".pulumi" / "stacks" / project.group(1) / f"{stack}.json").exists():
-                settings = {"PULUMI_BACKEND_URL": f"file://{state}?metadata=skip", "PULUMI_CONFIG_PASSPHRASE": ""}
-                settings["PULUMI_SKIP_UPDATE_CHECK"] = "true"
-                command = ("stack", "init", stack, "--no-select", "--non-interactive")
-                run(FUSION / "bin" / "pulumi", *command, cwd=Path(folder), env=settings)
+    settings = {"PULUMI_BACKEND_URL": f"file://{state}?metadata=skip", "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if not os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"):
+        settings["PULUMI_CONFIG_PASSPHRASE"] = os.environ.get("PULUMI_CONFIG_PASSPHRASE", "")
+    for stack in (path.name.split(".")[1] for path in local_stack_files()):
+        if not (state / ".pulumi" / "stacks" / project.group(1) / f"{stack}.json").exists():
+            command = ("stack", "init", stack, "--no-select", "--non-interactive")
+            run(FUSION / "bin" / "pulumi", *command, cwd=ROOT, env=settings)
 
+
+def local_stack_files() -> list[Path]:
+    """The files of the stacks that run on the local cloud."""
+    return [path for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")) if LOCAL_CLOUD in path.read_text()]
+
+
+def keep_salt_out_of_git() -> None:
+    """Let git pass over the salt that Pulumi writes into a local stack's file when it first uses the stack.
+
+    Committed, it would shut out whoever has another passphrase. A file with encrypted values keeps it, as they can't be
+    read without. `.gitattributes` names the files. Git looks into a file whose size has changed only when it is told to
+    add it; nothing is staged where the salt is all that differs.
+    """
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        return  # a release archive: there is nothing to commit to
+    run(git, "config", "--local", f"filter.{SALT_FILTER}.clean", WITHOUT_SALT, cwd=ROOT)
+    for path in local_stack_files():
+        is_same = subprocess.run([git, "diff", "--quiet", "HEAD", "--", path], cwd=ROOT, check=False).returncode == 0
+        if is_same:
+            run(git, "add", "--", path, cwd=ROOT)
+
+
+SALT_FILTER = "fusion-local-stack"
+WITHOUT_SALT = (
+    "awk '/secure:/ {encrypted = 1} {line[NR] = $0} "
+    "END {for (i = 1; i <= NR; i++) if (encrypted || line[i] !~ /^encryptionsalt:/) print line[i]}'"
+)
 
 ENV = """\
 # Written by tools/setup.py; `source` it in bash or zsh. What is exported already for backend and passphrase stays.
@@ -329,7 +356,7 @@ export VIRTUAL_ENV="{root}/.venv"
 export PATH="{root}/.fusion/bin:{root}/.venv/bin:$PATH"
 # Without metadata: a kill amid the writing of that second file would leave a state that Pulumi can't load ("EOF").
 export PULUMI_BACKEND_URL="${{PULUMI_BACKEND_URL:-file://{root}/.fusion/state?metadata=skip}}"
-export PULUMI_CONFIG_PASSPHRASE="${{PULUMI_CONFIG_PASSPHRASE-}}"
+[ -n "${{PULUMI_CONFIG_PASSPHRASE_FILE-}}" ] || export PULUMI_CONFIG_PASSPHRASE="${{PULUMI_CONFIG_PASSPHRASE-}}"
 export PULUMI_OPTION_POLICY_PACK="{root}/policies"
 export PULUMI_SKIP_UPDATE_CHECK=true
 # Many container images set this; without kept bytecode each preview compiles the SDKs' 100 MB of source anew.

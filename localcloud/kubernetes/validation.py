@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources as package_files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from localcloud.values import Unknown
@@ -38,6 +39,12 @@ LOOSE_NAMES = frozenset({"ClusterRole", "ClusterRoleBinding", "Role", "RoleBindi
 """Kinds whose names may hold colons and capitals (API conventions: path segment names)."""
 
 SHOWN_VALUE_LENGTH = 60
+
+ENUMERATIONS_FILE = "localcloud/kubernetes/enumerations.json"
+"""Written by `tools/kubernetes_enumerations.py` from what an API server says; the schemas leave these out."""
+
+ALWAYS_RESTARTED = frozenset({"Deployment", "DaemonSet", "ReplicaSet", "ReplicationController", "StatefulSet"})
+"""Kinds whose pods the server takes with no other restartPolicy than Always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def check_version(version: str) -> None:
 def known_versions() -> list[str]:
     """The minor versions of Kubernetes whose schemas are installed, the oldest first."""
     known = {each.name.split("-")[0].removeprefix("v").rpartition(".")[0] for each in _schema_folders()}
-    return sorted(known, key=lambda minor: int(minor.split(".")[1]))
+    return sorted(known, key=_minor)
 
 
 def validate_object(
@@ -160,7 +167,23 @@ def _problems_of_kind(value: Object) -> list[Problem]:
             "spec": {"group": str(group), "names": {"plural": str(plural)}},
         } if name != f"{plural}.{group}":
             return [Problem("metadata.name", f"{name!r}: expected {plural}.{group}, from spec.names.plural and group")]
+        case {"kind": "Job", "spec": {"template": {"spec": Mapping() as pod}}}:
+            return _restart_problems(pod, "spec.template.spec", ("OnFailure", "Never"), default="")
+        case {"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": {"spec": Mapping() as pod}}}}}:
+            return _restart_problems(pod, "spec.jobTemplate.spec.template.spec", ("OnFailure", "Never"), default="")
+        case {"kind": str(kind), "spec": {"template": {"spec": Mapping() as pod}}} if kind in ALWAYS_RESTARTED:
+            return _restart_problems(pod, "spec.template.spec", ("Always",), default="Always")
     return []
+
+
+def _restart_problems(pod: Object, path: str, allowed: tuple[str, ...], *, default: str) -> list[Problem]:
+    """Of the restart policies that a pod may have, its controller's kind allows only some."""
+    policy = pod.get("restartPolicy") or default
+    known = ("Always", "OnFailure", "Never", "")  # any other is a problem by the schema already
+    if policy in allowed or policy not in known:
+        return []
+    expected = " or ".join(allowed)
+    return [Problem(f"{path}.restartPolicy", f"{policy!r}: expected {expected} for pods of this kind")]
 
 
 def _is_base64(text: str) -> bool:
@@ -216,7 +239,7 @@ def _reason(error: Any, *, is_secret: bool) -> str:
         expected = " or ".join(_allowed_types(error))
         return f"{_shown(error.instance, is_secret=is_secret)}: expected {expected}"
     if error.validator == "enum":
-        expected = ", ".join(map(str, kinds))
+        expected = ", ".join(str(each) for each in kinds if each not in ("", None))
         return f"{_shown(error.instance, is_secret=is_secret)}: expected one of {expected}"
     if kinds == QUANTITY:
         return f"{_shown(error.instance, is_secret=is_secret)}: expected a quantity such as 500m, 2 or 16Gi"
@@ -259,9 +282,47 @@ def _built_in(api_version: str, kind: str, version: str) -> Object | None:
     file = "-".join(part for part in (kind.lower(), group.partition(".")[0], version_of_group) if part)
     if "/" in file or not (path := _schemas(version) / f"{file}.json").is_file():
         return None
-    schema: Object = json.loads(path.read_text())
+    schema: dict[str, Any] = json.loads(path.read_text())
     own = {"group": group, "kind": kind, "version": version_of_group}
-    return {**schema, "x-version": version} if own in schema.get("x-kubernetes-group-version-kind", ()) else None
+    if own not in schema.get("x-kubernetes-group-version-kind", ()):
+        return None
+    name = f"{group.removesuffix('.k8s.io').partition('.')[0] or 'core'}.{version_of_group}.{kind}"
+    _enumerate(schema, f"io.k8s.api.{name}", version)
+    return {**schema, "x-version": version}
+
+
+@cache
+def _enumerations() -> tuple[str, Mapping[str, Mapping[str, list[str]]]]:
+    """The minor version of Kubernetes that they are of; then by definition and property."""
+    document = json.loads((Path(__file__).parents[2] / ENUMERATIONS_FILE).read_text())
+    return document["kubernetes"].rpartition(".")[0], document["enumerations"]
+
+
+def _enumerate(schema: dict[str, Any], definition: str, version: str) -> None:
+    """Let the properties of a definition take only the values that the API server takes.
+
+    A later version of Kubernetes may take more, so its schemas stay as they are. Where a field need not be set, the
+    server can't tell empty text from none.
+    """
+    of_version, definitions = _enumerations()
+    if _minor(version) > _minor(of_version):
+        return
+    for name, values in definitions.get(definition, {}).items():
+        field = name.rstrip("[]{}")
+        part = schema["properties"].get(field)
+        if part is None:  # this older version does not have it
+            continue
+        match name.removeprefix(field):
+            case "[]":
+                part["items"]["enum"] = values
+            case "{}":
+                part["additionalProperties"]["enum"] = values
+            case _:
+                part["enum"] = values if field in schema.get("required", ()) else [*values, "", None]
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
 
 
 @cache
@@ -271,6 +332,8 @@ def _definitions(version: str) -> Any:
     document = json.loads((_schemas(version) / "_definitions.json").read_text())
     text, *_ = document["$defs"][QUANTITY_DEFINITION]["oneOf"]
     text["pattern"] = QUANTITY  # the server can't read any other; the published schema only says that it is text
+    for name, schema in document["$defs"].items():
+        _enumerate(schema, name, version)
     return Resource.from_contents(document)
 
 

@@ -1,11 +1,16 @@
 """The whole life of a stack on the real engine: built, unchanged, changed, replaced, drifted, imported, destroyed."""
 
+import os
+import subprocess
 import time
+from pathlib import Path
 
 import boto3
+import pytest
 
 from localcloud.aws.api import CREDENTIALS
-from tests.engine.conftest import DIGITS, Engine, kill_group
+from tests.engine.conftest import DIGITS, ROOT, Engine, kill_group
+from tools import setup
 
 
 def client(engine: Engine, service: str):
@@ -174,3 +179,36 @@ def test_objects_are_checked_in_a_first_preview_before_there_is_a_cluster(small:
     small.up()
     assert "unchanged" in small.up()
     small.destroy()
+
+
+@pytest.mark.parametrize("passphrase", ["", "my own"])
+def test_first_use_of_the_local_stack_leaves_a_checkout_clean_whatever_the_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passphrase: str
+) -> None:
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    monkeypatch.setattr(setup, "FUSION", tmp_path / ".fusion")
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", passphrase)
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / ".fusion/home"))
+
+    def run(*command: str | Path, **more: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | more, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    (tmp_path / "stacks").mkdir()
+    for name in (".gitattributes", ".gitignore", "Pulumi.yaml", "stacks/Pulumi.local.yaml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    run("git", "init", "--quiet")
+    run("git", "add", ".")
+    run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message", "all")
+    (tmp_path / ".fusion/bin").mkdir(parents=True)
+    (tmp_path / ".fusion/bin/pulumi").symlink_to(ROOT / ".fusion/bin/pulumi")
+    (tmp_path / ".fusion/state").mkdir()
+
+    setup.make_local_stacks()
+    setup.keep_salt_out_of_git()
+    backend = f"file://{tmp_path}/.fusion/state?metadata=skip"
+    run(tmp_path / ".fusion/bin/pulumi", "config", "--stack", "local", PULUMI_BACKEND_URL=backend)
+    assert "encryptionsalt" in (tmp_path / "stacks/Pulumi.local.yaml").read_text()
+    assert run("git", "status", "--porcelain") == ""

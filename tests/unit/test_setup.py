@@ -182,9 +182,7 @@ def test_bytecode_is_kept_where_an_image_forbids_it(checkout: Path) -> None:
     assert sourced(checkout, "{PYTHONDONTWRITEBYTECODE-unset}", PYTHONDONTWRITEBYTECODE="1") == "unset"
 
 
-def test_local_stacks_are_there_at_once_and_their_files_stay_as_they_are(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_stacks_are_there_at_once_and_only_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "ROOT", checkout)
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     (checkout / "Pulumi.yaml").write_text("name: fusion\nruntime: python\n")
@@ -192,13 +190,12 @@ def test_local_stacks_are_there_at_once_and_their_files_stay_as_they_are(
     for name, profile in (("here", "fusion-local"), ("real", "production")):
         (checkout / "stacks" / f"Pulumi.{name}.yaml").write_text(f"config:\n  aws:profile: {profile}\n")
     called = checkout / "called"
-    script = f'#!/bin/sh\necho "$PULUMI_BACKEND_URL" "$@" >>"{called}"\necho salt >"stacks.yaml"\n'
+    script = f'#!/bin/sh\necho "$PULUMI_BACKEND_URL" "$@" >>"{called}"\n'
     (checkout / ".fusion" / "bin").mkdir(parents=True)
     setup.write_executable(checkout / ".fusion" / "bin" / "pulumi", script)
     setup.make_local_stacks()
     backend = f"file://{checkout}/.fusion/state?metadata=skip"
     assert called.read_text() == f"{backend} stack init here --no-select --non-interactive\n"
-    assert sorted(path.name for path in checkout.glob("*.yaml")) == ["Pulumi.yaml"]
 
     (checkout / ".fusion" / "state" / ".pulumi" / "stacks" / "fusion").mkdir(parents=True)
     (checkout / ".fusion" / "state" / ".pulumi" / "stacks" / "fusion" / "here.json").write_text("{}")
@@ -210,3 +207,36 @@ def test_in_a_backend_of_the_teams_own_no_stack_is_made(checkout: Path, monkeypa
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://ours")
     monkeypatch.setattr(setup, "run", lambda *_, **__: pytest.fail("a stack was made"))
     setup.make_local_stacks()
+
+
+@pytest.mark.parametrize(
+    ("added", "is_changed"),
+    [
+        ("encryptionsalt: v1:x\n", False),
+        ("encryptionsalt: v1:x\n  c: d\n", True),
+        ("  c:\n    secure: v1:y\nencryptionsalt: v1:x\n", True),
+    ],
+)
+def test_the_salt_of_a_local_stack_is_no_change_unless_values_are_encrypted_with_it(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, added: str, is_changed: bool
+) -> None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True).stdout
+
+    attributes = (setup.ROOT / ".gitattributes").read_text()
+    monkeypatch.setattr(setup, "ROOT", checkout)
+    stack_file = checkout / "stacks" / "Pulumi.local.yaml"
+    stack_file.parent.mkdir()
+    stack_file.write_text(f"config:\n  {setup.LOCAL_CLOUD}\n")
+    (checkout / ".gitattributes").write_text(attributes)
+    git("init", "--quiet")
+    git("add", ".gitattributes", "stacks")
+    git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message", "all")
+    with stack_file.open("a") as file:
+        file.write(added)
+    setup.keep_salt_out_of_git()
+    assert (git("status", "--porcelain", "stacks") != "") is is_changed
+    assert git("diff", "--cached", "--name-only") == ""
+    if "secure" in added:
+        git("add", "stacks")
+        assert "encryptionsalt" in git("show", ":stacks/Pulumi.local.yaml")
