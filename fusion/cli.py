@@ -11,6 +11,8 @@ COMMANDS = {
     "up": "Provision a stack, run its training jobs on this machine if it is local, and sum up.",
     "down": "Destroy a stack and check that nothing is left.",
     "plan": "Say where each workload should run, what it costs and takes, and why not elsewhere.",
+    "preview": "Say what a change will do, cost and keep, before it exists.",
+    "report": "Say what a saved preview means.",
     "profile": "Trace a PyTorch module, so that it can be planned for.",
     "offers": "List what the clouds sell, with prices.",
     "catalog": "Check and refresh the catalog of offers.",

@@ -40,3 +40,7 @@ class WorkloadPrediction:
     """Mean time to the first token."""
     tpot_ms: Interval | None = None
     """Mean time of a further token."""
+    throughput_per_s: Interval | None = None
+    """Samples of a training job; requests that a service can bear at most; output tokens of a language model."""
+    bound_by: str = ""
+    """The resource that limits it, such as memory bandwidth."""

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from planner.calibration.store import builtin
+from planner.calibration.store import Interval, builtin
 from planner.catalog import Catalog, UnknownService
 from planner.catalog.catalog import near
 from planner.choices import Answer, Ask, Ceilings, Choice
 from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
-from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, ServiceGoal, TrainingGoal
+from planner.goals import TENSOR_DEGREES, Goal, LanguageModelGoal, Prediction, ServiceGoal, TrainingGoal
 from planner.market import Buying, Where
 from planner.optimizer import Optimizer, Options
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand
@@ -134,7 +134,20 @@ def prediction_of(workload: str, answer: Answer) -> WorkloadPrediction:
         fsdp=split.fsdp,
         ttft_ms=model.time_to_first_token_s.scaled(1e3) if model else None,
         tpot_ms=model.time_per_output_token_s.scaled(1e3) if model else None,
+        throughput_per_s=_throughput(predicted, best.shape.replicas),
+        bound_by=predicted.bound_by,
     )
+
+
+def _throughput(predicted: Prediction, replicas: int) -> Interval:
+    """Of all replicas together."""
+    match predicted:
+        case TrainingPrediction():
+            return predicted.samples_per_s
+        case InferencePrediction():
+            return predicted.capacity_per_s
+        case LanguageModelPrediction():
+            return predicted.output_tokens_per_s.scaled(replicas)
 
 
 def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str, str]]:
