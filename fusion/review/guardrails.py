@@ -50,7 +50,7 @@ def review_guardrails(preview: Preview, pack: Sequence[Guardrail]) -> tuple[Guar
     for name in dict.fromkeys([*known, *(each.policy for each in violations)]):
         own = [each for each in violations if each.policy == name]
         outcome, note = _outcome(name, own, known[name].settings if name in known else (), preview, enabled)
-        description = known[name].description if name in known else own[0].message.partition("\n")[0]
+        description = known[name].description if name in known else _description_in(own[0].message)
         findings = sorted({_finding(each, description) for each in own}, key=lambda each: (each.urn, each.message))
         rows.append(GuardrailReview(name, description, outcome, tuple(findings), note))
     return tuple(sorted(rows, key=lambda each: (ORDER.index(each.outcome), each.name)))
@@ -99,6 +99,12 @@ def _is_set(settings: Sequence[str], config: Mapping[str, str]) -> bool:
         name in written or (name in defaults and defaults[name].get_default(call_default_factory=True))
         for name in settings
     )
+
+
+def _description_in(message: str) -> str:
+    """The first line of a message that has more, as the engine puts it."""
+    first, _, rest = message.partition("\n")
+    return first if rest.strip() else ""
 
 
 def _finding(violation: PolicyViolation, description: str) -> Finding:

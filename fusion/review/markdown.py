@@ -10,7 +10,7 @@ from fusion.review.changes import Change, PropertyChange
 from fusion.review.cost import CostChange, Line
 from fusion.review.escaping import block, code, size, text
 from fusion.review.guardrails import GuardrailReview
-from fusion.review.predictions import WorkloadReview
+from fusion.review.predictions import THROUGHPUT, WorkloadReview
 from fusion.review.review import DONE, Review
 from fusion.review.wording import difference, interval_of, number, range_of, sum_of
 from policies.plan import PLAN_TYPE
@@ -206,17 +206,15 @@ def _measures(found: WorkloadReview) -> Iterator[str]:
     name = code(found.name)
     for each in found.measures:
         after = number(each.after.value, each.unit)
+        limited = f", limited by {text(found.bound_by)}" if each.name == THROUGHPUT and found.bound_by else ""
         yield _row(
             name,
-            text(each.name),
+            text(each.name) + limited,
             number(each.before.value, each.unit) if each.before else "–",
             f"**{after}** ❌" if each.is_over else after,
             interval_of(each.after),
             number(each.limit, each.unit) if each.limit is not None else "–",
         )
-    if found.throughput is not None:
-        limited = f"throughput, limited by {text(found.bound_by)}" if found.bound_by else "throughput"
-        yield _row(name, limited, "–", number(found.throughput.value, found.rate), interval_of(found.throughput), "–")
 
 
 def _reasons(found: WorkloadReview) -> str:

@@ -10,11 +10,25 @@ import jinja2
 from fusion.report.charts import Picture
 from fusion.report.units import usd
 from fusion.review.charts import cost_picture, measures_picture
-from fusion.review.markdown import SYMBOLS
 from fusion.review.predictions import WorkloadReview
 from fusion.review.review import DONE, Review
 from fusion.review.wording import difference, interval_of, number, range_of, sum_of
 
+MARKS = {
+    "failed": "✗",
+    "blocked": "✗",
+    "drifted": "!",
+    "advised": "!",
+    "changes": "✓",
+    "unchanged": "✓",
+    "violated": "✗",
+    "advisory": "!",
+    "not judged": "?",
+    "disabled": "–",
+    "not set": "–",
+    "passed": "✓",
+}
+"""Letters that every font has, unlike the emoji of the comment."""
 RESOURCES_LISTED = 2_000
 """By table; a page of more is read by nobody and slows the browser."""
 
@@ -42,7 +56,7 @@ def page(review: Review) -> str:
         pictures={each.name: _pictures(each) for each in review.workloads},
         number=number,
         done=DONE,
-        symbols=SYMBOLS,
+        marks=MARKS,
         listed=RESOURCES_LISTED,
     )
 

@@ -12,7 +12,8 @@ from planner.calibration.store import Interval
 from planner.plan import Plan
 from planner.prediction import WorkloadPrediction
 
-MEASURES: Mapping[str, tuple[str, str]] = {
+THROUGHPUT = "throughput"
+MEASURES: dict[str, tuple[str, str]] = {
     "run_hours": ("time of a run", "h"),
     "run_usd": ("cost of a run", "USD"),
     "p50_ms": ("p50 latency", "ms"),
@@ -60,10 +61,8 @@ class WorkloadReview:
     load: str
     """What the stack declares that it must bear."""
     measures: tuple[Measure, ...]
-    throughput: Interval | None
-    rate: str
-    """The unit of the throughput."""
     bound_by: str
+    """What limits its throughput."""
     reasons: tuple[str, ...]
     calibration: str
 
@@ -87,9 +86,7 @@ def _review(
         kind=kind,
         runs_on=_runs_on(found, plan),
         load=_load(kind, target),
-        measures=tuple(_measures(found, earlier, target)),
-        throughput=found.throughput_per_s,
-        rate=RATES[kind],
+        measures=tuple(_measures(found, earlier, target, RATES[kind])),
         bound_by=found.bound_by,
         reasons=found.reasons,
         calibration=found.calibration,
@@ -97,11 +94,12 @@ def _review(
 
 
 def _measures(
-    found: WorkloadPrediction, earlier: WorkloadPrediction | None, target: Mapping[str, Any]
+    found: WorkloadPrediction, earlier: WorkloadPrediction | None, target: Mapping[str, Any], rate: str
 ) -> Iterator[Measure]:
     """At the declared load, then those at the peak, whose fields start with `peak_`."""
+    measures = MEASURES | {"throughput_per_s": (THROUGHPUT, rate)}
     for each in fields(found):
-        name, unit = MEASURES.get(each.name.removeprefix("peak_"), ("", ""))
+        name, unit = measures.get(each.name.removeprefix("peak_"), ("", ""))
         value = getattr(found, each.name)
         if not name or value is None:
             continue

@@ -45,8 +45,8 @@ SHOWN_OF_SECRET_TYPES = {"name", "type", "description", "metadata", "tags", "tag
 def is_secret_by_nature(resource_type: str, path: tuple[str | int, ...]) -> bool:
     """Whether the value at a path holds a secret though nobody marked it, told by its name and the resource's type."""
     words = [part for part in path if isinstance(part, str)]
-    if SECRET_TYPES.search(resource_type) and (not words or words[0] not in SHOWN_OF_SECRET_TYPES):
-        return True
+    if words and SECRET_TYPES.search(resource_type):
+        return words[0] not in SHOWN_OF_SECRET_TYPES or "annotations" in words  # kubectl keeps a copy in one
     return any(SECRET_NAMES.search(each) and not SECRET_NAMES_NOT.search(each) for each in words)
 
 
