@@ -128,13 +128,10 @@ class Stack:
         return [each for each in resources if not each["type"].startswith("pulumi:")]
 
     def _run(self, *args: str, quiet: bool = False) -> str:
-        pulumi = shutil.which("pulumi")
-        if pulumi is None:
-            raise FusionError("the pulumi command is not on PATH; run `make setup`, then `source .fusion/env`")
         done = subprocess.run(
-            [pulumi, *args, "--non-interactive"],
+            [pulumi_command(), *args, "--non-interactive"],
             cwd=self.root,
-            env={PACK: str(self.root / "policies")} | os.environ,
+            env=pulumi_environment(),
             text=True,
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.PIPE if quiet else None,
@@ -146,6 +143,23 @@ class Stack:
         raise FusionError(
             f"pulumi {args[0]} ended with status {done.returncode}" + (f": {said}" if said else "; see above")
         )
+
+
+def pulumi_command() -> str:
+    """The path of the CLI.
+
+    Raises:
+        FusionError: there is none.
+    """
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        raise FusionError("the pulumi command is not on PATH; run `make setup`, then `source .fusion/env`")
+    return pulumi
+
+
+def pulumi_environment() -> dict[str, str]:
+    """What the CLI is given: this shell's environment, with the policy pack unless another one is named."""
+    return {PACK: str(Path(__file__).parents[1] / "policies")} | os.environ
 
 
 def project_root() -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,10 +13,13 @@ import click
 
 from fusion.errors import FusionError
 from fusion.review.writing import Outputs, output_options
-from fusion.stack import Stack
+from fusion.stack import Stack, pulumi_command, pulumi_environment
 
 if TYPE_CHECKING:
     from fusion.review.events import Preview
+
+LOGS_EVENTS = {"PULUMI_DEBUG_COMMANDS": "true"}
+"""The CLI offers its log of events among the options for debugging."""
 
 
 @click.command(name="preview")
@@ -63,14 +64,20 @@ def _previewed(stack: Stack, flags: list[str]) -> tuple[int, Preview]:
     """
     from fusion.review.events import read
 
-    pulumi = shutil.which("pulumi")
-    if pulumi is None:
-        raise FusionError("the pulumi command is not on PATH; run `make setup`, then `source .fusion/env`")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "events.jsonl"
-        command = [pulumi, "preview", "--stack", stack.name, "--non-interactive", "--event-log", str(log), *flags]
+        command = [
+            pulumi_command(),
+            "preview",
+            "--stack",
+            stack.name,
+            "--non-interactive",
+            "--event-log",
+            str(log),
+            *flags,
+        ]
         with subprocess.Popen(
-            command, cwd=stack.root, env=_environment(), text=True, stderr=subprocess.PIPE
+            command, cwd=stack.root, env=pulumi_environment() | LOGS_EVENTS, text=True, stderr=subprocess.PIPE
         ) as process:
             assert process.stderr is not None  # it is a pipe
             said = []
@@ -85,14 +92,6 @@ def _previewed(stack: Stack, flags: list[str]) -> tuple[int, Preview]:
         failed = _failed(told or f"pulumi preview ended with status {process.returncode}")
         preview = dataclasses.replace(preview, failed=True, diagnostics=(*preview.diagnostics, *failed.diagnostics))
     return process.returncode, preview
-
-
-def _environment() -> dict[str, str]:
-    """With the policy pack unless another one is chosen; the log of events is one of the CLI's debugging options."""
-    import policies
-
-    pack = {"PULUMI_OPTION_POLICY_PACK": str(Path(policies.__file__).parent)}
-    return pack | os.environ | {"PULUMI_DEBUG_COMMANDS": "true"}
 
 
 def _failed(message: str) -> Preview:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fusion.review.events import PolicyViolation, Preview
 from planner.guardrails import GuardrailSettings
@@ -14,6 +14,9 @@ from policies.guardrail import Guardrail
 Outcome = Literal["violated", "advisory", "not judged", "disabled", "not set", "passed"]
 ORDER: tuple[Outcome, ...] = ("violated", "advisory", "not judged", "disabled", "not set", "passed")
 PACK = "fusion"
+STACK = ""
+"""In place of a URN: the stack as a whole."""
+LATER = "values are not known before the update, which judges them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def review_guardrails(preview: Preview, pack: Sequence[Guardrail]) -> tuple[Guar
     rows = []
     for name in dict.fromkeys([*known, *(each.policy for each in violations)]):
         own = [each for each in violations if each.policy == name]
-        outcome, note = _outcome(name, own, known[name].settings if name in known else (), preview, enabled)
+        outcome, note = _outcome(own, known.get(name), preview, enabled)
         description = known[name].description if name in known else _description_in(own[0].message)
         findings = sorted({_finding(each, description) for each in own}, key=lambda each: (each.urn, each.message))
         rows.append(GuardrailReview(name, description, outcome, tuple(findings), note))
@@ -66,39 +69,54 @@ def _said_by_the_program(preview: Preview, names: Collection[str]) -> Iterator[P
 
 
 def _outcome(
-    name: str, own: Iterable[PolicyViolation], settings: Sequence[str], preview: Preview, enabled: frozenset[str]
+    own: Sequence[PolicyViolation], guardrail: Guardrail | None, preview: Preview, enabled: Collection[str]
 ) -> tuple[Outcome, str]:
-    levels = {each.level for each in own}
-    if levels:
-        return ("violated" if levels & {"mandatory", "remediate"} else "advisory"), ""
+    """With why it is not judged; a guardrail that is not of the pack is listed for its violations only."""
+    if own or guardrail is None:
+        return ("advisory" if {each.level for each in own} == {"advisory"} else "violated"), ""
     if not preview.has_policies:
         return "not judged", "a saved `pulumi preview --json` does not say what policies found"
     if not preview.judges:
         return "not judged", "no policy pack judged anything"
-    if name not in enabled:
-        return "disabled", "the stack or the pack's config disables it"
-    if unjudged := [urn for urn, passed in preview.passed.items() if urn and passed and name not in passed]:
-        some = f"{len(unjudged)} resource{'s' if len(unjudged) > 1 else ''}"
-        return "not judged", f"{some} with values that are not known before the update, which judges them"
+    settings = _settings(preview.config)
+    if settings.get("levels", {}).get(guardrail.name) == "disabled":
+        return "disabled", "the stack disables it"
+    if not _does_something(guardrail, settings):
+        return "not set", f"the stack sets none of {', '.join(guardrail.settings)}"
+    return _outcome_without_violation(guardrail, preview, enabled)
+
+
+def _outcome_without_violation(guardrail: Guardrail, preview: Preview, enabled: Collection[str]) -> tuple[Outcome, str]:
+    if guardrail.judge_stack is not None:
+        if guardrail.name in preview.passed.get(STACK, ()):
+            return "passed", ""
+        return "not judged", LATER if STACK in preview.passed else "the preview did not come to the stack as a whole"
+    if guardrail.name not in enabled:
+        return "disabled", "the pack's config disables it"
+    unjudged = [urn for urn, passed in preview.passed.items() if urn and passed and guardrail.name not in passed]
+    if unjudged:
+        return "not judged", f"{len(unjudged)} resource{'s' if len(unjudged) > 1 else ''}: {LATER}"
     if not preview.is_whole:
         return "not judged", "it broke nothing so far, but the preview ended early"
-    if settings and not _is_set(settings, preview.config):
-        return "not set", f"the stack sets none of {', '.join(settings)}"
     return "passed", ""
 
 
-def _is_set(settings: Sequence[str], config: Mapping[str, str]) -> bool:
-    """Whether the stack sets one, or one holds without being set."""
+def _settings(config: Mapping[str, str]) -> Mapping[str, Any]:
+    """`fusion:guardrails` as the stack has it; wrong types are told by the guardrails themselves."""
     try:
         values = json.loads(config.get("fusion:guardrails", "{}"))
     except ValueError:
-        values = {}
-    written = values if isinstance(values, dict) else {}
-    defaults = GuardrailSettings.model_fields
-    return any(
-        name in written or (name in defaults and defaults[name].get_default(call_default_factory=True))
-        for name in settings
-    )
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return values if isinstance(values.get("levels", {}), dict) else values | {"levels": {}}
+
+
+def _does_something(guardrail: Guardrail, settings: Mapping[str, Any]) -> bool:
+    """Whether one of its limits is set, or it has none: what exempts from it is no limit."""
+    limits = [name for name in guardrail.settings if not name.endswith("_exempt")]
+    fields = GuardrailSettings.model_fields
+    return not limits or any(settings.get(name, fields[name].get_default(call_default_factory=True)) for name in limits)
 
 
 def _description_in(message: str) -> str:

@@ -14,13 +14,14 @@ from tests.engine.conftest import DIGITS, Engine
 SERVICE = {
     "kind": "inference",
     "name": "classify",
-    "image": "registry.example.com/fusion/serving:0.1.0",
+    "image": f"registry.example.com/fusion/serving@sha256:{'0' * 64}",
     "needs": {"accelerator": "L4", "accelerators": 1, "vcpus": 2, "memory_gib": 8},
     "replicas": {"min": 1, "max": 2},
     "target": {"profile": "resnet-50", "requests_per_s": 100, "p99_ms_max": 200},
 }
 JOB = DIGITS | {
     "name": "train",
+    "image": SERVICE["image"],
     "target": {"profile": "resnet-50", "samples": 1_281_167, "hours_max": 200},
     "training": {"batch_size": 64, "epochs": 1},
 }

@@ -119,6 +119,7 @@ def test_which_types_hold_what_can_not_be_made_again(type_, holds):
 
 def test_a_guardrail_is_passed_violated_advised_not_set_not_judged_or_disabled(tmp_path):
     limited = REGION | {"fusion:guardrails": json.dumps({"monthly_cost_limit_usd": 10})}
+    disabled = REGION | {"fusion:guardrails": json.dumps({"levels": {"monthly-cost-limit": "disabled"}})}
     one, other = urn(VOLUME, "a"), urn(VOLUME, "b")
     name = "monthly-cost-limit"
     broken = violation(name, "The stack costs no more a month than its limit, at the autoscaler's maximum.\nby $5", one)
@@ -130,6 +131,7 @@ def test_a_guardrail_is_passed_violated_advised_not_set_not_judged_or_disabled(t
         ([passed(one, name), advice], limited, "advisory"),
         ([passed(one, name, "more"), passed(other, "more")], limited, "not judged"),
         ([passed(one, "more"), passed(other, "more")], limited, "disabled"),
+        ([passed(one, name)], disabled, "disabled"),
         ([], limited, "not judged"),
         ([passed(one, name), error("half way")], limited, "not judged"),
     ):
@@ -137,6 +139,16 @@ def test_a_guardrail_is_passed_violated_advised_not_set_not_judged_or_disabled(t
     found = reviewed(tmp_path, log(broken, passed(other, name), config=limited, result="failed"))
     assert found.verdict.kind == "blocked" and found.notes == ()
     assert [each.message for each in found.guardrails[0].findings] == ["by $5"]
+
+
+def test_a_guardrail_of_the_whole_stack_is_passed_where_the_stack_passed(tmp_path):
+    name = "buckets-have-policies"
+    of_stack = {"policyAnalyzeStackSummaryEvent": {"policyPackName": "fusion", "passed": [name]}}
+    unknown = {"policyAnalyzeStackSummaryEvent": {"policyPackName": "fusion"}}
+    resource = passed(urn(VOLUME, "a"), "monthly-cost-limit")
+    assert outcome(reviewed(tmp_path, log(resource, of_stack)), name) == "passed"
+    assert outcome(reviewed(tmp_path, log(resource, unknown)), name) == "not judged"
+    assert outcome(reviewed(tmp_path, log(resource)), name) == "not judged"
 
 
 def test_without_a_pack_the_programs_own_words_are_a_violation(tmp_path):
