@@ -214,26 +214,26 @@ class _Log:
         """One event; kinds that say nothing of a preview's result are passed over."""
         match event:
             case {"preludeEvent": found}:
-                self.config = found.get("config") or {}
+                self.config = _config(found)
             case {"resourcePreEvent": {"metadata": found}} | {"resOutputsEvent": {"metadata": found}}:
                 self._take_step(found, is_result="resOutputsEvent" in event)
             case {"policyEvent": found}:
                 self.violations.append(_violation(found))
             case {"policyAnalyzeSummaryEvent": found} | {"policyAnalyzeStackSummaryEvent": found}:
-                self.passed.setdefault(found.get("resourceUrn", ""), set()).update(found.get("passed") or ())
+                self.passed.setdefault(_text(found, "resourceUrn"), set()).update(_texts(found, "passed"))
             case {"diagnosticEvent": found}:
                 self.diagnostics += _diagnostic(found)
             case {"errorEvent": {"error": str(error)}}:
                 self.diagnostics.append(Diagnostic("error", plain(error), ""))
             case {"summaryEvent": found}:
                 self.ended = True
-                self.failed = found.get("result") not in (None, "succeeded")
+                self.failed = _text(found, "result") not in ("", "succeeded")
             case {"cancelEvent": _}:
                 self.ended = True
 
     def _take_step(self, found: Mapping[str, Any], is_result: bool) -> None:
         """What is done to a resource is told before; what a refresh of it found, after."""
-        urn, operation = found["urn"], found["op"]
+        urn, operation = _text(found, "urn"), _text(found, "op")
         if operation == "refresh":
             self.refreshing.add(urn)
         elif not is_result:
@@ -268,7 +268,7 @@ def _of_digest(document: Mapping[str, Any]) -> Preview:
     return Preview(
         stack=stack,
         project=project,
-        config=document.get("config") or {},
+        config=_config(document),
         steps=tuple(steps.values()),
         diagnostics=tuple(dict.fromkeys(diagnostics)),
         has_policies=False,
@@ -299,37 +299,35 @@ def _take(steps: dict[str, Step], step: Step | None) -> None:
 
 
 def _step(found: Mapping[str, Any]) -> Step | None:
-    kind = KINDS.get(found["op"])
+    kind = KINDS.get(_text(found, "op"))
     if kind is None:
         return None
-    detailed = found.get("detailedDiff") or {}
-    changed = {path: each.get("diffKind", "update") for path, each in detailed.items()}
+    changed = {path: _text(each, "diffKind") for path, each in _mapping(found, "detailedDiff").items()}
     return Step(
         kind,
-        found["urn"],
-        found["type"],
+        _urn(found),
+        _text(found, "type"),
         _state(found.get("old")),
         _state(found.get("new")) if kind != "delete" else None,
-        tuple(found.get("keys") or ()),
-        changed or dict.fromkeys(found.get("diffs") or (), "update"),
+        _texts(found, "keys"),
+        changed or dict.fromkeys(_texts(found, "diffs"), "update"),
     )
 
 
 def _digest_step(found: Mapping[str, Any]) -> Step | None:
-    kind = KINDS.get(found["op"])
+    kind = KINDS.get(_text(found, "op"))
     if kind is None:
         return None
-    detailed = found.get("detailedDiff") or {}
-    changed = {path: each.get("kind", "update") for path, each in detailed.items()}
-    either = found.get("newState") or found.get("oldState") or {}
+    changed = {path: _text(each, "kind") for path, each in _mapping(found, "detailedDiff").items()}
+    urn = _urn(found)
     return Step(
         kind,
-        found["urn"],
-        either.get("type") or found["urn"].split("::")[2].rpartition("$")[2],
+        urn,
+        urn.split("::")[2].rpartition("$")[2],
         _state(found.get("oldState")),
         _state(found.get("newState")) if kind != "delete" else None,
-        tuple(found.get("replaceReasons") or ()),
-        changed or dict.fromkeys(found.get("diffReasons") or (), "update"),
+        _texts(found, "replaceReasons"),
+        changed or dict.fromkeys(_texts(found, "diffReasons"), "update"),
     )
 
 
@@ -337,10 +335,10 @@ def _state(found: Mapping[str, Any] | None) -> State | None:
     if not found:
         return None
     return State(
-        inputs=found.get("inputs") or {},
-        outputs=found.get("outputs") or {},
-        provider=found.get("provider") or "",
-        parent=found.get("parent") or "",
+        inputs=_mapping(found, "inputs"),
+        outputs=_mapping(found, "outputs"),
+        provider=_text(found, "provider"),
+        parent=_text(found, "parent"),
         protect=bool(found.get("protect")),
         retain_on_delete=bool(found.get("retainOnDelete")),
     )
@@ -348,11 +346,11 @@ def _state(found: Mapping[str, Any] | None) -> State | None:
 
 def _violation(found: Mapping[str, Any]) -> PolicyViolation:
     return PolicyViolation(
-        found.get("policyPackName") or "",
-        found["policyName"],
-        found.get("enforcementLevel") or "mandatory",
-        plain(found.get("message") or ""),
-        found.get("resourceUrn") or "",
+        _text(found, "policyPackName"),
+        _text(found, "policyName"),
+        _text(found, "enforcementLevel") or "mandatory",
+        plain(_text(found, "message")),
+        _text(found, "resourceUrn"),
     )
 
 
@@ -360,9 +358,45 @@ def _diagnostic(found: Mapping[str, Any]) -> list[Diagnostic]:
     severity = found.get("severity")
     if severity not in ("error", "warning") or found.get("ephemeral"):
         return []
-    said = plain(found.get("message") or "")
-    said = said.removeprefix(plain(found.get("prefix") or "")).removeprefix(f"{severity}:").strip()
-    return [Diagnostic(severity, said, found.get("urn") or "")] if said else []
+    said = plain(_text(found, "message"))
+    said = said.removeprefix(plain(_text(found, "prefix"))).removeprefix(f"{severity}:").strip()
+    return [Diagnostic(severity, said, _text(found, "urn"))] if said else []
+
+
+def _config(found: Mapping[str, Any]) -> Mapping[str, str]:
+    config = _mapping(found, "config")
+    return {key: _text(config, key) for key in config}
+
+
+def _urn(found: Mapping[str, Any]) -> str:
+    urn = _text(found, "urn")
+    if urn.count("::") < 3:
+        raise ValueError(f"urn is {urn!r}")
+    return urn
+
+
+def _text(found: Mapping[str, Any], key: str) -> str:
+    """Empty where it is not set; raises TypeError where it is no text."""
+    value = found.get(key)
+    if not isinstance(value, str | None):
+        raise TypeError(f"{key} is {value!r}")
+    return value or ""
+
+
+def _texts(found: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Empty where it is not set; raises TypeError where it is no list of texts."""
+    value = found.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"{key} is {value!r}")
+    return tuple(value)
+
+
+def _mapping(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Empty where it is not set; raises TypeError where it has no keys."""
+    value = found.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{key} is {value!r}")
+    return value
 
 
 def _names(urns: Iterable[str]) -> tuple[str, str]:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fusion.commands.report import command
 from fusion.errors import FusionError
 from fusion.review.changes import changes
 from fusion.review.events import read
+from fusion.review.markdown import markdown
 from fusion.review.review import Review, review
 from fusion.review.stateful import held_by
 from planner.catalog import load
@@ -200,8 +203,8 @@ def test_the_order_does_not_depend_on_the_engines(tmp_path):
     events = [step("create", VOLUME, f"v{number}", None, {"size": number + 1}) for number in range(5)]
     path = tmp_path / "log.jsonl"
     orders = []
-    for given in (events, events[::-1]):
-        path.write_text(log(*given))
+    for ordered in (events, events[::-1]):
+        path.write_text(log(*ordered))
         orders.append([each.name for each in changes(read(path))])
     assert orders[0] == orders[1]
 
@@ -264,3 +267,57 @@ def test_a_report_without_a_file_to_write_is_printed(tmp_path):
     assert CliRunner().invoke(command, [str(path)]).output.startswith("<!-- fusion:prod -->")
     ran = CliRunner().invoke(command, [str(path), "--markdown", str(tmp_path / "no" / "m.md")])
     assert "can't be written" in str(ran.exception)
+
+
+VALUE = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.just([])
+    | st.just({})
+    | st.just([1])
+    | st.just({"a": 1})
+)
+
+
+def places(value, path=()):
+    """The paths of all values inside of one."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield (*path, key)
+        yield from places(each, (*path, key))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_log_with_any_value_in_a_wrong_place_is_read_or_refused_in_one_sentence(tmp_path, data):
+    events = [json.loads(line) for line in damaged_source().splitlines()]
+    event = data.draw(st.sampled_from(events))
+    path = data.draw(st.sampled_from(list(places(event))))
+    at = event
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = data.draw(VALUE)
+    file = tmp_path / "log.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in events))
+    try:
+        markdown(review(read(file), load()))
+    except FusionError as error:
+        assert "\n" not in str(error)
+
+
+def damaged_source() -> str:
+    config = REGION | {
+        "fusion:guardrails": '{"monthly_cost_limit_usd": 1}',
+        "fusion:workloads": '[{"name": "a", "target": {}}]',
+    }
+    events = [
+        step("update", GROUP, "pool", group(0, 1, 2), group(0, 1, 4), {"scalingConfig.maxSize": "update"}),
+        *replaced(VOLUME, "data", {"size": 8}, {"size": 9}, "size"),
+        step("create", "fusion:platform:Plan", "plan", None, {"pools": []}),
+        passed(urn(VOLUME, "data"), "monthly-cost-limit"),
+        violation("monthly-cost-limit", "by $5", urn(VOLUME, "data")),
+        error("half way"),
+    ]
+    return log(*events, config=config)
