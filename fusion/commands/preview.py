@@ -62,6 +62,7 @@ def _previewed(stack: Stack, flags: list[str]) -> tuple[int, Preview]:
     Raises:
         FusionError: there is no pulumi.
     """
+    from fusion.review.changes import changes, drift
     from fusion.review.events import read
 
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +89,8 @@ def _previewed(stack: Stack, flags: list[str]) -> tuple[int, Preview]:
         if not log.is_file() or not log.stat().st_size:
             return process.returncode, _failed(told or f"pulumi preview ended with status {process.returncode}")
         preview = read(log)
-    if process.returncode and not preview.failed and "--expect-no-changes" not in flags:
+    is_told = preview.failed or ("--expect-no-changes" in flags and (changes(preview) or drift(preview)))
+    if process.returncode and not is_told:
         failed = _failed(told or f"pulumi preview ended with status {process.returncode}")
         preview = dataclasses.replace(preview, failed=True, diagnostics=(*preview.diagnostics, *failed.diagnostics))
     return process.returncode, preview

@@ -115,7 +115,9 @@ def _measures(
 
 
 def _runs_on(found: WorkloadPrediction, plan: Plan) -> str:
-    pool = plan.pool_of(found.workload)
+    pool = next((each for each in plan.pools if found.workload in each.workloads), None)
+    if pool is None:  # a plan that somebody else registered
+        return f"{found.nodes} nodes, {found.precision}"
     how = "spot" if pool.price_model == "spot" else "on demand"
     count = f"{found.nodes} × {pool.instance_type}"
     chips = f" ({found.accelerators} {pool.accelerator})" if pool.accelerator else ""
