@@ -34,10 +34,7 @@ class Stack:
         Raises:
             FusionError: no project here, or it has no file for that stack.
         """
-        here = Path.cwd()
-        root = next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), None)
-        if root is None:
-            raise FusionError(f"no Pulumi.yaml in {here} or above; run this inside a Fusion checkout")
+        root = project_root()
         stack = cls(name, root)
         if not stack.file.is_file():
             known = ", ".join(sorted(path.name.split(".")[1] for path in (root / "stacks").glob("Pulumi.*.yaml")))
@@ -86,17 +83,24 @@ class Stack:
         """Make the stack the current one; it is created in the backend when it is not there yet.
 
         The lock of an update that was killed on this machine is taken off: nothing will ever release it.
+
+        Raises:
+            FusionError: the backend can't be reached, or would be thrown away with this machine.
         """
+        if os.environ.get("GITHUB_ACTIONS") == "true" and not self.is_local and _backend_of_files() is not None:
+            raise FusionError(
+                f"stack {self.name}: its state would be kept on this machine of GitHub Actions and be lost with it; "
+                "set the variable PULUMI_BACKEND_URL of the repository or of the environment"
+            )
         self._run("stack", "select", self.name, "--create", quiet=True)
         if self._is_locked_by_a_dead_process():
             self._run("cancel", "--yes", "--stack", self.name, quiet=True)
 
     def _is_locked_by_a_dead_process(self) -> bool:
         """Whether every lock in a backend of files is of this machine and its process has ended."""
-        scheme, _, path = os.environ.get("PULUMI_BACKEND_URL", "").partition("://")
-        if scheme != "file":
+        folder = _backend_of_files()
+        if folder is None:
             return False
-        folder = path.partition("?")[0]
         project = yaml.safe_load((self.root / "Pulumi.yaml").read_text())["name"]
         held = Path(folder).expanduser() / ".pulumi" / "locks" / "organization" / project / self.name
         locks = [json.loads(path.read_text()) for path in held.glob("*.json")]
@@ -124,13 +128,10 @@ class Stack:
         return [each for each in resources if not each["type"].startswith("pulumi:")]
 
     def _run(self, *args: str, quiet: bool = False) -> str:
-        pulumi = shutil.which("pulumi")
-        if pulumi is None:
-            raise FusionError("the pulumi command is not on PATH; run `make setup`, then `source .fusion/env`")
         done = subprocess.run(
-            [pulumi, *args, "--non-interactive"],
+            [pulumi_command(), *args, "--non-interactive"],
             cwd=self.root,
-            env={PACK: str(self.root / "policies")} | os.environ,
+            env=pulumi_environment(),
             text=True,
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.PIPE if quiet else None,
@@ -142,3 +143,39 @@ class Stack:
         raise FusionError(
             f"pulumi {args[0]} ended with status {done.returncode}" + (f": {said}" if said else "; see above")
         )
+
+
+def pulumi_command() -> str:
+    """The path of the CLI.
+
+    Raises:
+        FusionError: there is none.
+    """
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        raise FusionError("the pulumi command is not on PATH; run `make setup`, then `source .fusion/env`")
+    return pulumi
+
+
+def pulumi_environment() -> dict[str, str]:
+    """What the CLI is given: this shell's environment, with the policy pack unless another one is named."""
+    return {PACK: str(Path(__file__).parents[1] / "policies")} | os.environ
+
+
+def project_root() -> Path:
+    """The folder of the project that the current folder is in.
+
+    Raises:
+        FusionError: there is none.
+    """
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), None)
+    if root is None:
+        raise FusionError(f"no Pulumi.yaml in {here} or above; run this inside a Fusion checkout")
+    return root
+
+
+def _backend_of_files() -> str | None:
+    """The folder of a backend on this machine; None for any other."""
+    scheme, _, path = os.environ.get("PULUMI_BACKEND_URL", "").partition("://")
+    return path.partition("?")[0] if scheme == "file" else None

@@ -73,3 +73,7 @@ class WorkloadPrediction:
     """The limits that the target asks for, at the declared rate and at the peak; None where it asks for none."""
     hours_max: float | None = None
     """A training job's deadline."""
+    throughput_per_s: Interval | None = None
+    """Samples of a training job; requests that a service can bear at most; output tokens of a language model."""
+    bound_by: str = ""
+    """The resource that limits it, such as memory bandwidth."""

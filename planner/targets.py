@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from planner.calibration.store import builtin
+from planner.calibration.store import Interval, builtin
 from planner.catalog import Catalog, UnknownService
 from planner.catalog.catalog import near
 from planner.choices import Answer, Ask, Ceilings, Choice
@@ -145,6 +145,8 @@ def prediction_of(workload: AnyWorkload, answer: Answer) -> WorkloadPrediction:
         ttft_ms_max=target.ttft_ms_max if isinstance(target, LanguageModelTarget) else None,
         tpot_ms_max=target.tpot_ms_max if isinstance(target, LanguageModelTarget) else None,
         hours_max=target.hours_max if isinstance(target, TrainingTarget) else None,
+        throughput_per_s=_throughput(predicted, best.shape.replicas),
+        bound_by=predicted.bound_by,
     )
 
 
@@ -172,6 +174,17 @@ def _utilisation(predicted: Prediction) -> float | None:
     if isinstance(predicted, LanguageModelPrediction):
         return predicted.running / predicted.most_sequences
     return predicted.utilisation if isinstance(predicted, InferencePrediction) else None
+
+
+def _throughput(predicted: Prediction, replicas: int) -> Interval:
+    """Of all replicas together."""
+    match predicted:
+        case TrainingPrediction():
+            return predicted.samples_per_s
+        case InferencePrediction():
+            return predicted.capacity_per_s
+        case LanguageModelPrediction():
+            return predicted.output_tokens_per_s.scaled(replicas)
 
 
 def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str, str]]:

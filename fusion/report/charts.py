@@ -77,7 +77,7 @@ def frontier_picture(found: WorkloadFindings) -> Picture:
         axes.set_ylabel(TIME[found.kind])
 
     title = f"Cost and {TIME[found.kind]} of {found.name}: {len(found.frontier)} choices that none beats in both"
-    return _picture(title, lambda width: width * (0.5 if width == WIDE else 0.85), draw)
+    return picture(title, lambda width: width * (0.5 if width == WIDE else 0.85), draw)
 
 
 def parts_picture(title: str, parts: Sequence[Part], said: Callable[[float], str]) -> Picture:
@@ -90,9 +90,9 @@ def parts_picture(title: str, parts: Sequence[Part], said: Callable[[float], str
         whole = math.fsum(values)
         labels = [f"{said(value)}, {value / whole:.0%}" if value else "0" for value in values]
         axes.bar_label(bars, labels, padding=4)
-        _bars_only(axes, max(values))
+        bars_only(axes, max(values))
 
-    return _picture(title, lambda _: ROW * (len(parts) + 0.5), draw)
+    return picture(title, lambda _: ROW * (len(parts) + 0.5), draw)
 
 
 def bill_picture(title: str, bill: Bill) -> Picture:
@@ -108,14 +108,15 @@ def bill_picture(title: str, bill: Bill) -> Picture:
             axes.annotate(
                 usd(quantity.expected), (quantity.max, row), xytext=(6, 0), textcoords="offset points", va="center"
             )
-        _bars_only(axes, max(quantity.max for _, quantity in bill.lines))
+        bars_only(axes, max(quantity.max for _, quantity in bill.lines))
 
-    return _picture(title, lambda _: ROW * (len(bill.lines) + 0.5), draw)
+    return picture(title, lambda _: ROW * (len(bill.lines) + 0.5), draw)
 
 
-def _bars_only(axes: Axes, largest: float) -> None:
+def bars_only(axes: Axes, largest: float) -> None:
+    """Horizontal bars from above, without a scale, with room for labels."""
     axes.invert_yaxis()
-    axes.set_xlim(0, (largest or 1.0) * 1.45)  # room for the labels
+    axes.set_xlim(0, (largest or 1.0) * 1.45)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.grid(visible=False)
@@ -154,7 +155,8 @@ def _limit(axes: Axes, found: WorkloadFindings, size: float) -> None:
         axes.annotate(f"limit {seconds(found.seconds_max)}", (right, time_max), xytext=(-4, 4), **style)
 
 
-def _picture(title: str, height: Callable[[float], float], draw: Callable[[Axes], None]) -> Picture:
+def picture(title: str, height: Callable[[float], float], draw: Callable[[Axes], None]) -> Picture:
+    """A drawing at both widths; its height is that of its width."""
     return Picture(*(_svg(title, width, height(width), draw) for width in (WIDE, NARROW)))
 
 

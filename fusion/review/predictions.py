@@ -1,0 +1,153 @@
+"""What is predicted of each workload, before and after, beside the limit that the stack declares for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fusion.review.cost import Plans
+from planner.calibration.store import Interval
+from planner.plan import Plan
+from planner.prediction import WorkloadPrediction
+
+THROUGHPUT = "throughput"
+MEASURES: dict[str, tuple[str, str]] = {
+    "run_hours": ("time of a run", "h"),
+    "run_usd": ("cost of a run", "USD"),
+    "p50_ms": ("p50 latency", "ms"),
+    "p95_ms": ("p95 latency", "ms"),
+    "p99_ms": ("p99 latency", "ms"),
+    "ttft_ms": ("time to first token", "ms"),
+    "tpot_ms": ("time by further token", "ms"),
+}
+"""By field of a prediction: its name for readers, and its unit."""
+LIMITS: Mapping[str, str] = {
+    "run_hours": "hours_max",
+    "run_usd": "run_usd_max",
+    "p99_ms": "p99_ms_max",
+    "ttft_ms": "ttft_ms_max",
+    "tpot_ms": "tpot_ms_max",
+}
+"""By field of a prediction: the field of the workload's target that limits it."""
+RATES: Mapping[str, str] = {"training": "samples/s", "service": "requests/s", "language model": "output tokens/s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One predicted quantity with its interval, as it was and as it will be, and its limit."""
+
+    name: str
+    unit: str
+    before: Interval | None
+    after: Interval
+    limit: float | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the predicted value breaks the limit."""
+        return self.limit is not None and self.after.value > self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadReview:
+    """What a workload will do on what it will run on."""
+
+    name: str
+    kind: str
+    """A key of `RATES`."""
+    runs_on: str
+    load: str
+    """What the stack declares that it must bear."""
+    measures: tuple[Measure, ...]
+    bound_by: str
+    """What limits its throughput."""
+    reasons: tuple[str, ...]
+    calibration: str
+
+
+def workloads(both: Plans, config: Mapping[str, str]) -> tuple[WorkloadReview, ...]:
+    """Those of the new plan that have a target, in its order."""
+    if both.after is None:
+        return ()
+    declared = _declared(config)
+    return tuple(_review(each, both.after, both.before, declared) for each in both.after.predictions)
+
+
+def _review(
+    found: WorkloadPrediction, plan: Plan, before: Plan | None, declared: Mapping[str, Mapping[str, Any]]
+) -> WorkloadReview:
+    target = declared.get(found.workload, {})
+    kind = "training" if found.run_hours else "language model" if found.ttft_ms else "service"
+    earlier = before.prediction_of(found.workload) if before else None
+    return WorkloadReview(
+        name=found.workload,
+        kind=kind,
+        runs_on=_runs_on(found, plan),
+        load=_load(kind, target),
+        measures=tuple(_measures(found, earlier, target, RATES[kind])),
+        bound_by=found.bound_by,
+        reasons=found.reasons,
+        calibration=found.calibration,
+    )
+
+
+def _measures(
+    found: WorkloadPrediction, earlier: WorkloadPrediction | None, target: Mapping[str, Any], rate: str
+) -> Iterator[Measure]:
+    """At the declared load, then those at the peak, whose fields start with `peak_`."""
+    measures = MEASURES | {"throughput_per_s": (THROUGHPUT, rate)}
+    for each in fields(found):
+        name, unit = measures.get(each.name.removeprefix("peak_"), ("", ""))
+        value = getattr(found, each.name)
+        if not name or value is None:
+            continue
+        at_peak = each.name.startswith("peak_")
+        limit = target.get(LIMITS.get(each.name.removeprefix("peak_"), ""))
+        yield Measure(
+            f"{name} at peak" if at_peak else name,
+            unit,
+            getattr(earlier, each.name, None),
+            value,
+            float(limit) if isinstance(limit, int | float) else None,
+        )
+
+
+def _runs_on(found: WorkloadPrediction, plan: Plan) -> str:
+    pool = next((each for each in plan.pools if found.workload in each.workloads), None)
+    if pool is None:  # a plan that somebody else registered
+        return f"{found.nodes} nodes, {found.precision}"
+    how = "spot" if pool.price_model == "spot" else "on demand"
+    count = f"{found.nodes} × {pool.instance_type}"
+    chips = f" ({found.accelerators} {pool.accelerator})" if pool.accelerator else ""
+    replicas = f", {found.replicas} replicas" if found.replicas > 1 else ""
+    return f"{count}{chips} {how}{replicas}, {found.precision}"
+
+
+def _load(kind: str, target: Mapping[str, Any]) -> str:
+    said = []
+    if (rate := target.get("requests_per_s")) is not None:
+        said.append(f"{rate:g} requests/s")
+    if (users := target.get("concurrency")) is not None:
+        said.append(f"{users:g} users at once")
+    if (peak := target.get("peak_requests_per_s")) is not None:
+        said.append(f"{peak:g} requests/s at peak")
+    if kind == "training" and (samples := target.get("samples")) is not None:
+        said.append(f"{samples:,} samples by epoch")
+    return ", ".join(said)
+
+
+def _declared(config: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
+    """Targets by workload, from the stack's config as the program was given it."""
+    try:
+        listed = json.loads(config.get("fusion:workloads", "[]"))
+    except ValueError:
+        return {}
+    found = {}
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("target"), dict):
+            found[str(each.get("name"))] = {
+                key: value for key, value in each["target"].items() if isinstance(value, int | float)
+            }
+    return found
