@@ -4,7 +4,10 @@ Each round calibrates (`fusion calibrate` in a process of its own, which never r
 at 8 × 8 and 32 × 32: batches of 1 to 64 in fresh processes, and a batching server on loopback (one processor for it,
 the other for the client) at 30, 60 and 80 % of its predicted capacity under a Poisson stream. The client sends when a
 request is due, whatever was answered before, and a response counts from when it was due (open loop: no coordinated
-omission). The rounds' middle counts; where the rounds' middle half is wider than `NOISE` there is no verdict.
+omission). Streams are short; one in which the kernel let server or client wait for a processor (its own count of that,
+/proc/PID/schedstat, and what the hypervisor took) longer than `DISTURBED` of its time was another program's doing, and
+is not counted. Where too few are left, or the rounds' middle half is wider than `NOISE`, there is no verdict. The
+rounds' middle counts.
 
 `--keep-memory` tells glibc to keep freed memory, in calibration, measurement and server alike. Needs torch and two
 processors; a round takes about a minute and a half.
@@ -25,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,12 @@ SIDES = (8, 32)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 BATCH_MAX = 16
 SHARES = (0.3, 0.6, 0.8)
+STREAM_S, SETTLING = 0.5, 0.2
+"""Of one stream, and the share of it that passes before responses count."""
+DISTURBED = 0.004
+PATIENCE = 4
+"""Times the seconds asked for, until undisturbed streams are waited for."""
+LEAST_RESPONSES = 500
 NOISE = 0.2
 WITHIN = 0.2
 CALIBRATE = "from fusion.commands.calibrate import command; command()"
@@ -128,20 +137,54 @@ def served(side: int, calibration: Calibration, seed: int, seconds: float) -> It
 
     capacity = predicted(1.0).capacity_per_s.value
     server = start_server(functools.partial(answers, side), size, BATCH_MAX, {1}, 1)
+    count = max(100, int(capacity * STREAM_S))
     try:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setblocking(False)
-            count = max(200, int(capacity * seconds))
-            began = time.perf_counter()
-            responses(client, size, [0.0] * count, window=4 * BATCH_MAX)
-            yield pair(f"{side}: throughput (1/s)", capacity, count / (time.perf_counter() - began))
+
+            def answered_per_s(_: int) -> list[float]:
+                began = time.perf_counter()
+                responses(client, size, [0.0] * count, window=4 * BATCH_MAX)
+                return [count / (time.perf_counter() - began)]
+
+            def stream(rate: float, number: int) -> list[float]:
+                due = poisson(rate, STREAM_S, 1000 * seed + number)
+                return responses(client, size, due)[int(SETTLING * len(due)) :]
+
+            rates = undisturbed(server.process.pid, seconds, answered_per_s)
+            yield pair(f"{side}: throughput (1/s)", capacity, statistics.median(rates) if rates else None)
             for share in SHARES:
-                found = sorted(responses(client, size, poisson(share * capacity, seconds, seed)))
-                p99 = predicted(share * capacity).p99_s.value
-                yield pair(f"{side}: p99 at {share:.0%} of capacity", p99, found[int(0.99 * len(found))])
+                rate = share * capacity
+                found = sorted(undisturbed(server.process.pid, seconds, functools.partial(stream, rate)))
+                for name, quantile in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+                    expected = getattr(predicted(rate), f"{name}_s").value
+                    measured = found[int(quantile * len(found))] if len(found) >= LEAST_RESPONSES else None
+                    yield pair(f"{side}: {name} at {share:.0%} of capacity", expected, measured)
     finally:
         server.stop()
+
+
+def undisturbed(server: int | None, seconds: float, stream: Callable[[int], list[float]]) -> list[float]:
+    """What streams measure that together last `seconds` and that no other program disturbed."""
+    found: list[float] = []
+    end, left = time.perf_counter() + PATIENCE * seconds, seconds
+    number = 0
+    while left > 0 and time.perf_counter() < end:
+        waited, began = waited_s(server), time.perf_counter()
+        each = stream(number)
+        took = time.perf_counter() - began
+        if waited_s(server) - waited <= DISTURBED * took:
+            found, left = found + each, left - took
+        number += 1
+    return found
+
+
+def waited_s(server: int | None) -> float:
+    """Seconds that server and client were ready and no processor was theirs, and that the hypervisor took."""
+    nanoseconds = [int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in (server, "self")]
+    stolen = int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
+    return sum(nanoseconds) / 1e9 + stolen / os.sysconf("SC_CLK_TCK")
 
 
 def one_round(seed: int, seconds: float, threads: int) -> list[Row]:
@@ -168,12 +211,18 @@ def one_round(seed: int, seconds: float, threads: int) -> list[Row]:
     return rows
 
 
-def pair(what: str, predicted: float, measured: float) -> Row:
+def pair(what: str, predicted: float, measured: float | None) -> Row:
+    """`measured` is None where every stream was disturbed."""
     return {"what": what, "predicted": predicted, "measured": measured}
 
 
 def verdict(what: str, rounds: Sequence[Row]) -> Row:
     """The middle round by error, and how far the rounds are apart."""
+    predicted = statistics.median(row["predicted"] for row in rounds)
+    rounds = [row for row in rounds if row["measured"] is not None]
+    if not rounds:
+        nothing = {"measured": math.nan, "error": math.nan, "noise": math.nan}
+        return {"what": what, "predicted": predicted, "verdict": "always disturbed"} | nothing
     errors = [math.log(row["predicted"] / row["measured"]) for row in rounds]
     measured = [row["measured"] for row in rounds]
     error = math.exp(statistics.median(errors)) - 1
@@ -181,7 +230,7 @@ def verdict(what: str, rounds: Sequence[Row]) -> Row:
     noise = quarters[2] / quarters[0] - 1
     return {
         "what": what,
-        "predicted": statistics.median(row["predicted"] for row in rounds),
+        "predicted": predicted,
         "measured": statistics.median(measured),
         "error": error,
         "noise": noise,

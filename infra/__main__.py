@@ -9,6 +9,7 @@ from infra.build import build_platform
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
 from infra.run import without_what_only_costs_time
+from planner.calibration.own import own_calibrations
 from planner.catalog import CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
@@ -30,6 +31,8 @@ def main() -> None:
     try:
         settings = config.load(pulumi.runtime.get_config_env(), stack=stack, stack_file=f"stacks/Pulumi.{stack}.yaml")
         catalog = load_catalog()
+        for sentence in own_calibrations().refused:
+            pulumi.log.warn(sentence)
         plan = planning.plan_stack(settings, stack, catalog)
         platform_args = assembly.platform_args(settings, plan)
     except (config.ConfigError, CatalogError, PlanError, ArgumentError) as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from planner.calibration.own import Own
 from planner.calibration.store import Calibration
 from planner.catalog import Catalog, Offer
 from planner.cost import HOURS_PER_MONTH
@@ -217,9 +218,10 @@ class _Known:
 class Predictor:
     """A catalog as columns, and what was predicted of it so far."""
 
-    def __init__(self, catalog: Catalog, calibration: Calibration) -> None:
+    def __init__(self, catalog: Catalog, calibration: Calibration, own: Own | None = None) -> None:
         self.market = Market(catalog)
         self._calibration = calibration
+        self._own = own or Own({})
         self._known: weakref.WeakKeyDictionary[Goal, _Known] = weakref.WeakKeyDictionary()
 
     # what is predicted
@@ -227,16 +229,17 @@ class Predictor:
     def _known_of(self, goal: Goal) -> _Known:
         return self._known.setdefault(goal, _Known())
 
-    def _chip(self, machine: Machine) -> tuple[Chip, Calibration]:
+    def _chip(self, goal: Goal, machine: Machine) -> tuple[Chip, Calibration]:
         chip = chip_of(machine, self.market.chips)
-        return chip, cpu_calibration() if machine.vcpus else self._calibration
+        usual = cpu_calibration() if machine.vcpus else self._calibration
+        return self._own.of(machine, chip, usual, goal.precisions)
 
     def outcome(self, goal: Goal, machine: Machine, shape: Shape) -> Outcome | str:
         """The prediction, or why the shape can't run there."""
         known = self._known_of(goal).outcomes
         key = (machine, shape)
         if key not in known:
-            chip, calibration = self._chip(machine)
+            chip, calibration = self._chip(goal, machine)
             try:
                 known[key] = goal.outcome(chip, machine, shape, calibration)
             except PerformanceError as error:
@@ -261,7 +264,7 @@ class Predictor:
     def _prediction(self, goal: Goal, machine: Machine, shape: Shape) -> Prediction:
         known = self._known_of(goal).predictions
         if (machine, shape) not in known:
-            chip, calibration = self._chip(machine)
+            chip, calibration = self._chip(goal, machine)
             known[machine, shape] = goal.predict(chip, machine, shape, calibration)
         return known[machine, shape]
 
@@ -274,7 +277,7 @@ class Predictor:
 
     def floor_s(self, goal: Goal, machine: Machine, shape: Shape) -> float:
         """The least seconds that a shape takes; infinite where it can't run or its queue would grow for ever."""
-        chip, calibration = self._chip(machine)
+        chip, calibration = self._chip(goal, machine)
         try:
             if not isinstance(goal, TrainingGoal) and goal.replicas_floor(chip, shape, calibration) > shape.replicas:
                 return math.inf
@@ -294,7 +297,7 @@ class Predictor:
         return known[key]
 
     def _new_ranked(self, ask: Ask, goal: Goal, machine: Machine) -> _Ranked:
-        chip, calibration = self._chip(machine)
+        chip, calibration = self._chip(goal, machine)
         by_cost = ask.objective == "cost"
 
         def measured(shape: Shape, seconds: float) -> tuple[float, float]:
@@ -325,7 +328,7 @@ class Predictor:
         alone = _one_replica(machine, tensor)
         key = (alone, ask.limits.seconds, ask.limits.token_s)
         if key not in known:
-            chip, calibration = self._chip(alone)
+            chip, calibration = self._chip(goal, alone)
             shapes = [shape for shape in goal.shapes(alone) if shape.parallelism.devices == tensor]
             known[key] = Fewest(min((goal.quick_replicas(chip, shape, calibration) for shape in shapes), default=NEVER))
         return known[key]
@@ -359,7 +362,7 @@ class Predictor:
         return fewest
 
     def _ways(self, ask: Ask, goal: ReplicaGoal, alone: Machine) -> Iterator[tuple[int, Shape]]:
-        chip, calibration = self._chip(alone)
+        chip, calibration = self._chip(goal, alone)
         for shape in goal.shapes(alone):
             if shape.parallelism.devices != alone.count:
                 continue

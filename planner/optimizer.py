@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.calibration.own import Own
 from planner.calibration.store import Calibration
 from planner.catalog import Catalog
 from planner.choices import (
@@ -88,8 +89,8 @@ def _quota_name(quota: Quota) -> str:
 class Optimizer:
     """A catalog, ready to be searched. Make one by process and ask it often: what was predicted is kept."""
 
-    def __init__(self, catalog: Catalog, calibration: Calibration) -> None:
-        self.predictor = Predictor(catalog, calibration)
+    def __init__(self, catalog: Catalog, calibration: Calibration, own: Own | None = None) -> None:
+        self.predictor = Predictor(catalog, calibration, own)
 
     def search(self, goal: Goal, where: Where, limits: Ceilings | None = None, objective: Objective = "cost") -> Answer:
         """The best way to reach one goal with nodes of its own, within limits; a replica takes a device and no more.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from planner.calibration.own import own_calibrations
 from planner.calibration.store import Interval, builtin
 from planner.catalog import Catalog, UnknownService
 from planner.catalog.catalog import near
@@ -205,7 +206,7 @@ def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str,
 
 def _optimizer(catalog: Catalog) -> Optimizer:
     if catalog not in _optimizers:
-        _optimizers[catalog] = Optimizer(catalog, builtin())
+        _optimizers[catalog] = Optimizer(catalog, builtin(), own_calibrations())
     return _optimizers[catalog]
 
 

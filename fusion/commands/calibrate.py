@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from fusion.errors import FusionError
+from planner.calibration.own import FOLDER, own_calibrations
 from planner.calibration.store import Calibration
 
 
 @click.command(name="calibrate")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
-@click.option("--name", default="this-machine", show_default=True, help="the chip's name in predictions")
+@click.option(
+    "--name",
+    default="this-machine",
+    show_default=True,
+    help="what was measured: an accelerator or a CPU instance type of the catalog, whose plans then rest on it",
+)
 @click.option("--precision", "precisions", multiple=True, help="fp32, bf16 or fp16; may be repeated.  [default: fp32]")
 @click.option(
     "--threads", type=click.IntRange(1, 10_000), help="of the processors  [default: as many as PyTorch takes]"
@@ -20,7 +27,7 @@ from planner.calibration.store import Calibration
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="[default: calibration.json in the user's config folder]",
+    help="[default: calibrations/NAME.json in the checkout, where plans find it]",
 )
 def command(device: str, name: str, precisions: tuple[str, ...], threads: int | None, output: Path | None) -> None:
     """Measure this machine for the planner's predictions: about half a minute, best with nothing else running."""
@@ -33,6 +40,8 @@ def command(device: str, name: str, precisions: tuple[str, ...], threads: int | 
     chosen = precisions or ("fp32",)
     if unknown := [precision for precision in chosen if precision not in DTYPES]:
         raise FusionError(f"--precision is {unknown[0]}; it must be one of {', '.join(DTYPES)}")
+    if not re.fullmatch(r"[\w. -]{1,100}", name):
+        raise FusionError(f"--name is {name!r}; it may have letters, digits, dots, spaces and hyphens")
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -42,7 +51,7 @@ def command(device: str, name: str, precisions: tuple[str, ...], threads: int | 
         raise FusionError(
             f"--device {device} can't be measured: {reason}; name a device that PyTorch has here"
         ) from None
-    path = output or Path(click.get_app_dir("fusion")) / "calibration.json"
+    path = output or FOLDER / f"{name}.json"
     try:
         calibration.write(path)
     except OSError as error:
@@ -50,6 +59,10 @@ def command(device: str, name: str, precisions: tuple[str, ...], threads: int | 
     for line in _lines(calibration, chosen):
         click.echo(line)
     click.echo(f"stored in {path}")
+    own_calibrations.cache_clear()
+    for sentence in own_calibrations(path.parent).refused:
+        if path.name in sentence:
+            click.echo(f"note: {sentence}", err=True)
 
 
 def _lines(calibration: Calibration, precisions: tuple[str, ...]) -> list[str]:

@@ -21,6 +21,7 @@ from fusion.stack import Stack
 from infra.config import ConfigError, sentences
 from infra.config import load as load_config
 from infra.planning import PROFILE_FOLDERS, not_built, planned_stack
+from planner.calibration.own import own_calibrations
 from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
 from planner.plan import finite
@@ -96,6 +97,8 @@ def command(target: str, as_json: bool, html: Path | None, asked: tuple[str, ...
     catalog = _catalog()
     in_full = as_json or html is not None
     planned = _plan(_changed(source, asked), catalog, in_full)
+    for sentence in own_calibrations().refused:
+        click.echo(f"note: {sentence}", err=True)
     if not planned.answer.exact:
         click.echo(NOT_EXACT, err=True)
     before, earlier = _before(source, catalog, in_full) if asked else (None, None)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch import nn
 from planner.calibration.fit import ratios
 from planner.calibration.host import measure_host
 from planner.calibration.loopback import measure_serving
-from planner.calibration.store import Calibration, GemmFit, MeasuredChip, Ratios
+from planner.calibration.store import Calibration, GemmFit, MeasuredChip, MeasuredOn, Ratios
 from planner.performance.chip import Chip
 from planner.performance.gemm import GemmParameters, gemm_time
 from planner.performance.host import host_time
@@ -74,10 +75,12 @@ def measure(device: str, name: str, precisions: tuple[str, ...], told: Callable[
 
 
 def _calibration(device: str, name: str, **fields: Any) -> Calibration:
+    on = _measured_on(device)
     return Calibration(
         name=name,
         measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        place=_describe(device),
+        place=_describe(on),
+        measured_on=on,
         **fields,
     )
 
@@ -322,10 +325,24 @@ def _memory_bytes(device: str) -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _describe(device: str) -> str:
-    chip = (
-        torch.cuda.get_device_name(device)
-        if device.startswith("cuda")
-        else f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
+def _measured_on(device: str) -> MeasuredOn:
+    return MeasuredOn(
+        processor=_processor(),
+        processors=os.cpu_count() or 1,
+        accelerator=torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        torch=torch.__version__,
     )
-    return f"{platform.system()} {platform.machine()}, {chip}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """As Linux calls it; its architecture where it has no name for it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _describe(on: MeasuredOn) -> str:
+    chip = on.accelerator or f"{on.processors} CPUs ({on.processor}), {torch.get_num_threads()} threads"
+    return f"{platform.system()} {platform.machine()}, {chip}, torch {on.torch}"

@@ -128,6 +128,17 @@ class ServingCosts(Stored):
     request_s_per_byte: NotNegative
 
 
+class MeasuredOn(Stored):
+    """What `fusion calibrate` ran on."""
+
+    processor: str
+    """As the system calls it."""
+    processors: Annotated[int, Field(ge=1)]
+    accelerator: str | None
+    """As its driver calls it; None of the machine's own processors."""
+    torch: str
+
+
 class Calibration(Stored):
     """An efficiency profile. Written as JSON; every prediction shows its name, date and place."""
 
@@ -150,6 +161,8 @@ class Calibration(Stored):
     loopback_round_trip_s: NotNegative = 0.0
     decoders: DecoderFit | None = None
     machine: MeasuredChip | None = None
+    measured_on: MeasuredOn | None = None
+    """None of the built-in one."""
     host: dict[str, HostCosts] = {}
     """By precision, where `machine` is this machine's own processors."""
     serving: ServingCosts | None = None

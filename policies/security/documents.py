@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from policies.resource import Props
+from policies.security.ranges import is_everybody
+
+PARTITION = re.compile(r"^arn:[^:]*:")
+BOUNDING_OPERATORS = frozenset(
+    {"stringequals", "stringequalsignorecase", "stringlike", "arnequals", "arnlike", "ipaddress"}
+)
+"""Operators that do not hold where the request lacks the key (IAM user guide, "Condition operators")."""
+BOUNDING_KEYS = frozenset(
+    {
+        "aws:principalaccount",
+        "aws:principalarn",
+        "aws:principalorgid",
+        "aws:principalorgpaths",
+        "aws:sourceaccount",
+        "aws:sourcearn",
+        "aws:sourceorgid",
+        "aws:sourceowner",
+        "aws:sourcevpc",
+        "aws:sourcevpce",
+        "aws:userid",
+        "kms:calleraccount",
+        "s3:dataaccesspointaccount",
+        "s3:dataaccesspointarn",
+    }
+)
+"""Keys that S3 counts as making a policy not public (Amazon S3 user guide, "The meaning of public"), and those of
+other services that tell the account that asks."""
 
 
 class WrongDocument(ValueError):
@@ -37,8 +64,25 @@ class Statement:
     def covers(self, action: str) -> bool:
         """Whether the statement is about an action, such as `s3:GetObject`; names of actions know no case."""
         if self.not_actions:
-            return not _matches(action, self.not_actions)
-        return _matches(action, self.actions)
+            return not matches(action, self.not_actions)
+        return matches(action, self.actions)
+
+    def is_about(self, arn: str) -> bool:
+        """Whether the statement is about what an ARN names, in any of AWS's partitions."""
+        name = PARTITION.sub("arn:", arn)
+        if self.not_resources:
+            return not matches(name, (PARTITION.sub("arn:", each) for each in self.not_resources))
+        return matches(name, (PARTITION.sub("arn:", each) for each in self.resources))
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a condition bounds who may use it, by values that are no wildcard."""
+        return any(
+            _bounds(str(key).lower(), _texts(values))
+            for operator, each in self.conditions.items()
+            if operator.lower().removeprefix("foranyvalue:") in BOUNDING_OPERATORS
+            for key, values in each.items()
+        )
 
 
 def statements(policy: Props) -> Iterator[Statement]:
@@ -54,29 +98,38 @@ def statements(policy: Props) -> Iterator[Statement]:
     if isinstance(document, str):
         try:
             document = json.loads(document)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WrongDocument(f"it is no JSON: {error}") from None
     if not isinstance(document, Mapping):
         raise WrongDocument("expected an object with the key Statement")
-    for index, each in enumerate(_listed(document.get("Statement"))):
+    for index, each in enumerate(_listed(_any_case(document).get("statement"))):
         if not isinstance(each, Mapping):
             raise WrongDocument(f"Statement[{index}] is no object")
-        yield _statement(each, index)
+        yield _statement(_any_case(each), index)
 
 
 def _statement(written: Mapping[str, Any], index: int) -> Statement:
-    conditions = written.get("Condition")
+    conditions = written.get("condition")
     return Statement(
-        allows=str(written.get("Effect", "")).lower() != "deny",
-        principals=tuple(_principals(written.get("Principal"))),
-        not_principals=tuple(_principals(written.get("NotPrincipal"))),
-        actions=_texts(written.get("Action")),
-        not_actions=_texts(written.get("NotAction")),
-        resources=_texts(written.get("Resource")),
-        not_resources=_texts(written.get("NotResource")),
-        conditions=conditions if isinstance(conditions, Mapping) else {},
-        name=str(written.get("Sid") or f"Statement[{index}]"),
+        allows=str(written.get("effect", "")).lower() != "deny",
+        principals=tuple(_principals(written.get("principal"))),
+        not_principals=tuple(_principals(written.get("notprincipal"))),
+        actions=_texts(written.get("action")),
+        not_actions=_texts(written.get("notaction")),
+        resources=_texts(written.get("resource")),
+        not_resources=_texts(written.get("notresource")),
+        conditions={
+            str(operator): each
+            for operator, each in (conditions.items() if isinstance(conditions, Mapping) else ())
+            if isinstance(each, Mapping)
+        },
+        name=str(written.get("sid") or f"Statement[{index}]"),
     )
+
+
+def _any_case(written: Mapping[str, Any]) -> dict[str, Any]:
+    """By lower-case keys, so that no spelling of `Effect` or `Action` is passed over."""
+    return {str(key).lower(): value for key, value in written.items()}
 
 
 def _principals(value: Any) -> Iterable[str]:
@@ -95,5 +148,23 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _matches(action: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name matches one of AWS's patterns, in which `*` stands for any text and `?` for one sign."""
+    return any(re.fullmatch(_expression(pattern), name, re.IGNORECASE | re.DOTALL) for pattern in patterns)
+
+
+def _expression(pattern: str) -> str:
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _bounds(key: str, values: Sequence[str]) -> bool:
+    if key in ("aws:sourceip", "aws:vpcsourceip"):
+        return bool(values) and not any(map(is_everybody, values))
+    return key in BOUNDING_KEYS and bool(values) and not any(map(_is_anybody, values))
+
+
+def _is_anybody(value: str) -> bool:
+    """Whether a value has a wildcard; an ARN may, beside an account that has none."""
+    account = value.split(":")[4] if value.startswith("arn:") and value.count(":") >= 5 else ""
+    wild = (sign in value for sign in ("*", "?", "${"))
+    return not value or (any(wild) and not re.fullmatch(r"\d{12}", account))

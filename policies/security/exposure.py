@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from policies.guardrail import guardrail
 from policies.resource import Props, Resource
-from policies.security.documents import Statement, WrongDocument, statements
+from policies.security.documents import WrongDocument, statements
+from policies.security.ranges import open_to
 from policies.update import Update
 
 WEB_PORTS = frozenset({80, 443})
 """What a load balancer may offer to everybody; a node offers nothing."""
-PUBLIC_ACLS = frozenset({"public-read", "public-read-write", "authenticated-read", "website"})
-PUBLIC_GROUPS = ("AllUsers", "AuthenticatedUsers")
-GCP_EVERYBODY = frozenset({"allUsers", "allAuthenticatedUsers"})
-BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
-PRINCIPAL_CONDITIONS = frozenset(
-    {
-        "aws:principalaccount",
-        "aws:principalarn",
-        "aws:principalorgid",
-        "aws:principalorgpaths",
-        "aws:sourceaccount",
-        "aws:sourcearn",
-        "aws:sourceorgid",
-        "aws:sourcevpc",
-        "aws:sourcevpce",
-        "aws:vpcsourceip",
-        "s3:dataaccesspointaccount",
-    }
+PUBLIC_ACLS = frozenset(
+    {"public-read", "public-read-write", "authenticated-read"} | {"publicread", "publicreadwrite", "authenticatedread"}
 )
-"""Conditions that S3 counts as making a policy not public (Amazon S3 user guide, "The meaning of public")."""
+"""Of S3, and of Cloud Storage."""
+PUBLIC_GROUPS = ("AllUsers", "AuthenticatedUsers")
+GCP_EVERYBODY = {"allusers": "allUsers", "allauthenticatedusers": "allAuthenticatedUsers"}
+SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
 
 
 def _public_acl(props: Props) -> Iterator[str]:
-    acl = props.get("acl")
+    acl = str(props.get("acl") or props.get("predefinedAcl")).lower()
     if acl in PUBLIC_ACLS:
         yield f"acl {acl} opens it to everybody; remove it"
     grants = [*props.each("grants"), *props.each("accessControlPolicy", "grants")]
@@ -53,11 +43,17 @@ def _access_block(props: Props) -> Iterator[str]:
 def _bucket_policy(props: Props) -> Iterator[str]:
     try:
         for statement in statements(props.part("policy")):
-            if statement.is_public and not _is_bounded(statement):
+            if statement.is_public and not statement.is_bounded:
                 allowed = ", ".join(statement.actions)
                 yield f"policy: {statement.name} allows everybody {allowed}; name the principals"
     except WrongDocument as error:
         yield f"policy can't be read: {error}"
+
+
+def _access_point(props: Props) -> Iterator[str]:
+    yield from _bucket_policy(props)
+    if props.has("publicAccessBlockConfiguration"):
+        yield from _access_block(props.part("publicAccessBlockConfiguration"))
 
 
 def _bucket(props: Props) -> Iterator[str]:
@@ -74,18 +70,25 @@ def _gcp_bucket(props: Props) -> Iterator[str]:
 
 def _gcp_grant(props: Props) -> Iterator[str]:
     members = [*_texts(props, "members"), *_texts(props, "member"), *_texts(props, "entity")]
-    for everybody in sorted(GCP_EVERYBODY.intersection(members)):
-        yield f"it grants {props.get('role', default='a role')} to {everybody}; name the members"
+    members += [each.rpartition(":")[2] for each in _texts(props, "roleEntities")]
+    for everybody in sorted(GCP_EVERYBODY.keys() & {each.lower() for each in members}):
+        yield f"it grants {props.get('role', default='a role')} to {GCP_EVERYBODY[everybody]}; name the members"
 
 
-def _is_bounded(statement: Statement) -> bool:
-    """Whether a condition bounds who may use it, with values that are no wildcard."""
-    return any(
-        key.lower() in PRINCIPAL_CONDITIONS and "*" not in (values if isinstance(values, list) else [values])
-        for operator, each in statement.conditions.items()
-        if "Not" not in operator and "IfExists" not in operator
-        for key, values in each.items()
-    )
+def _gcp_policy(props: Props) -> Iterator[str]:
+    """A whole policy, as `getIAMPolicy` makes its text."""
+    try:
+        document = json.loads(props.get("policyData", default="{}"))
+    except (TypeError, ValueError) as error:
+        yield f"policyData can't be read: {error}"
+        return
+    for binding in Props(document).each("bindings"):
+        yield from _gcp_grant(binding)
+
+
+def _gcp_acl(props: Props) -> Iterator[str]:
+    yield from _public_acl(props)
+    yield from _gcp_grant(props)
 
 
 BUCKETS: Mapping[str, Callable[[Props], Iterator[str]]] = {
@@ -95,10 +98,23 @@ BUCKETS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:s3/bucketAclV2:BucketAclV2": _public_acl,
     "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": _access_block,
     "aws:s3/accountPublicAccessBlock:AccountPublicAccessBlock": _access_block,
+    "aws:s3/bucketObject:BucketObject": _public_acl,
+    "aws:s3/bucketObjectv2:BucketObjectv2": _public_acl,
+    "aws:s3/objectCopy:ObjectCopy": _public_acl,
     "aws:s3/bucketPolicy:BucketPolicy": _bucket_policy,
+    "aws:s3/accessPoint:AccessPoint": _access_point,
+    "aws:s3control/accessPointPolicy:AccessPointPolicy": _bucket_policy,
     "gcp:storage/bucket:Bucket": _gcp_bucket,
     "gcp:storage/bucketIAMMember:BucketIAMMember": _gcp_grant,
     "gcp:storage/bucketIAMBinding:BucketIAMBinding": _gcp_grant,
+    "gcp:storage/bucketIAMPolicy:BucketIAMPolicy": _gcp_policy,
+    "gcp:storage/managedFolderIamMember:ManagedFolderIamMember": _gcp_grant,
+    "gcp:storage/managedFolderIamBinding:ManagedFolderIamBinding": _gcp_grant,
+    "gcp:storage/managedFolderIamPolicy:ManagedFolderIamPolicy": _gcp_policy,
+    "gcp:storage/bucketACL:BucketACL": _gcp_acl,
+    "gcp:storage/objectACL:ObjectACL": _gcp_acl,
+    "gcp:storage/defaultObjectACL:DefaultObjectACL": _gcp_acl,
+    "gcp:storage/bucketObject:BucketObject": _public_acl,
     "gcp:storage/bucketAccessControl:BucketAccessControl": _gcp_grant,
     "gcp:storage/defaultObjectAccessControl:DefaultObjectAccessControl": _gcp_grant,
     "gcp:storage/objectAccessControl:ObjectAccessControl": _gcp_grant,
@@ -116,10 +132,9 @@ def private_cluster_endpoint(resource: Resource, _: Update) -> Iterator[str]:
     """The endpoint of a cluster is private, or open to named ranges only."""
     props = resource.props
     if resource.type == "aws:eks/cluster:Cluster":
-        if props.get("vpcConfig", "endpointPublicAccess", default=True) is not True:
+        if props.get("vpcConfig", "endpointPublicAccess", default=True) is False:
             return
-        open_to = _texts(props.part("vpcConfig"), "publicAccessCidrs") or ["0.0.0.0/0"]
-        if everybody := [each for each in open_to if _is_everybody(each)]:
+        if everybody := open_to(_texts(props.part("vpcConfig"), "publicAccessCidrs") or ["0.0.0.0/0"]):
             yield (
                 f"its endpoint is open to {', '.join(everybody)}; set vpcConfig.endpointPublicAccess to false, or "
                 "publicAccessCidrs to your own ranges"
@@ -129,14 +144,16 @@ def private_cluster_endpoint(resource: Resource, _: Update) -> Iterator[str]:
     by_name_only = props.get("controlPlaneEndpointsConfig", "ipEndpointsConfig", "enabled") is False
     if is_private or by_name_only:
         return
-    allowed = [str(block.get("cidrBlock")) for block in props.each("masterAuthorizedNetworksConfig", "cidrBlocks")]
-    if not props.has("masterAuthorizedNetworksConfig"):
+    named = props.part("masterAuthorizedNetworksConfig")
+    if named.value is None:
         yield (
             "its endpoint is open to everybody; set privateClusterConfig.enablePrivateEndpoint, or "
             "masterAuthorizedNetworksConfig to your own ranges"
         )
-    for each in filter(_is_everybody, allowed):
+    for each in open_to(str(block.get("cidrBlock")) for block in named.each("cidrBlocks")):
         yield f"masterAuthorizedNetworksConfig opens its endpoint to {each}; name your own ranges"
+    if named.get("gcpPublicCidrsAccessEnabled") is True:
+        yield "gcpPublicCidrsAccessEnabled opens its endpoint to every customer of Google Cloud; set it to false"
 
 
 def _aws_node(props: Props) -> Iterator[str]:
@@ -145,20 +162,65 @@ def _aws_node(props: Props) -> Iterator[str]:
         yield "associatePublicIpAddress gives it a public address; set it to false and reach it through the network"
 
 
+def _instance(props: Props) -> Iterator[str]:
+    yield from _aws_node(props)
+    is_placed = any(props.has(each) for each in PLACES)
+    if not is_placed and props.get("associatePublicIpAddress", default=True) is not False:
+        yield (
+            "without a subnet it starts in the default VPC, which gives it a public address; name a subnet, or set "
+            "associatePublicIpAddress to false"
+        )
+
+
 def _notebook(props: Props) -> Iterator[str]:
     if props.get("directInternetAccess", default="Enabled") != "Disabled":
         yield "directInternetAccess is not Disabled; set it, and give it a subnet"
 
 
+def _subnet(props: Props) -> Iterator[str]:
+    if props.get("mapPublicIpOnLaunch", default=False) is not False:
+        yield (
+            "mapPublicIpOnLaunch gives every node in it a public address; set it to false: gateways and load "
+            "balancers need none"
+        )
+
+
+def _default_subnet(props: Props) -> Iterator[str]:
+    if props.get("mapPublicIpOnLaunch", default=True) is not False:
+        yield "a default subnet gives every node in it a public address; set mapPublicIpOnLaunch to false"
+
+
+def _address(props: Props) -> Iterator[str]:
+    if props.has("instance") or props.has("instanceId"):
+        yield "it gives a node a public address; reach it through the network, or through a load balancer"
+
+
+def _database(props: Props) -> Iterator[str]:
+    if props.get("publiclyAccessible", default=False) is not False:
+        yield "publiclyAccessible gives it a public address; set it to false"
+
+
+def _sql(props: Props) -> Iterator[str]:
+    if props.get("settings", "ipConfiguration", "ipv4Enabled", default=True) is not False:
+        yield "settings.ipConfiguration.ipv4Enabled is not false, so it has a public address; set it to false"
+
+
 def _gke_cluster(props: Props) -> Iterator[str]:
-    has_nodes = props.get("removeDefaultNodePool") is not True or props.get("enableAutopilot") is True
-    if has_nodes and props.get("privateClusterConfig", "enablePrivateNodes") is not True:
+    """Pools take over what their cluster says, so it must say so even where it has no pool of its own."""
+    if props.get("privateClusterConfig", "enablePrivateNodes") is not True:
         yield "its nodes have public addresses; set privateClusterConfig.enablePrivateNodes to true"
+    for pool in props.each("nodePools"):
+        yield from _gke_pool(pool)
 
 
 def _gke_pool(props: Props) -> Iterator[str]:
-    if props.get("networkConfig", "enablePrivateNodes") is False:
+    if props.get("networkConfig", "enablePrivateNodes", default=True) is not True:
         yield "networkConfig.enablePrivateNodes is false, so its nodes have public addresses; set it to true"
+
+
+def _node_class(props: Props) -> Iterator[str]:
+    if props.get("spec", "associatePublicIPAddress", default=False) is not False:
+        yield "spec.associatePublicIPAddress gives its nodes public addresses; set it to false"
 
 
 def _tpu(props: Props) -> Iterator[str]:
@@ -170,30 +232,55 @@ def _tpu(props: Props) -> Iterator[str]:
 def _gcp_node(props: Props) -> Iterator[str]:
     for index, each in enumerate(props.each("networkInterfaces")):
         # an empty block asks for an address of the moment
-        if any(isinstance(each.part(name).value, list | dict) and each.part(name).value for name in GCP_ADDRESSES):
+        if any(True for name in GCP_ADDRESSES for _ in each.each(name)):
             yield f"networkInterfaces[{index}].accessConfigs gives it a public address; remove it and use Cloud NAT"
 
 
+PLACES = ("subnetId", "networkInterfaces", "primaryNetworkInterface", "launchTemplate")
 GCP_ADDRESSES = ("accessConfigs", "ipv6AccessConfigs")
 NODES: Mapping[str, Callable[[Props], Iterator[str]]] = {
-    "aws:ec2/instance:Instance": _aws_node,
-    "aws:ec2/spotInstanceRequest:SpotInstanceRequest": _aws_node,
+    "aws:ec2/instance:Instance": _instance,
+    "aws:ec2/spotInstanceRequest:SpotInstanceRequest": _instance,
     "aws:ec2/launchTemplate:LaunchTemplate": _aws_node,
     "aws:ec2/launchConfiguration:LaunchConfiguration": _aws_node,
+    "aws:ec2/subnet:Subnet": _subnet,
+    "aws:ec2/defaultSubnet:DefaultSubnet": _default_subnet,
+    "aws:ec2/eip:Eip": _address,
+    "aws:ec2/eipAssociation:EipAssociation": _address,
+    "aws:rds/instance:Instance": _database,
+    "aws:rds/clusterInstance:ClusterInstance": _database,
+    "aws:redshift/cluster:Cluster": _database,
     "aws:sagemaker/notebookInstance:NotebookInstance": _notebook,
     "gcp:compute/instance:Instance": _gcp_node,
     "gcp:compute/instanceTemplate:InstanceTemplate": _gcp_node,
     "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": _gcp_node,
     "gcp:container/cluster:Cluster": _gke_cluster,
     "gcp:container/nodePool:NodePool": _gke_pool,
+    "gcp:sql/databaseInstance:DatabaseInstance": _sql,
     "gcp:tpu/v2Vm:V2Vm": _tpu,
+    "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass": _node_class,
 }
 
 
 @guardrail("no-public-nodes", *NODES)
 def no_public_nodes(resource: Resource, _: Update) -> Iterator[str]:
-    """No node has a public address."""
+    """No node and no database has a public address."""
     yield from NODES[resource.type](resource.props)
+
+
+def _remote_access(props: Props) -> Iterator[str]:
+    if props.has("remoteAccess", "ec2SshKey") and not props.has("remoteAccess", "sourceSecurityGroupIds"):
+        yield (
+            "remoteAccess without sourceSecurityGroupIds opens port 22 of every node to 0.0.0.0/0; name the groups, or "
+            "remove it"
+        )
+
+
+def _prefix_list(props: Props) -> Iterator[str]:
+    """A security group that names the list is as open as its widest entry."""
+    entries = [props, *props.each("entries")]
+    for each in open_to(str(entry.get("cidr")) for entry in entries if entry.has("cidr")):
+        yield f"the list holds {each}, so what names it is open to everybody; name your own ranges"
 
 
 def _group(props: Props) -> Iterator[str]:
@@ -202,13 +289,13 @@ def _group(props: Props) -> Iterator[str]:
 
 
 def _separate_rule(props: Props) -> Iterator[str]:
-    if props.get("type", default="ingress") == "ingress":
+    if str(props.get("type", default="ingress")).lower() != "egress":
         yield from _rule(props)
 
 
 def _rule(rule: Props) -> Iterator[str]:
-    everybody = [each for each in _cidrs(rule) if _is_everybody(each)]
-    if everybody and not _is_web(rule):
+    everybody = open_to(_cidrs(rule))
+    if everybody and not _is_web(rule) and not _is_control(rule):
         yield (
             f"{_ports(rule)} is open to {', '.join(everybody)}; name your own ranges, or the security group of the "
             "load balancer"
@@ -216,16 +303,32 @@ def _rule(rule: Props) -> Iterator[str]:
 
 
 def _firewall(props: Props) -> Iterator[str]:
-    is_ingress = props.get("direction", default="INGRESS") == "INGRESS"
-    if not is_ingress or props.get("disabled") is True or not props.has("allows"):
+    is_egress = str(props.get("direction", default="INGRESS")).upper() == "EGRESS"
+    if is_egress or props.get("disabled") is True or not props.has("allows"):
         return
     is_restricted = props.has("sourceTags") or props.has("sourceServiceAccounts")
     ranges = _texts(props, "sourceRanges") or ([] if is_restricted else ["0.0.0.0/0"])
-    if everybody := [each for each in ranges if _is_everybody(each)]:
+    if everybody := open_to(ranges):
         yield f"the firewall lets {', '.join(everybody)} in; set sourceRanges to your own"
 
 
+def _firewall_policy_rule(props: Props) -> Iterator[str]:
+    is_egress = str(props.get("direction", default="INGRESS")).upper() == "EGRESS"
+    if is_egress or props.get("disabled") is True or str(props.get("action")).lower() == "deny":
+        return
+    match = props.part("match")
+    ranges = _texts(match, "srcIpRanges")
+    if everybody := open_to(ranges):
+        yield f"the rule lets {', '.join(everybody)} in; set match.srcIpRanges to your own"
+
+
 def _open_service(props: Props) -> Iterator[str]:
+    if props.has("items"):
+        for each in props.each("items"):
+            yield from _open_service(each)
+        return
+    if props.has("spec", "externalIPs"):
+        yield "spec.externalIPs opens its ports on addresses of nodes; remove it"
     kind = props.get("spec", "type", default="ClusterIP")
     if kind == "NodePort":
         yield "a NodePort opens a port of every node; use ClusterIP with a Gateway or Ingress"
@@ -241,7 +344,8 @@ def _open_service(props: Props) -> Iterator[str]:
         or said.get("cloud.google.com/load-balancer-type") == "Internal"
     )
     ranges = _texts(props.part("spec"), "loadBalancerSourceRanges")
-    if not is_internal and (not ranges or any(map(_is_everybody, ranges))):
+    ranges += [each for each in str(said.get(SOURCE_RANGES, "")).split(",") if each]
+    if not is_internal and (not ranges or open_to(ranges)):
         yield (
             "a LoadBalancer without loadBalancerSourceRanges is open to everybody; name your ranges, make it internal, "
             "or use a Gateway or Ingress with TLS"
@@ -263,21 +367,22 @@ def _range(rule: Props) -> tuple[int, int, str]:
     if protocol in ("-1", "all"):
         return 0, 65_535, "every protocol"
     named = {"6": "tcp", "17": "udp"}.get(protocol, protocol)
-    return int(rule.get("fromPort", default=0)), int(rule.get("toPort", default=65_535)), named
+    return _port(rule.get("fromPort"), 0), _port(rule.get("toPort"), 65_535), named
+
+
+def _port(value: object, otherwise: int) -> int:
+    """A port as number or text; `otherwise` for what is none."""
+    return int(float(str(value))) if re.fullmatch(r"\d{1,5}(\.0)?", str(value)) else otherwise
+
+
+def _is_control(rule: Props) -> bool:
+    """ICMP knows no ports, and paths of networks need it."""
+    return _range(rule)[2] in ("icmp", "icmpv6", "1", "58")
 
 
 def _ports(rule: Props) -> str:
     low, high, protocol = _range(rule)
     return f"port {low} ({protocol})" if low == high else f"every port from {low} to {high} ({protocol})"
-
-
-def _is_everybody(cidr: str) -> bool:
-    """Whether a range is no team's own: `0.0.0.0/0`, `::/0`, and the halves and quarters that would make them up."""
-    try:
-        network = ipaddress.ip_network(cidr, strict=False)
-    except ValueError:
-        return False
-    return network.prefixlen < (8 if network.version == 4 else 16)
 
 
 def _texts(props: Props, key: str) -> list[str]:
@@ -290,8 +395,15 @@ PORTS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": _group,
     "aws:ec2/securityGroupRule:SecurityGroupRule": _separate_rule,
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _separate_rule,
+    "aws:ec2/managedPrefixList:ManagedPrefixList": _prefix_list,
+    "aws:ec2/managedPrefixListEntry:ManagedPrefixListEntry": _prefix_list,
+    "aws:eks/nodeGroup:NodeGroup": _remote_access,
     "gcp:compute/firewall:Firewall": _firewall,
+    "gcp:compute/firewallPolicyRule:FirewallPolicyRule": _firewall_policy_rule,
+    "gcp:compute/networkFirewallPolicyRule:NetworkFirewallPolicyRule": _firewall_policy_rule,
+    "gcp:compute/regionNetworkFirewallPolicyRule:RegionNetworkFirewallPolicyRule": _firewall_policy_rule,
     "kubernetes:core/v1:Service": _open_service,
+    "kubernetes:core/v1:ServiceList": _open_service,
     "kubernetes:core/v1:ServicePatch": _open_service,
 }
 

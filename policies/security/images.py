@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from policies.guardrail import guardrail
-from policies.resource import Resource
+from policies.resource import Props, Resource
 from policies.security.pods import pods_of
 from policies.update import Update
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 DEFAULT_REGISTRY = "docker.io"
+TASK = "aws:ecs/taskDefinition:TaskDefinition"
+ELSEWHERE: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "aws:lambda/function:Function": (("imageUri",),),
+    "aws:sagemaker/model:Model": (("primaryContainer", "image"), ("containers", "image")),
+    "gcp:cloudrunv2/service:Service": (("template", "containers", "image"),),
+    "gcp:cloudrunv2/job:Job": (("template", "template", "containers", "image"),),
+}
 
 
 def registry_of(image: str) -> str:
@@ -22,7 +30,7 @@ def registry_of(image: str) -> str:
 
 
 def _images(resource: Resource) -> Iterator[tuple[str, str]]:
-    """Container → image, of a pod or of a task of ECS, Lambda or Cloud Run."""
+    """Container → image, of a pod, of a volume of one, or of a task of ECS, Lambda, SageMaker or Cloud Run."""
     for pod in pods_of(resource):
         for container in pod.containers():
             if pod.is_whole or container.has("image"):
@@ -30,8 +38,33 @@ def _images(resource: Resource) -> Iterator[tuple[str, str]]:
                     f"container {container.get('name', default=container.path[-1])}",
                     str(container.get("image", default="")),
                 )
-    for image in resource.props.each("imageUri") if resource.type == "aws:lambda/function:Function" else ():
-        yield "the function", str(image.get())
+        for volume in pod.spec.each("volumes"):
+            if volume.has("image"):
+                yield f"volume {volume.get('name', default='')}", str(volume.get("image", "reference", default=""))
+    for path in ELSEWHERE.get(resource.type, ()):
+        for image in _at(resource.props, path):
+            yield ".".join(path), str(image.get())
+    if resource.type == TASK:
+        for container in task_containers(resource.props):
+            yield f"container {container.get('name', default='?')}", str(container.get("image", default=""))
+
+
+def _at(props: Props, path: tuple[str, ...]) -> Iterator[Props]:
+    """What is set at a path, in each element of the lists on the way."""
+    if not path:
+        yield from () if props.value in (None, "") else (props,)
+        return
+    for block in props.each():
+        yield from _at(block.part(path[0]), path[1:])
+
+
+def task_containers(props: Props) -> Iterator[Props]:
+    """The containers of a task of ECS, which are JSON text."""
+    text = props.get("containerDefinitions", default="[]")
+    try:
+        yield from Props(json.loads(text), ("containerDefinitions",), props.secrets).each()
+    except (TypeError, ValueError, RecursionError):
+        return  # ECS refuses it
 
 
 @guardrail("images-by-digest", unknown="judged in up")
@@ -59,8 +92,12 @@ def _is_below(image: str, allowed: str) -> bool:
     host, _, folder = allowed.partition("/")
     if registry_of(image) != host.lower():
         return False
-    path = image.partition("/")[2] if registry_of(image) != DEFAULT_REGISTRY or image.startswith(host) else image
-    return not folder or path.startswith(f"{folder.rstrip('/')}/")
+    path = image.partition("@")[0]
+    path = path.partition("/")[2] if path.lower().startswith(f"{host.lower()}/") else path
+    if host.lower() == DEFAULT_REGISTRY and "/" not in path:
+        path = f"library/{path}"
+    folder = folder.rstrip("/")
+    return not folder or path.startswith(f"{folder}/") or path.partition(":")[0] == folder
 
 
 GUARDRAILS = [by_digest, allowed_registries]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.guardrail import guardrail
-from policies.resource import Resource
+from policies.resource import Props, Resource
 from policies.update import Update
 
+NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
 HOP_LIMIT_MAX = 2
 """One for the node and one for a container on it (Amazon EC2 user guide, "Configure instance metadata options")."""
 
@@ -19,6 +20,7 @@ HOP_LIMIT_MAX = 2
     "aws:ec2/launchTemplate:LaunchTemplate",
     "aws:ec2/launchConfiguration:LaunchConfiguration",
     "aws:sagemaker/notebookInstance:NotebookInstance",
+    NODE_CLASS,
 )
 def imdsv2(resource: Resource, _: Update) -> Iterator[str]:
     """The metadata of a node is read with a session token only (IMDSv2)."""
@@ -28,14 +30,21 @@ def imdsv2(resource: Resource, _: Update) -> Iterator[str]:
         if str(version) != "2":
             yield "instanceMetadataServiceConfiguration.minimumInstanceMetadataServiceVersion is not 2; set it"
         return
-    options = props.part("metadataOptions")
+    if resource.type == NODE_CLASS:
+        yield from _options(props.part("spec", "metadataOptions"), token="required")
+    else:
+        yield from _options(props.part("metadataOptions"), token="optional")
+
+
+def _options(options: Props, token: str) -> Iterator[str]:
+    """Args: token: what `httpTokens` is where nothing is said."""
     if options.get("httpEndpoint") == "disabled":
         return
-    if options.get("httpTokens") != "required":
+    if options.get("httpTokens", default=token) != "required":
         yield "metadataOptions.httpTokens is not required, so a forged request can read the node's role; set it"
     hops = options.get("httpPutResponseHopLimit", default=1)
-    if hops > HOP_LIMIT_MAX:
-        yield f"metadataOptions.httpPutResponseHopLimit is {hops:g}; use {HOP_LIMIT_MAX} at most"
+    if hops not in range(1, HOP_LIMIT_MAX + 1):
+        yield f"metadataOptions.httpPutResponseHopLimit is {str(hops).removesuffix('.0')}; use {HOP_LIMIT_MAX} at most"
 
 
 GUARDRAILS = [imdsv2]

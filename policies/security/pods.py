@@ -7,6 +7,7 @@ what it leaves open: a root file system that can't be written to, and limits.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,12 @@ CAPABILITIES_ALLOWED = frozenset({"NET_BIND_SERVICE"})
 HOST_NAMESPACES = ("hostNetwork", "hostPID", "hostIPC")
 SECCOMP_PROFILES = ("RuntimeDefault", "Localhost")
 LIMITS = ("cpu", "memory")
+NO_LIMIT = (None, "", "0", 0)
+WORKLOAD = re.compile(
+    r":(Pod|PodTemplate|Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)$"
+)
+VOLUMES = ("kubernetes:core/v1:PersistentVolume", "kubernetes:core/v1:PersistentVolumePatch")
+RELEASE = "kubernetes:helm.sh/v3:Release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +50,34 @@ class Pod:
 def pods_of(resource: Resource) -> Iterator[Pod]:
     """Every pod spec in an object: of a Pod, of a template, of each item of a list, of a custom resource.
 
-    A spec is told by its list of containers, so kinds that are not known yet are judged too.
+    A spec is told by its list of containers, so kinds that nobody thought of are judged too.
+
+    Raises:
+        NotKnown: the spec of one of Kubernetes' own kinds is not known before the update.
     """
     if resource.type.startswith("kubernetes:") and not resource.type.endswith(":CustomResourceDefinition"):
         is_whole = not resource.type.endswith("Patch")
+        if WORKLOAD.search(resource.type):
+            _require_spec(resource.props)
         yield from (Pod(spec, is_whole) for spec in _specs(resource.props))
+
+
+def _require_spec(props: Props) -> None:
+    """Raises NotKnown where the way to the pod is made of outputs: nothing would be found to judge."""
+    part = props
+    while isinstance(part.value, Mapping):
+        key = next((key for key in ("spec", "template", "jobTemplate") if key in part.value), None)
+        if key is None:
+            return
+        part = part.inside(key)
+    if part.is_unknown():
+        raise NotKnown(part.path)
 
 
 def _specs(part: Props) -> Iterator[Props]:
     value = part.value
     if isinstance(value, Mapping):
-        if isinstance(value.get("containers"), list) or _is_unknown_list(part):
+        if any(isinstance(value.get(kind), list | tuple) or _is_unknown(part, kind) for kind in CONTAINERS):
             yield part
         for key in value:
             if key not in CONTAINERS:
@@ -63,8 +87,8 @@ def _specs(part: Props) -> Iterator[Props]:
             yield from _specs(part.inside(index))
 
 
-def _is_unknown_list(part: Props) -> bool:
-    return "containers" in part.value and part.inside("containers").is_unknown()
+def _is_unknown(part: Props, key: str) -> bool:
+    return key in part.value and part.inside(key).is_unknown()
 
 
 def _is_exempt(resource: Resource, update: Update) -> bool:
@@ -130,6 +154,10 @@ def _no_escalation(pod: Pod) -> Iterator[str]:
         context = container.part("securityContext")
         if context.get("privileged") is True:
             yield f"{_name(container)} is privileged, which is root on the node; remove securityContext.privileged"
+        if _own_or_pods(pod, container, "windowsOptions", "hostProcess") is True:
+            yield f"{_name(container)} is a process of the node; remove windowsOptions.hostProcess"
+        if context.get("procMount", default="Default") != "Default":
+            yield f"{_name(container)} sees all of /proc; remove securityContext.procMount"
         said = context.get("allowPrivilegeEscalation")
         if said is True or (said is None and pod.is_whole):
             yield f"{_name(container)} may gain privileges; set securityContext.allowPrivilegeEscalation to false"
@@ -158,8 +186,14 @@ def _limits(pod: Pod) -> Iterator[str]:
         if container.path[-2] == "ephemeralContainers":  # the API server allows no resources there
             continue
         limits = container.part("resources", "limits")
-        if missing := [each for each in LIMITS if not limits.has(each)]:
+        of_pod = pod.spec.part("resources", "limits")
+        if missing := [each for each in LIMITS if not _is_limited(limits, each) and not _is_limited(of_pod, each)]:
             yield f"{_name(container)} has no limit of {' and '.join(missing)}; set resources.limits"
+
+
+def _is_limited(limits: Props, name: str) -> bool:
+    """Whether there is a limit; one of 0 is none."""
+    return limits.part(name).is_unknown() or limits.part(name).value not in NO_LIMIT
 
 
 def _no_host(pod: Pod) -> Iterator[str]:
@@ -177,7 +211,26 @@ def _no_host(pod: Pod) -> Iterator[str]:
                 yield f"{_name(container)} takes port {port.get('hostPort'):g} of the node; remove hostPort"
 
 
+@guardrail("volumes-not-of-the-node", *VOLUMES)
+def volumes_not_of_the_node(resource: Resource, _: Update) -> Iterator[str]:
+    """No volume is a path of the node, which a pod would reach through a claim."""
+    if resource.props.has("spec", "hostPath"):
+        yield "spec.hostPath is a path of the node; use the CSI driver of a disk, a file system, or local"
+
+
+@guardrail("helm-charts-are-rendered", RELEASE, settings=("pods_exempt",), unknown="judged in up")
+def helm_charts_are_rendered(resource: Resource, update: Update) -> Iterator[str]:
+    """Helm charts are rendered by Pulumi, so that the guardrails see their pods."""
+    if not _is_exempt(Resource(resource.type, resource.name, Props({"metadata": resource.props.value})), update):
+        yield (
+            "a Release hides its objects from every guardrail; use kubernetes.helm.v4.Chart, or name it in "
+            "pods_exempt as namespace/name"
+        )
+
+
 GUARDRAILS = [
+    volumes_not_of_the_node,
+    helm_charts_are_rendered,
     _guardrail("pods-not-root", _not_root),
     _guardrail("pods-read-only-root", _read_only_root),
     _guardrail("pods-no-privilege-escalation", _no_escalation),

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterator, Mapping
 
 from policies.guardrail import guardrail
-from policies.resource import Props, Resource, said
+from policies.resource import Path, Props, Resource, said
+from policies.security.images import TASK, task_containers
 from policies.security.pods import pods_of
 from policies.update import Update
 
 CREDENTIALS: Mapping[str, re.Pattern[str]] = {
     "an access key of AWS": re.compile(r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
-    "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY"),
+    "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY|client-key-data[\"']?:\s*[\"']?[A-Za-z0-9+/]{40}"),
     "a token of GitHub": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,})"),
     "a token of GitLab": re.compile(r"\bglpat-[A-Za-z0-9_-]{20,}"),
     "a token of Hugging Face": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
-    "a key of OpenAI or Anthropic": re.compile(r"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}"),
+    "a key of OpenAI or Anthropic": re.compile(r"\bsk-(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}"),
     "a token of Slack": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
     "a key of Google Cloud": re.compile(r"\bAIza[A-Za-z0-9_-]{35}"),
     "a key of Stripe": re.compile(r"\b[rs]k_live_[A-Za-z0-9]{16,}"),
     "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
-    "a password in a URL": re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s:/@]+:[^\s:/@$<{][^\s/@]*@"),
+    "a password in a URL": re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s:/@]*:[^\s:/@$<{][^\s/@]*@"),
 }
+ANY_CREDENTIAL = re.compile("|".join(each.pattern for each in CREDENTIALS.values()))
+SHORTEST = 12
+"""Characters of the shortest credential: `a://:b@c.de`."""
 NAMES = re.compile(
     r"(?:^|[_.-])(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)$"
     r"|(?:^|[_.-])secret[_-]?(?:access[_-]?)?key(?:$|[_.-])",
@@ -35,10 +40,13 @@ NAMES = re.compile(
 )
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 REFERENCES = re.compile(
-    r"^(?:|true|false|\d+|/[\w./-]+|\$[({].*[)}]|\{\{.*\}\}|(?:arn|projects|alias|file|https?|s3|gs|vault|ssm)[:/].*)$",
+    r"^(?:|true|false|/[\w./-]+|<[\w|/]*>|\[[A-Z_]+\]|\$[({].*[)}]|\{\{.*\}\}|(?:arn|projects|alias|file|https?|s3|gs|vault|ssm)[:/].*)$",
     re.I,
 )
-"""Values that name where a secret is, or are none: paths, ARNs, URLs, variables, flags."""
+"""Values that name where a secret is, or are none: paths, ARNs, URLs, variables, flags, words of a tokenizer."""
+NUMBERED = re.compile(r"(?:token|key)$", re.IGNORECASE)
+"""Names whose value may be the number of a token or of a key."""
+ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=[\"']?([^\s\"']*)", re.MULTILINE)
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "aws:lambda/function:Function": ("environment", "variables"),
     "aws:codebuild/project:Project": ("environment", "environmentVariables"),
@@ -56,7 +64,6 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "aws:ec2/launchConfiguration:LaunchConfiguration": ("userData", "userDataBase64"),
     "gcp:compute/instance:Instance": ("metadataStartupScript",),
     "gcp:compute/instanceTemplate:InstanceTemplate": ("metadataStartupScript",),
-    "aws:ecs/taskDefinition:TaskDefinition": ("containerDefinitions",),
 }
 STACK = "pulumi:pulumi:Stack"
 KEPT: Mapping[str, tuple[str, ...]] = {
@@ -75,7 +82,17 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 
 def credential(text: str) -> str | None:
     """What kind of credential a text holds, in words; None where it holds none."""
-    return next((kind for kind, pattern in CREDENTIALS.items() if pattern.search(text)), None)
+    if not ANY_CREDENTIAL.search(text):
+        return None
+    return next(kind for kind, pattern in CREDENTIALS.items() if pattern.search(text))
+
+
+def _tells(name: str, value: object) -> bool:
+    """Whether a setting of this name and value tells a secret."""
+    text = str(value)
+    if not is_secret_name(name) or isinstance(value, bool) or REFERENCES.match(text):
+        return False
+    return not (re.fullmatch(r"\d+(?:\.0)?", text) and NUMBERED.search(name))
 
 
 def is_secret_name(name: str) -> bool:
@@ -85,15 +102,20 @@ def is_secret_name(name: str) -> bool:
 
 @guardrail("no-plain-secrets", unknown="judged in up")
 def no_plain_secrets(resource: Resource, update: Update) -> Iterator[str]:
-    """No secret stands in plain config, in an environment or in a start-up script."""
+    """No secret stands in plain config, in an environment, in a start-up script or in any other plain input."""
     if resource.type == STACK:
         yield from _in_config(update)
+    for field in SCRIPTS.get(resource.type, ()):
+        yield from _in_script(field, _script(resource.props.part(field)))
+    for where, text in _texts(resource.props):
+        if where[0] not in SCRIPTS.get(resource.type, ()) and (kind := credential(text)):
+            yield f"{said(where)} holds {kind}; keep it in a secret store, or mark it with Output.secret"
     yield from _in_pods(resource)
+    if resource.type == TASK:
+        for container in task_containers(resource.props):
+            yield from _in_variables(container.part("environment"))
     if path := ENVIRONMENTS.get(resource.type):
         yield from _in_variables(resource.props.part(*path))
-    for field in SCRIPTS.get(resource.type, ()):
-        if kind := credential(_script(resource.props.part(field))):
-            yield f"{field} holds {kind}; let the program fetch it from a secret store with its identity"
 
 
 def _in_config(update: Update) -> Iterator[str]:
@@ -103,8 +125,51 @@ def _in_config(update: Update) -> Iterator[str]:
             continue
         if kind := credential(value):
             yield f"config {key} holds {kind} in plain; set it with `pulumi config set --secret {key}`"
-        elif is_secret_name(key.partition(":")[2]) and not REFERENCES.match(value):
-            yield f"config {key} is in plain; set it with `pulumi config set --secret {key}`"
+        elif any(_tells(name, each) for name, each in _settings(key.partition(":")[2], value)):
+            yield f"config {key} holds a secret in plain; set it with `pulumi config set --secret {key}`"
+
+
+def _settings(name: str, value: str) -> Iterator[tuple[str, object]]:
+    """A setting, and those inside of a structured one, which is JSON text."""
+    try:
+        inside = json.loads(value)
+    except (ValueError, RecursionError):
+        inside = None
+    yield from _leaves_named(name, inside) if isinstance(inside, dict | list) else ((name, value),)
+
+
+def _leaves_named(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _leaves_named(key, each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _leaves_named(name, each)
+    elif value is not None:
+        yield name, value
+
+
+def _texts(part: Props) -> Iterator[tuple[Path, str]]:
+    """Every text of the inputs that is not marked as secret."""
+    if part.path in part.secrets:
+        return
+    if isinstance(part.value, Mapping):
+        for key in part.value:
+            yield from _texts(part.inside(key))
+    elif isinstance(part.value, list):
+        for index in range(len(part.value)):
+            yield from _texts(part.inside(index))
+    elif isinstance(part.value, str) and len(part.value) >= SHORTEST and not part.is_unknown():
+        yield part.path, part.value
+
+
+def _in_script(field: str, text: str) -> Iterator[str]:
+    way_out = "let the program fetch it from a secret store with its identity"
+    if kind := credential(text):
+        yield f"{field} holds {kind}; {way_out}"
+    for name, value in ASSIGNMENT.findall(text):
+        if _tells(name, value):
+            yield f"{field} holds the secret {name} in plain; {way_out}"
 
 
 def _in_pods(resource: Resource) -> Iterator[str]:
@@ -127,10 +192,8 @@ def _in_variables(variables: Props) -> Iterator[str]:
 
 
 def _in_variable(name: str, value: Props, way_out: str) -> Iterator[str]:
-    text = str(value.get(default=""))
-    if kind := credential(text):
-        yield f"{name} holds {kind}; {way_out}"
-    elif (is_secret_name(name) and not REFERENCES.match(text)) or (value.is_secret() and text):
+    given = value.get(default="")
+    if _tells(name, given) or (value.is_secret() and given != ""):
         yield f"{name} holds a secret in plain; {way_out}"
 
 

@@ -23,6 +23,7 @@ PACK = {"PULUMI_OPTION_POLICY_PACK": str(ROOT / "policies")}
 
 SAFE = {
     "ami": "ami-12c6146b",
+    "associate_public_ip_address": False,
     "metadata_options": {"http_tokens": "required"},
     "root_block_device": {
         "volume_size": 8,

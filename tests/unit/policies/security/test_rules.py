@@ -1,0 +1,564 @@
+"""Each guardrail of security and privacy: what it lets pass and what it refuses, at the edge."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.guardrail import Guardrail
+from policies.security import GUARDRAILS
+from policies.testing import UNKNOWN, Declared, judge, secret
+
+RULES = {each.name: each for each in GUARDRAILS}
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
+AWS_KEY = "alias/aws/ebs"
+INSTANCE = "aws:ec2/instance:Instance"
+GKE = "gcp:container/cluster:Cluster"
+DIGEST = f"registry.example.com/team/app@sha256:{64 * 'a'}"
+
+
+def document(**statement: Any) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
+
+
+def pod(container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "main", **(container or {})}], **spec}}
+
+
+def context(**fields: Any) -> dict[str, Any]:
+    return pod({"securityContext": fields})
+
+
+RULE = "aws:ec2/securityGroupRule:SecurityGroupRule"
+INGRESS_RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+POD = "kubernetes:core/v1:Pod"
+SERVICE = "kubernetes:core/v1:Service"
+TLS_STATEMENT = {
+    "Effect": "Deny",
+    "Principal": "*",
+    "Action": "s3:*",
+    "Resource": "*",
+    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+}
+
+PASS: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "no-strangers",
+        "aws:sqs/queue:Queue",
+        {"policy": document(Principal={"Service": "s3.amazonaws.com"}, Action="*")},
+    ),
+    ("volumes-not-of-the-node", "kubernetes:core/v1:PersistentVolume", {"spec": {"local": {"path": "/mnt"}}}),
+    ("encryption-with-customer-keys", "aws:ebs/volume:Volume", {"encrypted": True, "kmsKeyId": UNKNOWN}),
+    (
+        "encryption-with-customer-keys",
+        "aws:ec2/launchTemplate:LaunchTemplate",
+        {"blockDeviceMappings": [{"ebs": {"encrypted": "true", "kmsKeyId": KEY}}]},
+    ),
+    ("encryption-with-customer-keys", "aws:ssm/parameter:Parameter", {"type": "String", "value": "x"}),
+    (
+        "encryption-with-customer-keys",
+        "aws:ecr/repository:Repository",
+        {"encryptionConfigurations": [{"encryptionType": "KMS", "kmsKey": KEY}]},
+    ),
+    (
+        "encryption-with-customer-keys",
+        GKE,
+        {"databaseEncryption": {"state": "ENCRYPTED", "keyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}},
+    ),
+    ("no-public-bucket", "aws:s3/bucketAcl:BucketAcl", {"acl": "private"}),
+    (
+        "no-public-bucket",
+        "aws:s3/bucketPolicy:BucketPolicy",
+        {"policy": document(Principal={"AWS": "arn:aws:iam::1:root"}, Action="s3:GetObject", Resource="*")},
+    ),
+    (
+        "no-public-bucket",
+        "aws:s3/bucketPolicy:BucketPolicy",
+        {
+            "policy": document(
+                Principal="*", Action="s3:*", Resource="*", Condition={"StringEquals": {"aws:SourceVpce": "vpce-1"}}
+            )
+        },
+    ),
+    (
+        "no-public-bucket",
+        "gcp:storage/bucket:Bucket",
+        {"publicAccessPrevention": "enforced", "uniformBucketLevelAccess": True},
+    ),
+    ("private-cluster-endpoint", "aws:eks/cluster:Cluster", {"vpcConfig": {"endpointPublicAccess": False}}),
+    ("private-cluster-endpoint", "aws:eks/cluster:Cluster", {"vpcConfig": {"publicAccessCidrs": ["198.51.100.0/24"]}}),
+    ("private-cluster-endpoint", GKE, {"privateClusterConfig": {"enablePrivateEndpoint": True}}),
+    (
+        "private-cluster-endpoint",
+        GKE,
+        {"masterAuthorizedNetworksConfig": {"cidrBlocks": [{"cidrBlock": "198.51.100.0/24"}]}},
+    ),
+    ("no-public-nodes", INSTANCE, {"associatePublicIpAddress": False}),
+    ("no-public-nodes", "gcp:compute/instance:Instance", {"networkInterfaces": [{"network": "n"}]}),
+    ("no-open-node-ports", RULE, {"type": "egress", "cidrBlocks": ["0.0.0.0/0"], "protocol": "-1"}),
+    ("no-open-node-ports", RULE, {"type": "ingress", "cidrBlocks": ["10.0.0.0/8"], "protocol": "-1"}),
+    (
+        "no-open-node-ports",
+        INGRESS_RULE,
+        {"cidrIpv4": "0.0.0.0/0", "ipProtocol": "tcp", "fromPort": 443, "toPort": 443},
+    ),
+    ("no-open-node-ports", SERVICE, {"spec": {"type": "ClusterIP"}}),
+    ("no-open-node-ports", SERVICE, {"spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["203.0.113.0/24"]}}),
+    ("no-open-node-ports", "gcp:compute/firewall:Firewall", {"allows": [{"protocol": "tcp"}], "sourceTags": ["a"]}),
+    ("no-wildcard-permissions", "aws:iam/policy:Policy", {"policy": document(Action="s3:GetObject", Resource="*")}),
+    (
+        "no-wildcard-permissions",
+        "aws:iam/policy:Policy",
+        {"policy": document(Action="s3:*", Resource="arn:aws:s3:::b/*")},
+    ),
+    ("no-wildcard-permissions", "aws:iam/policy:Policy", {"policy": document(Action="ec2:Describe*", Resource="*")}),
+    ("no-wildcard-permissions", "aws:iam/policy:Policy", {"policy": UNKNOWN}),
+    (
+        "no-administrators",
+        "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+        {"policyArn": "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy"},
+    ),
+    (
+        "no-administrators",
+        "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole",
+        {"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]},
+    ),
+    ("imdsv2", INSTANCE, {"metadataOptions": {"httpTokens": "required", "httpPutResponseHopLimit": 2}}),
+    ("imdsv2", INSTANCE, {"metadataOptions": {"httpEndpoint": "disabled"}}),
+    ("tls-only", "aws:lb/listener:Listener", {"protocol": "HTTPS", "sslPolicy": "ELBSecurityPolicy-TLS13-1-2-2021-06"}),
+    (
+        "tls-only",
+        "aws:lb/listener:Listener",
+        {"protocol": "HTTP", "defaultActions": [{"type": "redirect", "redirect": {"protocol": "HTTPS"}}]},
+    ),
+    ("buckets-tls-only", "aws:s3/bucketPolicy:BucketPolicy", {"policy": json.dumps({"Statement": TLS_STATEMENT})}),
+    ("pods-not-root", POD, pod(securityContext={"runAsNonRoot": True})),
+    ("pods-not-root", POD, context(runAsNonRoot=True, runAsUser=1)),
+    ("pods-not-root", "kubernetes:apps/v1:DeploymentPatch", {"spec": {"template": pod()}}),
+    ("pods-read-only-root", POD, context(readOnlyRootFilesystem=True)),
+    (
+        "pods-no-privilege-escalation",
+        POD,
+        context(allowPrivilegeEscalation=False, capabilities={"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}),
+    ),
+    ("pods-seccomp", POD, pod(securityContext={"seccompProfile": {"type": "RuntimeDefault"}})),
+    ("pods-limits", POD, pod({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}})),
+    ("pods-no-host-access", POD, pod(volumes=[{"name": "tmp", "emptyDir": {}}])),
+    ("images-by-digest", POD, pod({"image": DIGEST})),
+    ("no-plain-secrets", POD, pod({"env": [{"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db"}}}]})),
+    ("no-plain-secrets", POD, pod({"env": [{"name": "TOKENIZERS_PARALLELISM", "value": "false"}]})),
+    ("no-plain-secrets", POD, pod({"env": [{"name": "HF_TOKEN", "value": "/var/run/secrets/hf"}]})),
+    ("no-plain-secrets", "kubernetes:core/v1:ConfigMap", {"data": {"epochs": "12", "max_tokens": "4096"}}),
+    ("secrets-are-marked", "kubernetes:core/v1:Secret", {"stringData": {"password": secret("hunter2")}}),
+    ("secrets-are-marked", "aws:ssm/parameter:Parameter", {"type": "String", "value": "plain"}),
+]
+
+REFUSE: list[tuple[str, str, dict[str, Any], str]] = [
+    (
+        "no-strangers",
+        "aws:kms/key:Key",
+        {"policy": document(Principal={"AWS": "*"}, Action="kms:*")},
+        "everybody use it",
+    ),
+    (
+        "no-strangers",
+        "aws:iam/role:Role",
+        {"assumeRolePolicy": document(Principal="*", Action="sts:AssumeRole")},
+        "everybody",
+    ),
+    (
+        "volumes-not-of-the-node",
+        "kubernetes:core/v1:PersistentVolume",
+        {"spec": {"hostPath": {"path": "/"}}},
+        "a path of the node",
+    ),
+    ("helm-charts-are-rendered", "kubernetes:helm.sh/v3:Release", {"name": "app"}, "hides its objects"),
+    ("encryption-with-customer-keys", "aws:ebs/volume:Volume", {"kmsKeyId": KEY}, "encrypted is not true"),
+    ("encryption-with-customer-keys", "aws:ebs/volume:Volume", {"encrypted": True}, "kmsKeyId is not set"),
+    (
+        "encryption-with-customer-keys",
+        "aws:ebs/volume:Volume",
+        {"encrypted": True, "kmsKeyId": AWS_KEY},
+        "the cloud's key",
+    ),
+    ("encryption-with-customer-keys", INSTANCE, {}, "rootBlockDevice is not set"),
+    (
+        "encryption-with-customer-keys",
+        INSTANCE,
+        {"rootBlockDevice": {"encrypted": True, "kmsKeyId": KEY}, "ebsBlockDevices": [{"deviceName": "/dev/sdb"}]},
+        "ebsBlockDevices.0.encrypted is not true",
+    ),
+    ("encryption-with-customer-keys", "aws:eks/nodeGroup:NodeGroup", {}, "without a launch template"),
+    ("encryption-with-customer-keys", "gcp:storage/bucket:Bucket", {}, "encryption.defaultKmsKeyName is not set"),
+    ("encryption-with-customer-keys", "aws:ssm/parameter:Parameter", {"type": "SecureString"}, "keyId is not set"),
+    ("no-public-bucket", "aws:s3/bucketAcl:BucketAcl", {"acl": "public-read"}, "opens it to everybody"),
+    (
+        "no-public-bucket",
+        "aws:s3/bucketAcl:BucketAcl",
+        {"accessControlPolicy": {"grants": [{"grantee": {"uri": "http://acs.amazonaws.com/groups/global/AllUsers"}}]}},
+        "AllUsers",
+    ),
+    (
+        "no-public-bucket",
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+        {"blockPublicAcls": True, "ignorePublicAcls": True, "restrictPublicBuckets": True},
+        "leaves blockPublicPolicy off",
+    ),
+    *(
+        (
+            "no-public-bucket",
+            "aws:s3/bucketPolicy:BucketPolicy",
+            {"policy": document(Principal=everybody, Action="s3:GetObject", Resource="*", Condition=condition)},
+            "allows everybody s3:GetObject",
+        )
+        for everybody in ("*", {"AWS": "*"}, {"AWS": ["arn:aws:iam::1:root", "*"]})
+        for condition in (
+            {},
+            {"StringLike": {"aws:PrincipalArn": "*"}},
+            {"StringNotEquals": {"aws:SourceVpce": "vpce-1"}},
+            {"IpAddress": {"aws:SourceIp": "0.0.0.0/0"}},
+        )
+    ),
+    (
+        "no-public-bucket",
+        "gcp:storage/bucketIAMMember:BucketIAMMember",
+        {"member": "allUsers", "role": "r"},
+        "to allUsers",
+    ),
+    ("no-public-bucket", "gcp:storage/bucket:Bucket", {"publicAccessPrevention": "inherited"}, "is not enforced"),
+    ("private-cluster-endpoint", "aws:eks/cluster:Cluster", {"vpcConfig": {}}, "open to 0.0.0.0/0"),
+    (
+        "private-cluster-endpoint",
+        "aws:eks/cluster:Cluster",
+        {"vpcConfig": {"publicAccessCidrs": ["0.0.0.0/1"]}},
+        "0.0.0.0/1",
+    ),
+    ("private-cluster-endpoint", GKE, {}, "open to everybody"),
+    (
+        "private-cluster-endpoint",
+        GKE,
+        {"masterAuthorizedNetworksConfig": {"cidrBlocks": [{"cidrBlock": "0.0.0.0/0"}]}},
+        "to 0.0.0.0/0",
+    ),
+    ("no-public-nodes", INSTANCE, {"associatePublicIpAddress": True}, "public address"),
+    (
+        "no-public-nodes",
+        "aws:ec2/launchTemplate:LaunchTemplate",
+        {"networkInterfaces": [{"associatePublicIpAddress": "true"}]},
+        "public address",
+    ),
+    (
+        "no-public-nodes",
+        "gcp:compute/instance:Instance",
+        {"networkInterfaces": [{"accessConfigs": [{}]}]},
+        "accessConfigs",
+    ),
+    ("no-open-node-ports", RULE, {"type": "ingress", "cidrBlocks": ["0.0.0.0/0"], "protocol": "-1"}, "every port"),
+    (
+        "no-open-node-ports",
+        RULE,
+        {"type": "ingress", "ipv6CidrBlocks": ["::/0"], "protocol": "tcp", "fromPort": 22, "toPort": 22},
+        "port 22",
+    ),
+    (
+        "no-open-node-ports",
+        INGRESS_RULE,
+        {"cidrIpv4": "0.0.0.0/0", "ipProtocol": "tcp", "fromPort": 80, "toPort": 443},
+        "80 to 443",
+    ),
+    (
+        "no-open-node-ports",
+        INGRESS_RULE,
+        {"cidrIpv4": "128.0.0.0/1", "ipProtocol": "udp", "fromPort": 443, "toPort": 443},
+        "(udp)",
+    ),
+    (
+        "no-open-node-ports",
+        "aws:ec2/securityGroup:SecurityGroup",
+        {
+            "ingress": [
+                {"cidrBlocks": ["10.0.0.0/8", "0.0.0.0/0"], "protocol": "tcp", "fromPort": 30000, "toPort": 32767}
+            ]
+        },
+        "30000 to 32767",
+    ),
+    ("no-open-node-ports", SERVICE, {"spec": {"type": "NodePort"}}, "NodePort"),
+    ("no-open-node-ports", SERVICE, {"spec": {"type": "LoadBalancer"}}, "open to everybody"),
+    ("no-open-node-ports", "gcp:compute/firewall:Firewall", {"allows": [{"protocol": "tcp"}]}, "lets 0.0.0.0/0 in"),
+    *(
+        ("no-wildcard-permissions", "aws:iam/policy:Policy", {"policy": document(**statement)}, "on every resource")
+        for statement in (
+            {"Action": "*", "Resource": "*"},
+            {"Action": ["s3:GetObject", "iam:*"], "Resource": ["*"]},
+            {"Action": "S3:*", "Resource": "arn:aws:s3:::*"},
+            {"Action": "s3:Get*", "Resource": "*"},
+            {"NotAction": "iam:*", "Resource": "*"},
+            {"Action": "ec2:*", "NotResource": "arn:aws:ec2:::instance/i-1"},
+            {"Action": "*", "Resource": "*", "Condition": {"StringLike": {"aws:userid": "*"}}},
+        )
+    ),
+    ("no-wildcard-permissions", "aws:iam/policy:Policy", {"policy": "{"}, "can't be read"),
+    (
+        "no-wildcard-permissions",
+        "aws:iam/role:Role",
+        {"inlinePolicies": [{"name": "a", "policy": document(Action="*", Resource="*")}]},
+        "on every resource",
+    ),
+    (
+        "no-administrators",
+        "aws:iam/role:Role",
+        {"managedPolicyArns": ["arn:aws:iam::aws:policy/AdministratorAccess"]},
+        "AdministratorAccess",
+    ),
+    ("no-administrators", "gcp:projects/iAMMember:IAMMember", {"role": "roles/editor"}, "roles/editor"),
+    (
+        "no-administrators",
+        "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding",
+        {"roleRef": {"name": "cluster-admin"}},
+        "cluster-admin",
+    ),
+    (
+        "no-administrators",
+        "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole",
+        {"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]},
+        "every verb",
+    ),
+    ("imdsv2", INSTANCE, {}, "httpTokens is not required"),
+    ("imdsv2", INSTANCE, {"metadataOptions": {"httpTokens": "optional"}}, "httpTokens is not required"),
+    ("imdsv2", INSTANCE, {"metadataOptions": {"httpTokens": "required", "httpPutResponseHopLimit": 3}}, "is 3; use 2"),
+    ("imdsv2", INSTANCE, {"metadataOptions": {"httpTokens": UNKNOWN}}, "not known before the update"),
+    ("tls-only", "aws:lb/listener:Listener", {"protocol": "HTTP"}, "answers without TLS"),
+    (
+        "tls-only",
+        "aws:lb/listener:Listener",
+        {"protocol": "HTTPS", "sslPolicy": "ELBSecurityPolicy-2016-08"},
+        "below 1.2",
+    ),
+    ("tls-only", "kubernetes:networking.k8s.io/v1:Ingress", {"spec": {}}, "spec.tls is not set"),
+    (
+        "buckets-tls-only",
+        "aws:s3/bucketPolicy:BucketPolicy",
+        {"policy": json.dumps({"Statement": [TLS_STATEMENT | {"Action": "s3:PutObject"}]})},
+        "does not refuse",
+    ),
+    ("pods-not-root", POD, pod(), "may run as root"),
+    (
+        "pods-not-root",
+        POD,
+        pod({"securityContext": {"runAsNonRoot": False}}, securityContext={"runAsNonRoot": True}),
+        "may run",
+    ),
+    ("pods-not-root", POD, pod(securityContext={"runAsNonRoot": True, "runAsUser": 0}), "user 0"),
+    (
+        "pods-not-root",
+        "kubernetes:batch/v1:CronJob",
+        {"spec": {"jobTemplate": {"spec": {"template": pod(initContainers=[{"name": "init"}])}}}},
+        "container init",
+    ),
+    (
+        "pods-not-root",
+        "kubernetes:jobset.x-k8s.io/v1alpha2:JobSet",
+        {"spec": {"replicatedJobs": [{"template": {"spec": {"template": pod()}}}]}},
+        "may run as root",
+    ),
+    ("pods-not-root", "kubernetes:core/v1:PodList", {"items": [pod()]}, "may run as root"),
+    ("pods-not-root", "kubernetes:apps/v1:DeploymentPatch", {"spec": {"template": context(runAsUser=0)}}, "user 0"),
+    ("pods-read-only-root", POD, context(), "can write"),
+    ("pods-no-privilege-escalation", POD, context(privileged=True), "is privileged"),
+    (
+        "pods-no-privilege-escalation",
+        POD,
+        context(allowPrivilegeEscalation=False, capabilities={"drop": ["all"], "add": ["CAP_SYS_ADMIN"]}),
+        "SYS_ADMIN",
+    ),
+    ("pods-no-privilege-escalation", POD, context(allowPrivilegeEscalation=False), "keeps capabilities"),
+    ("pods-seccomp", POD, context(seccompProfile={"type": "Unconfined"}), "Unconfined"),
+    ("pods-limits", POD, pod({"resources": {"limits": {"cpu": "1"}}}), "no limit of memory"),
+    ("pods-no-host-access", POD, pod(volumes=[{"name": "v", "hostPath": {"path": "/"}}]), "volume v is /"),
+    ("pods-no-host-access", POD, pod(hostNetwork=True), "hostNetwork"),
+    ("pods-no-host-access", POD, pod({"ports": [{"hostPort": 80}]}), "port 80"),
+    ("images-by-digest", POD, pod({"image": "registry.example.com/team/app:1.0"}), "can change"),
+    ("images-by-digest", POD, pod({"image": "app@sha256:abc"}), "can change"),
+    ("images-by-digest", POD, pod({"image": DIGEST}, initContainers=[{"name": "i", "image": "busybox"}]), "busybox"),
+    (
+        "no-plain-secrets",
+        POD,
+        pod({"env": [{"name": "DB_PASSWORD", "value": "hunter2"}]}),
+        "DB_PASSWORD holds a secret",
+    ),
+    ("no-plain-secrets", POD, pod({"env": [{"name": "X", "value": "AKIA" + 16 * "Q"}]}), "an access key of AWS"),
+    ("no-plain-secrets", POD, pod({"env": [{"name": "URL", "value": "postgres://me:pw@db/x"}]}), "a password in a URL"),
+    ("no-plain-secrets", POD, pod({"env": [{"name": "X", "value": secret("v")}]}), "X holds a secret"),
+    ("no-plain-secrets", INSTANCE, {"userData": "-----BEGIN RSA PRIVATE KEY-----"}, "userData holds a private key"),
+    (
+        "no-plain-secrets",
+        "aws:ec2/launchTemplate:LaunchTemplate",
+        {"userData": "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t"},
+        "userData holds a private key",
+    ),
+    ("secrets-are-marked", "kubernetes:core/v1:Secret", {"stringData": {"password": "hunter2"}}, "stringData.password"),
+    ("secrets-are-marked", "aws:rds/instance:Instance", {"password": "hunter2"}, "password is not marked"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "inputs"), PASS)
+def test_it_passes(name: str, kind: str, inputs: dict[str, Any]) -> None:
+    assert judge(RULES[name], Declared(kind, inputs)) == []
+
+
+@pytest.mark.parametrize(("name", "kind", "inputs", "told"), REFUSE)
+def test_it_is_refused(name: str, kind: str, inputs: dict[str, Any], told: str) -> None:
+    messages = judge(RULES[name], Declared(kind, inputs))
+    assert any(told in each for each in messages), messages
+
+
+def test_a_secret_is_never_shown() -> None:
+    for name, kind, inputs, _ in REFUSE:
+        for message in judge(RULES[name], Declared(kind, inputs)) if "secret" in name else ():
+            for shown in ("hunter2", "AKIAQ", "me:pw", "BEGIN"):
+                assert shown not in message
+
+
+def test_every_guardrail_has_at_least_two_that_pass_or_are_refused() -> None:
+    tried = {name for name, *_ in PASS} & {name for name, *_ in REFUSE}
+    assert {each.name for each in GUARDRAILS if each.judge_stack is None} - tried == {
+        "image-registries",
+        "data-residency",
+        "required-tags",
+        "helm-charts-are-rendered",
+    }  # tried below, with their settings
+
+
+def test_images_come_from_allowed_registries() -> None:
+    def said(image: str) -> list[str]:
+        allowed = ["registry.example.com/team", "docker.io/library"]
+        return judge(RULES["image-registries"], Declared(POD, pod({"image": image})), image_registries_allowed=allowed)
+
+    assert said(DIGEST) == []
+    assert said("busybox") == [] or "docker.io" in said("busybox")[0]
+    assert "allowed are" in said("registry.example.com/teams/app")[0]
+    assert "allowed are" in said("registry.example.com.evil.org/team/app")[0]
+    assert "allowed are" in said("ghcr.io/team/app")[0]
+
+
+def test_data_stays_in_its_regions() -> None:
+    def said(declared: Declared, **config: str) -> list[str]:
+        return judge(
+            RULES["data-residency"], declared, config=config or None, regions_allowed=["eu-central-1", "europe-west4"]
+        )
+
+    table = "aws:dynamodb/table:Table"
+    inside = Declared(table, {"region": "eu-central-1"})
+    assert said(inside) == []
+    assert said(Declared(table, {}, provider={"region": "us-east-1"})) == [
+        "it is in us-east-1; allowed are eu-central-1, europe-west4"
+    ]
+    assert said(Declared(table, {"region": "eu-central-1", "replicas": [{"regionName": "us-east-1"}]}))
+    assert said(Declared("gcp:storage/bucket:Bucket", {"location": "EU"}))
+    assert said(Declared("gcp:storage/bucket:Bucket", {"location": "EUROPE-WEST4"})) == []
+    assert said(Declared("gcp:compute/disk:Disk", {"zone": "europe-west4-b"})) == []
+    assert said(Declared("gcp:compute/disk:Disk", {"zone": "europe-west41-b"}))
+    assert said(Declared("aws:iam/role:Role", {})) == []
+
+
+def test_required_tags_are_named_when_they_lack() -> None:
+    rule = RULES["required-tags"]
+    assert judge(rule, Declared("aws:ec2/vpc:Vpc", {})) == []
+    assert judge(rule, Declared("aws:ec2/vpc:Vpc", {"tags": {"team": "a"}}), tags_required=["team"]) == []
+    (told,) = judge(rule, Declared("aws:ec2/vpc:Vpc", {"tags": {"team": ""}}), tags_required=["team", "cost-center"])
+    assert told.startswith("tags lacks team, cost-center")
+
+
+BUCKET = Declared("aws:s3/bucket:Bucket", {}, name="store")
+
+
+def companion(kind: str, **inputs: Any) -> Declared:
+    return Declared(
+        f"aws:s3/{kind[0].lower()}{kind[1:]}:{kind}", {"bucket": UNKNOWN, **inputs}, depends_on=(BUCKET.urn,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("buckets-have-customer-keys", "BucketServerSideEncryptionConfiguration"),
+        ("buckets-have-policies", "BucketPolicy"),
+    ],
+)
+def test_a_bucket_has_what_guards_it(name: str, kind: str) -> None:
+    assert judge(RULES[name], BUCKET, companion(kind)) == []
+    (told,) = judge(RULES[name], BUCKET)
+    assert told.startswith("bucket store has no")
+
+
+def test_confidential_data_has_logs_and_a_private_way() -> None:
+    rule = RULES["confidential-data"]
+    endpoint = Declared("aws:ec2/vpcEndpoint:VpcEndpoint", {"serviceName": "com.amazonaws.us-east-1.s3"})
+    assert judge(rule, BUCKET) == []
+    assert len(judge(rule, BUCKET, data_class="confidential")) == 2
+    assert judge(rule, BUCKET, companion("BucketLogging"), endpoint, data_class="confidential") == []
+    tagged = Declared("aws:s3/bucket:Bucket", {"tags": {"data-class": "confidential"}})
+    assert len(judge(rule, tagged)) == 2
+
+
+def test_a_budget_with_alarms_where_one_is_asked_for() -> None:
+    rule = RULES["budget-with-alarms"]
+    assert judge(rule) == []
+    assert judge(rule, budget_required=True) == ["the stack has no budget; add one with alarms"]
+    budget = Declared("aws:budgets/budget:Budget", {"notifications": [{"threshold": 80}]})
+    assert judge(rule, budget, budget_required=True) == []
+    assert "has no alarm" in judge(rule, Declared("aws:budgets/budget:Budget", {}), budget_required=True)[0]
+
+
+def test_config_in_plain_is_told_and_encrypted_config_is_not() -> None:
+    stack = Declared("pulumi:pulumi:Stack", {})
+    rule = RULES["no-plain-secrets"]
+    assert judge(rule, stack, config={"fusion:workloads": '[{"max_tokens": 5}]'}) == []
+    (told,) = judge(rule, stack, config={"app:dbPassword": "hunter2"})
+    assert (
+        told == "config app:dbPassword holds a secret in plain; set it with `pulumi config set --secret app:dbPassword`"
+    )
+
+
+def test_parts_of_the_system_are_exempt_by_name() -> None:
+    plugin = pod() | {"metadata": {"name": "nvidia-device-plugin-abc", "namespace": "kube-system"}}
+    declared = Declared("kubernetes:core/v1:Pod", plugin)
+    assert judge(RULES["pods-not-root"], declared)
+    release = Declared("kubernetes:helm.sh/v3:Release", {"name": "operator", "namespace": "gpu"})
+    assert judge(RULES["helm-charts-are-rendered"], release, pods_exempt=["gpu/operator"]) == []
+    assert judge(RULES["pods-not-root"], declared, pods_exempt=["kube-system/nvidia-device-plugin*"]) == []
+
+
+WORDS = sorted(
+    {word for _, _, inputs, _ in REFUSE for word in json.dumps(inputs).replace('"', " ").split() if word.isalnum()}
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 70_000)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(WORDS)
+    | st.just(UNKNOWN),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inside, max_size=4),
+    max_leaves=15,
+)
+
+
+@pytest.mark.parametrize("rule", GUARDRAILS, ids=lambda each: each.name)
+@given(data=st.data())
+def test_no_inputs_make_a_guardrail_fail(rule: Guardrail, data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(rule.types) or [POD, INSTANCE]))
+    of_kind = [inputs for _, each, inputs, _ in REFUSE if each == kind]
+    inputs = data.draw(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=5))
+    if of_kind:
+        changed = dict(data.draw(st.sampled_from(of_kind)))
+        for key in data.draw(st.lists(st.sampled_from(sorted(changed)), max_size=2)) if changed else ():
+            changed[key] = data.draw(VALUES)
+        inputs |= changed
+    settings = {"tags_required": ["team"], "regions_allowed": ["eu-central-1"], "budget_required": True}
+    told = judge(
+        rule, Declared(kind, inputs), image_registries_allowed=["a.b/c"], data_class="confidential", **settings
+    )
+    assert not [each for each in told if each.startswith("it could not be judged")]
