@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fusion.errors import FusionError
+from fusion.review.secrets import without_credentials
 
 Kind = Literal["delete", "replace", "update", "create", "import", "read", "same"]
 KINDS: Mapping[str, Kind] = {
@@ -409,5 +410,5 @@ def _names(urns: Iterable[str]) -> tuple[str, str]:
 
 
 def plain(text: str) -> str:
-    """Without colours and without space around."""
-    return COLOURS.sub("", text).strip()
+    """Without colours, without space around, and without what has the form of a credential."""
+    return without_credentials(COLOURS.sub("", text)).strip()

@@ -10,6 +10,8 @@ from typing import Any
 from pulumi_policy import proxy
 from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 
+from policies.security.secrets import CREDENTIALS
+
 SECRET = "[secret]"
 NOT_KNOWN = "known after the update"
 UNKNOWN = frozenset(
@@ -26,15 +28,16 @@ UNKNOWN = frozenset(
 """The engine's marks of what is not known before the update."""
 SECRET_NAMES = re.compile(
     r"pass(word|phrase|wd)|secret|token|credential|private_?key|api_?key|access_?key|auth_?key|connection_?string"
-    r"|kubeconfig|user_?data|certificate_?authority|client_?key|signing_?key|license_?key",
+    r"|kubeconfig|user_?data|client_?key|signing_?key|license_?key",
     re.IGNORECASE,
 )
-SECRET_NAMES_NOT = re.compile(
+HARMLESS = re.compile(
     r"secret_?(name|id|arn|key_?ref|ref)|secrets?_?(manager|store)|token_?(endpoint|ttl|expiration|audience)"
-    r"|http_?tokens|automount|(tokens?|keys?)(_?per|_?max|_?count)|encryption|kms|public_?access|key_?(id|arn|name)$",
+    r"|http_?tokens|(input|output|max)_?tokens|automount_?service_?account_?token|public_?access|key_?(id|arn|name)$",
     re.IGNORECASE,
 )
-"""Names that hold one of the words above and no secret."""
+"""Phrases that hold one of the words above and name no secret."""
+PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY.*?(?:-----END[A-Z ]*-----|\Z)", re.DOTALL)
 SECRET_TYPES = re.compile(
     r"^kubernetes:core/v1:Secret$|^aws:secretsmanager/secretVersion:|^aws:ssm/parameter:|^gcp:secretmanager/secretVersion:"
     r"|^aws:iam/accessKey:|^random:index/randomPassword:|^tls:",
@@ -47,7 +50,7 @@ def is_secret_by_nature(resource_type: str, path: tuple[str | int, ...]) -> bool
     words = [part for part in path if isinstance(part, str)]
     if words and SECRET_TYPES.search(resource_type):
         return words[0] not in SHOWN_OF_SECRET_TYPES or "annotations" in words  # kubectl keeps a copy in one
-    return any(SECRET_NAMES.search(each) and not SECRET_NAMES_NOT.search(each) for each in words)
+    return any(SECRET_NAMES.search(HARMLESS.sub("", each)) for each in words)
 
 
 def is_marked(value: Any) -> bool:
@@ -85,7 +88,8 @@ def is_unknown(value: Any) -> bool:
 
 def without_secrets(value: Any, resource_type: str, path: tuple[str | int, ...] = ()) -> Any:
     """Inputs, or the part of them at a path, with `[secret]` for what is, and words for what is not known yet."""
-    if is_marked(value) or (value is not None and is_secret_by_nature(resource_type, path)):
+    can_hold = value is not None and not isinstance(value, bool)
+    if is_marked(value) or (can_hold and is_secret_by_nature(resource_type, path)):
         return SECRET
     if is_unknown(value):
         return NOT_KNOWN
@@ -94,9 +98,18 @@ def without_secrets(value: Any, resource_type: str, path: tuple[str | int, ...] 
         return inside | {"value": SECRET} if _names_a_secret(value) else inside
     if isinstance(value, list | tuple):
         return [without_secrets(each, resource_type, (*path, index)) for index, each in enumerate(value)]
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        return _document_without_secrets(value, resource_type, path)
+    if isinstance(value, str):
+        document = value.lstrip()[:1] in ("{", "[")
+        return _document_without_secrets(value, resource_type, path) if document else without_credentials(value)
     return value
+
+
+def without_credentials(text: str) -> str:
+    """A text with `[secret]` for what has the form that an issuer gives its keys and tokens."""
+    text = PRIVATE_KEY.sub(SECRET, text)
+    for form in CREDENTIALS.values():
+        text = form.sub(SECRET, text)
+    return text
 
 
 def _names_a_secret(pair: Mapping[str, Any]) -> bool:
@@ -110,5 +123,5 @@ def _document_without_secrets(text: str, resource_type: str, path: tuple[str | i
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        return without_credentials(text)
     return json.dumps(without_secrets(document, resource_type, path), ensure_ascii=False)

@@ -179,6 +179,7 @@ def test_secrets_are_hidden_by_mark_by_name_by_type_and_where_only_one_side_is_m
         ("aws:sqs/queue:Queue", "tags", {"a": "hunter4"}, {"a": secret()}),
         ("kubernetes:core/v1:Secret", "stringData", {"a": "hunter5"}, {"a": "hunter6"}),
         ("kubernetes:apps/v1:Deployment", "spec", {"env": [{"name": "DB_PASSWORD", "value": "hunter7"}]}, {}),
+        ("aws:sqs/queue:Queue", "encryptionPassword", "hunter9", "hunter10"),
         ("aws:ecs/taskDefinition:TaskDefinition", "containerDefinitions", '[{"secret_key": "hunter8"}]', "[]"),
     ]
     events = [
@@ -188,6 +189,26 @@ def test_secrets_are_hidden_by_mark_by_name_by_type_and_where_only_one_side_is_m
     found = reviewed(tmp_path, log(*events))
     assert "hunter" not in json.dumps(found.as_json())
     assert all("[secret]" in str(each.properties) for each in found.changes)
+
+
+def test_what_has_the_form_of_a_credential_is_hidden_in_values_and_messages(tmp_path):
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIhunter\n-----END RSA PRIVATE KEY-----"
+    token = "ghp_" + "hunter" * 7
+    events = [
+        step(
+            "update",
+            "aws:sqs/queue:Queue",
+            "q",
+            {"name": token, "note": key},
+            {"name": "x", "note": "y"},
+            {"name": "update", "note": "update"},
+        ),
+        violation("some-policy", f"name is {token}", urn(VOLUME, "a")),
+        error(f"could not read {key} or {token}"),
+    ]
+    found = reviewed(tmp_path, log(*events, result="failed"))
+    assert "hunter" not in json.dumps(found.as_json())
+    assert found.errors[0].message == "could not read [secret] or [secret]"
 
 
 def test_a_name_that_only_sounds_secret_is_shown(tmp_path):
