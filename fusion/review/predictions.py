@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from fusion.review.cost import Plans
@@ -13,7 +13,7 @@ from planner.plan import Plan
 from planner.prediction import WorkloadPrediction
 
 THROUGHPUT = "throughput"
-MEASURES: dict[str, tuple[str, str]] = {
+MEASURES: Mapping[str, tuple[str, str]] = {
     "run_hours": ("time of a run", "h"),
     "run_usd": ("cost of a run", "USD"),
     "p50_ms": ("p50 latency", "ms"),
@@ -26,11 +26,13 @@ MEASURES: dict[str, tuple[str, str]] = {
 LIMITS: Mapping[str, str] = {
     "run_hours": "hours_max",
     "run_usd": "run_usd_max",
+    "p50_ms": "p50_ms_max",
+    "p95_ms": "p95_ms_max",
     "p99_ms": "p99_ms_max",
     "ttft_ms": "ttft_ms_max",
     "tpot_ms": "tpot_ms_max",
 }
-"""By field of a prediction: the field of the workload's target that limits it."""
+"""By field of a prediction: the field of the workload's target that limits it, at the peak as well."""
 RATES: Mapping[str, str] = {"training": "samples/s", "service": "requests/s", "language model": "output tokens/s"}
 
 
@@ -96,22 +98,24 @@ def _review(
 def _measures(
     found: WorkloadPrediction, earlier: WorkloadPrediction | None, target: Mapping[str, Any], rate: str
 ) -> Iterator[Measure]:
-    """At the declared load, then those at the peak, whose fields start with `peak_`."""
-    measures = MEASURES | {"throughput_per_s": (THROUGHPUT, rate)}
-    for each in fields(found):
-        name, unit = measures.get(each.name.removeprefix("peak_"), ("", ""))
-        value = getattr(found, each.name)
-        if not name or value is None:
-            continue
-        at_peak = each.name.startswith("peak_")
-        limit = target.get(LIMITS.get(each.name.removeprefix("peak_"), ""))
-        yield Measure(
-            f"{name} at peak" if at_peak else name,
-            unit,
-            getattr(earlier, each.name, None),
-            value,
-            float(limit) if isinstance(limit, int | float) else None,
-        )
+    """At the declared load, then at its peak where it has one, then the throughput."""
+    for said, now, before in (
+        ("", found, earlier),
+        (" at peak", found.peak, earlier.peak if earlier else None),
+    ):
+        for field, (name, unit) in MEASURES.items():
+            value = getattr(now, field, None)
+            if value is not None:
+                limit = target.get(LIMITS[field])
+                yield Measure(
+                    name + said,
+                    unit,
+                    getattr(before, field, None),
+                    value,
+                    float(limit) if isinstance(limit, int | float) else None,
+                )
+    if found.throughput_per_s is not None:
+        yield Measure(THROUGHPUT, rate, earlier.throughput_per_s if earlier else None, found.throughput_per_s, None)
 
 
 def _runs_on(found: WorkloadPrediction, plan: Plan) -> str:
@@ -132,7 +136,7 @@ def _load(kind: str, target: Mapping[str, Any]) -> str:
     if (users := target.get("concurrency")) is not None:
         said.append(f"{users:g} users at once")
     if (peak := target.get("peak_requests_per_s")) is not None:
-        said.append(f"{peak:g} requests/s at peak")
+        said.append(f"{peak:g} requests/s at peak (with the most replicas)")
     if kind == "training" and (samples := target.get("samples")) is not None:
         said.append(f"{samples:,} samples by epoch")
     return ", ".join(said)

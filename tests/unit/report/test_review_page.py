@@ -30,7 +30,7 @@ WORKLOADS = [
         "image": "x",
         "needs": {"accelerator": "L4", "accelerators": 1},
         "replicas": {"min": 1, "max": 3},
-        "target": {"profile": "resnet-50", "requests_per_s": 100, "p99_ms_max": 100},
+        "target": {"profile": "resnet-50", "requests_per_s": 100, "peak_requests_per_s": 300, "p99_ms_max": 100},
     },
 ]
 
@@ -93,7 +93,9 @@ def test_it_says_what_the_comment_says(page):
         "is replaced, with its data",
         "over by $5",
         "limited by",
-        "99 latency",
+        "p99 latency",
+        "p99 latency at peak",
+        "300 requests/s at peak",
         "at the autoscaler",
     ):
         assert said in text
