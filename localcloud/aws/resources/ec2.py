@@ -756,8 +756,7 @@ def _create_instance(aws: Aws, inputs: Properties) -> str:
         "run_instances",
         ImageId=inputs["ami"],
         InstanceType=inputs["instanceType"],
-        SubnetId=inputs.get("subnetId"),
-        SecurityGroupIds=inputs.get("vpcSecurityGroupIds"),
+        **_placed(inputs),
         InstanceMarketOptions=market and {"MarketType": market["marketType"]},
         MetadataOptions=inputs.get("metadataOptions") and pascal(inputs["metadataOptions"]),
         BlockDeviceMappings=disk and [{"DeviceName": ROOT_DEVICE, "Ebs": pascal(disk)}],
@@ -766,6 +765,16 @@ def _create_instance(aws: Aws, inputs: Properties) -> str:
         TagSpecifications=_specification("instance", inputs),
     )
     return str(answer["Instances"][0]["InstanceId"])
+
+
+def _placed(inputs: Properties) -> dict[str, Any]:
+    """Where it is in the network; a public address is asked for, or not, on its interface."""
+    subnet, groups = inputs.get("subnetId"), inputs.get("vpcSecurityGroupIds")
+    has_address = inputs.get("associatePublicIpAddress")
+    if has_address is None:
+        return {"SubnetId": subnet, "SecurityGroupIds": groups}
+    interface = {"DeviceIndex": 0, "AssociatePublicIpAddress": has_address, "SubnetId": subnet, "Groups": groups}
+    return {"NetworkInterfaces": [{name: value for name, value in interface.items() if value is not None}]}
 
 
 def _read_instance(aws: Aws, id: str) -> Properties | None:
@@ -781,6 +790,7 @@ def _read_instance(aws: Aws, id: str) -> Properties | None:
         "availabilityZone": found["Placement"]["AvailabilityZone"],
         "privateIp": found.get("PrivateIpAddress"),
         "publicIp": found.get("PublicIpAddress"),
+        "associatePublicIpAddress": bool(found.get("PublicIpAddress")),
         "privateDns": found.get("PrivateDnsName"),
         "publicDns": found.get("PublicDnsName"),
         "vpcSecurityGroupIds": [group["GroupId"] for group in found.get("SecurityGroups", [])],
@@ -1170,12 +1180,19 @@ TYPES = (
     ResourceType(
         token="aws:ec2/instance:Instance",
         carried=words(
-            "ami instanceType subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice tags"
+            "ami instanceType subnetId associatePublicIpAddress vpcSecurityGroupIds instanceMarketOptions "
+            "metadataOptions rootBlockDevice tags"
         ),
         refused=words("instanceMarketOptions.spotOptions")
         | {f"rootBlockDevice.{name}" for name in ("deviceName", "iops", "tags", "tagsAll", "throughput", "volumeId")},
-        replace_on=words("ami subnetId instanceMarketOptions rootBlockDevice.encrypted rootBlockDevice.kmsKeyId"),
-        kept=words("subnetId vpcSecurityGroupIds instanceMarketOptions metadataOptions rootBlockDevice")
+        replace_on=words(
+            "ami subnetId associatePublicIpAddress instanceMarketOptions "
+            "rootBlockDevice.encrypted rootBlockDevice.kmsKeyId"
+        ),
+        kept=words(
+            "subnetId associatePublicIpAddress vpcSecurityGroupIds instanceMarketOptions metadataOptions "
+            "rootBlockDevice"
+        )
         | {f"metadataOptions.{name}" for name in METADATA_OPTIONS}
         | {f"rootBlockDevice.{name}" for name in ("volumeSize", "volumeType", "encrypted", "kmsKeyId")},
         unordered=words("vpcSecurityGroupIds"),
