@@ -139,4 +139,5 @@ def _inference_service(service: InferenceService, plan: Plan) -> InferenceServic
         replicas_min=service.replicas.min,
         replicas_max=service.replicas.max,
         port=service.port,
+        startup_seconds=service.startup_seconds,
     )

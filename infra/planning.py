@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from infra.aws.instance_shapes import can_build as can_build_on_aws
@@ -12,6 +11,7 @@ from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
 from planner.guardrails import Violation, check_plan
 from planner.plan import Plan, Planned, PlanRequest, PlatformShape, planned
+from planner.profiles import FOLDERS
 
 CAN_BUILD: Mapping[str, Callable[[str], bool]] = {"aws": can_build_on_aws}
 """By cloud, whether its components can build pools of an instance type; no Pulumi, so that `fusion plan` is quick."""
@@ -19,11 +19,6 @@ INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
 """What private nodes need without the NAT gateway: pulling images and taking their identity."""
 ENCRYPTION_KEYS = 4
 """One each for the cluster's secrets and logs, the nodes' disks, the bucket and the registry."""
-
-
-ROOT = Path(__file__).parents[1]
-PROFILE_FOLDERS = (ROOT / "stacks", ROOT)
-"""Against which a stack's paths of profiles are looked up."""
 
 
 def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
@@ -47,7 +42,7 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
         not_built=not_built(config.cloud, config.region, catalog),
         quotas=config.quotas,
         budget=config.budget,
-        folders=PROFILE_FOLDERS,
+        folders=FOLDERS,
     )
     try:
         return planned(request, catalog)

@@ -105,6 +105,8 @@ class Plan:
     items: tuple[CostItem, ...]
     predictions: tuple[WorkloadPrediction, ...] = ()
     """Of the workloads that have a target."""
+    workloads: tuple[AnyWorkload, ...] = ()
+    """As they are declared: what guardrails predict anew from."""
 
     @property
     def monthly_usd(self) -> Quantity:
@@ -122,8 +124,9 @@ class Plan:
     def as_props(self) -> dict[str, Any]:
         """Plain values for the registered plan, from which policies judge it."""
         monthly = self.monthly_usd
-        props: dict[str, Any] = finite(dataclasses.asdict(self))
+        props: dict[str, Any] = finite(dataclasses.asdict(dataclasses.replace(self, workloads=())))
         return props | {
+            "workloads": [each.model_dump(mode="json", exclude_none=True) for each in self.workloads],
             "monthly_cost_min_usd": round(monthly.min, 2),
             "monthly_cost_expected_usd": round(monthly.expected, 2),
             "monthly_cost_max_usd": round(monthly.max, 2),
@@ -191,6 +194,7 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
             for workload in request.workloads
             if (each := found.answers[workload.name]).prediction is not None
         ),
+        request.workloads,
     )
     return Planned(made, found)
 

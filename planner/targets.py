@@ -214,7 +214,7 @@ def _ask(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> Ask:
     needs, training = workload.needs, isinstance(workload, TrainingJob)
     bounds = workload.nodes if isinstance(workload, TrainingJob) else workload.replicas
     try:
-        goal, limits, runs = _goal(workload, scope.folders)
+        goal, limits, runs = goal_of(workload, scope.folders)
     except PlanError as error:
         raise PlanError(f"target: {error}") from None
     return Ask(
@@ -298,8 +298,12 @@ def egress_service(data: Data, to_cloud: str, catalog: Catalog) -> str:
     return "egress_gb"
 
 
-def _goal(workload: AnyWorkload, folders: tuple[Path, ...]) -> tuple[Goal | None, Ceilings, float]:
-    """What is searched for, within what, and how often a month it is run."""
+def goal_of(workload: AnyWorkload, folders: tuple[Path, ...]) -> tuple[Goal | None, Ceilings, float]:
+    """What is searched for, within what, and how often a month it is run.
+
+    Raises:
+        PlanError: something named is not known.
+    """
     target = workload.target
     if target is None:
         return None, Ceilings(), 1.0

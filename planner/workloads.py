@@ -237,6 +237,9 @@ class InferenceService(Workload):
     replicas: Bounds = Bounds(min=1, max=1)
     target: AnyServiceTarget | None = None
     port: int = Field(default=8080, ge=1024, le=65_535)
+    startup_seconds: int = Field(
+        default=600, ge=10, le=86_400, description="until a new replica is ready: image, weights, warm-up"
+    )
     command: tuple[str, ...] = ("python", "-m", "workloads.serving")
 
     @model_validator(mode="after")

@@ -20,11 +20,12 @@ from fusion.report.findings import Bill, Difference, Findings, WorkloadFindings,
 from fusion.stack import Stack
 from infra.config import ConfigError, sentences
 from infra.config import load as load_config
-from infra.planning import PROFILE_FOLDERS, not_built, planned_stack
+from infra.planning import not_built, planned_stack
 from planner.calibration.own import own_calibrations
 from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
 from planner.plan import finite
+from planner.profiles import FOLDERS
 from planner.stack import StackAnswer
 from planner.targets import Scope, answer, frontier_of, places_of
 from planner.workloads import AnyWorkload, Budget, Declared, Quota
@@ -214,7 +215,7 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> 
     config = load_config(values, stack=stack, stack_file=source.file)
     planned = planned_stack(config, stack, catalog)
     place = (config.cloud, config.region)
-    scope = Scope(frozenset({place}), not_built(*place, catalog), folders=PROFILE_FOLDERS)
+    scope = Scope(frozenset({place}), not_built(*place, catalog), folders=FOLDERS)
     return _planned(source, config.workloads, catalog, scope, planned.answer, in_full, bill(planned.plan.items))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from planner.catalog import Catalog
-from planner.guardrails import cost
+from planner.guardrails import cost, latency
 from planner.guardrails.settings import GuardrailSettings, Level
 from planner.plan import Plan
 
@@ -48,6 +48,43 @@ PLAN_RULES: tuple[PlanRule, ...] = (
         "The stack costs no more a month than its limit, at the autoscaler's maximum.",
         ("monthly_cost_limit_usd",),
         cost.over_the_monthly_limit,
+    ),
+    PlanRule(
+        "latency-slo",
+        "Each inference service keeps the p50, p95 and p99 of its target, at its declared rate and at its peak.",
+        ("latency_margin",),
+        latency.over_latency_limits,
+    ),
+    PlanRule(
+        "token-latency",
+        "Each language model keeps its times to the first and to a further token, at its declared load and at its "
+        "peak.",
+        ("latency_margin",),
+        latency.over_token_limits,
+    ),
+    PlanRule(
+        "utilisation-headroom",
+        "Each inference service uses no more of what it can bear than is allowed, at its declared rate and its peak.",
+        ("utilisation_max",),
+        latency.without_headroom,
+    ),
+    PlanRule(
+        "minimum-replicas",
+        "Each inference service keeps as many replicas, in as many zones, as are asked for.",
+        ("service_replicas_min", "service_zones_min"),
+        latency.too_few_replicas,
+    ),
+    PlanRule(
+        "cold-start",
+        "While new replicas start, those of each inference service bear the climb to its peak.",
+        ("node_startup_seconds",),
+        latency.too_slow_for_the_ramp,
+    ),
+    PlanRule(
+        "training-deadline",
+        "Each training job ends within the hours of its target.",
+        ("latency_margin",),
+        latency.over_the_deadline,
     ),
 )
 

@@ -43,6 +43,7 @@ AT_MOST, AT_LEAST = Stricter(min), Stricter(max)
 AT_MOST_EACH = Stricter(_each(min))
 ALLOWED = Stricter(_both)
 REQUIRED = Stricter(_either)
+PESSIMISTIC = Stricter(lambda one, other: "high" if "high" in (one, other) else one)
 
 Usd = Annotated[float, Field(gt=0, le=1e9), AT_MOST]
 
@@ -56,11 +57,34 @@ class CostSettings(Declared):
 
 
 class LatencySettings(Declared):
-    """Of the latency guardrails."""
+    """Of the latency guardrails; the limits themselves are those of each workload's target."""
+
+    latency_margin: Annotated[Literal["central", "high"], PESSIMISTIC] = Field(
+        default="central", description="which end of a prediction's interval is held against a limit"
+    )
+    utilisation_max: Annotated[float, Field(gt=0, le=1), AT_MOST] | None = Field(
+        default=None, description="of each service, at its declared rate and at its peak; such as 0.8"
+    )
+    service_replicas_min: Annotated[int, Field(ge=1, le=15_000), AT_LEAST] | None = Field(
+        default=None, description="the least replicas that every inference service keeps"
+    )
+    service_zones_min: Annotated[int, Field(ge=1, le=6), AT_LEAST] | None = Field(
+        default=None, description="the least zones that inference services are spread over"
+    )
+    node_startup_seconds: Annotated[float, Field(ge=0, le=86_400), AT_LEAST] = Field(
+        default=120, description="from the request for a node until pods run on it; not measured, set your own"
+    )
 
 
 class CapacitySettings(Declared):
     """Of the capacity guardrails."""
+
+    checkpoint_write_mb_per_s: Annotated[float, Field(gt=0, le=1e6), AT_MOST] = Field(
+        default=85, description="to the object store; one request of S3 writes 85 MB/s, as its guidelines say"
+    )
+    checkpoint_factor_max: Annotated[float, Field(ge=1, le=1e6), AT_MOST] = Field(
+        default=3, description="by which a checkpoint interval may miss the optimum on spot"
+    )
 
 
 class SecuritySettings(Declared):
