@@ -113,7 +113,8 @@ def _too_few(said: Any, path: str, least: int) -> Iterator[str]:
 
 def _all_at_once(budget: Props, least: int) -> Iterator[str]:
     gone, kept = budget.get("spec", "maxUnavailable"), budget.get("spec", "minAvailable")
-    if least and gone is not None and (_percent(gone) == 100 or _whole(gone) >= least):
+    # of a single replica, one at a time is what lets its node be drained
+    if least > 1 and gone is not None and (_percent(gone) == 100 or _whole(gone) >= least):
         yield f"lets all {least} replicas be gone at once (maxUnavailable {gone}); set spec.maxUnavailable to 1"
     if least and kept is not None and (_percent(kept) == 0 or _whole(kept) == 0):
         yield f"lets all replicas be gone at once (minAvailable {kept}); set spec.minAvailable to 1 or more"
