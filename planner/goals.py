@@ -240,6 +240,8 @@ class LanguageModelGoal:
     tensors: tuple[int, ...] = TENSOR_DEGREES
     """Devices of one replica."""
     engine: str = "vllm"
+    network_s: float = 0.0
+    """Of a request and the first token; the further ones stream."""
     peak: LanguageModelGoal | None = None
     """As of `ServiceGoal`."""
 
@@ -265,14 +267,14 @@ class LanguageModelGoal:
         return self.replicas_min
 
     def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
-        """As `replicas_floor`."""
-        return 0.0
+        """The network alone; see `replicas_floor`."""
+        return self.network_s
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> LanguageModelPrediction:
         """Of one replica. Raises PerformanceError where the shape can't run."""
         users = None if self.concurrency is None else math.ceil(self.concurrency / shape.replicas)
         rate = None if self.requests_per_s is None else self.requests_per_s / shape.replicas
-        return predict_language_model(
+        predicted = predict_language_model(
             chip,
             self.config,
             DecoderTraffic(self.input_tokens, self.output_tokens, concurrency=users, requests_per_s=rate),
@@ -280,6 +282,13 @@ class LanguageModelGoal:
             precision=shape.precision,
             tensor_parallel=shape.parallelism.tensor,
             engine=self.engine,
+        )
+        if not self.network_s:
+            return predicted
+        return dataclasses.replace(
+            predicted,
+            time_to_first_token_s=predicted.time_to_first_token_s.later(self.network_s),
+            reasons=(*predicted.reasons, f"of the time to the first token, {self.network_s * 1e3:.3g} ms are network"),
         )
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:

@@ -372,7 +372,15 @@ def _training_goal(
 def _service_goal(
     target: ServiceTarget, model: str, precisions: tuple[str, ...], least: int, most: int, peak_replicas: int
 ) -> ServiceGoal:
-    load = InferenceLoad(_profile(model), target.requests_per_s)
+    network = target.network
+    load = InferenceLoad(
+        _profile(model),
+        target.requests_per_s,
+        network_round_trip_s=network.round_trip_ms / 1e3,
+        network_bytes_per_s=network.bandwidth_mb_per_s * 1e6,
+        request_bytes=network.request_kb * 1e3,
+        response_bytes=network.response_kb * 1e3,
+    )
     goal = ServiceGoal(load, precisions, replicas_min=least, replicas_max=most)
     if target.peak_requests_per_s is None:
         return goal
@@ -401,6 +409,7 @@ def _language_goal(
         most,
         tensors,
         target.engine,
+        network_s=(target.network.round_trip_ms + target.network.transfer_ms) / 1e3,
     )
     peak = target.peak_requests_per_s
     if peak is None:

@@ -137,6 +137,20 @@ class TrainingTarget(Target):
     runs_per_month: float = Field(default=1, gt=0, le=1e5)
 
 
+class ClientNetwork(Declared):
+    """Between clients and a service. Without it, latency is as the service's own host sees it."""
+
+    round_trip_ms: float = Field(default=0, ge=0, le=60_000)
+    bandwidth_mb_per_s: float = Field(default=125, gt=0, le=1e6, description="of one client; 125 is 1 Gbit/s")
+    request_kb: float = Field(default=0, ge=0, le=1e7)
+    response_kb: float = Field(default=0, ge=0, le=1e7, description="of a language model: until its first token")
+
+    @property
+    def transfer_ms(self) -> float:
+        """Of request and answer."""
+        return (self.request_kb + self.response_kb) / self.bandwidth_mb_per_s
+
+
 PEAK = "borne by replicas.max; the limits hold then too"
 RAMP = "seconds in which the load climbs from requests_per_s to its peak"
 
@@ -148,6 +162,7 @@ class ServiceTarget(Target):
     requests_per_s: float = Field(gt=0, le=1e7)
     peak_requests_per_s: float | None = Field(default=None, gt=0, le=1e7, description=PEAK)
     peak_ramp_s: float | None = Field(default=None, gt=0, le=1e6, description=RAMP)
+    network: ClientNetwork = ClientNetwork()
     objective: Literal["cost", "latency"] = "cost"
     p50_ms_max: float | None = Field(default=None, gt=0, le=1e7, description="kept by the guardrail latency-slo")
     p95_ms_max: float | None = Field(default=None, gt=0, le=1e7, description="kept by the guardrail latency-slo")
@@ -171,6 +186,7 @@ class LanguageModelTarget(Target):
     peak_ramp_s: float | None = Field(default=None, gt=0, le=1e6, description=RAMP)
     concurrency: int | None = Field(default=None, ge=1, le=10**6)
     engine: Literal["vllm", "trtllm"] = "vllm"
+    network: ClientNetwork = ClientNetwork()
     objective: Literal["cost", "latency"] = "cost"
     ttft_ms_max: float | None = Field(default=None, gt=0, le=1e8, description="mean time to the first token")
     tpot_ms_max: float | None = Field(default=None, gt=0, le=1e8, description="mean time of a further token")

@@ -45,6 +45,10 @@ class Interval:
         """Times a positive factor."""
         return Interval(self.value * factor, self.low * factor, self.high * factor)
 
+    def later(self, amount: float) -> Interval:
+        """With a known amount added, which has no interval of its own."""
+        return Interval(self.value + amount, self.low + amount, self.high + amount)
+
     def inverse(self, numerator: float) -> Interval:
         """A positive numerator divided by it; low and high change places."""
         return Interval(numerator / self.value, numerator / self.high, numerator / self.low)

@@ -123,9 +123,9 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
     )
     capacity = times.capacity_per_s
     return InferencePrediction(
-        p50_s=Interval(times.response.p50_s + network, low.p50_s + network, high.p50_s + network),
-        p95_s=Interval(times.response.p95_s + network, low.p95_s + network, high.p95_s + network),
-        p99_s=Interval(times.response.p99_s + network, low.p99_s + network, high.p99_s + network),
+        p50_s=Interval(times.response.p50_s, low.p50_s, high.p50_s).later(network),
+        p95_s=Interval(times.response.p95_s, low.p95_s, high.p95_s).later(network),
+        p99_s=Interval(times.response.p99_s, low.p99_s, high.p99_s).later(network),
         capacity_per_s=Interval(capacity, capacity / efficiency.high, capacity / efficiency.low),
         utilisation=times.utilisation,
         mean_batch=times.mean_batch,

@@ -161,6 +161,34 @@ def test_the_peak_is_borne_by_the_most_replicas_within_the_same_limits() -> None
     assert calm.monthly_usd.expected <= result.monthly_usd.expected
 
 
+NETWORK = {"round_trip_ms": 8, "request_kb": 600, "response_kb": 25, "bandwidth_mb_per_s": 62.5}
+
+
+def test_the_network_between_clients_and_service_is_part_of_every_quantile() -> None:
+    target = {"profile": "resnet-50", "requests_per_s": 100, "p99_ms_max": 60}
+    near, far = (
+        planned(service(needs={"accelerator": "A10G", "accelerators": 1}, target=target | more)).predictions[0]
+        for more in ({}, {"network": NETWORK})
+    )
+    for name in ("p50_ms", "p95_ms", "p99_ms"):
+        before, after = getattr(near, name), getattr(far, name)
+        assert after.value - before.value == pytest.approx(8 + 10)
+        assert after.low - before.low == pytest.approx(8 + 10)
+    with pytest.raises(PlanError, match=r"raise the limit of time"):
+        planned(service(needs={"accelerators": 1}, target=target | {"p99_ms_max": 17, "network": NETWORK}))
+
+
+def test_the_network_of_a_language_model_delays_its_first_token_only() -> None:
+    target = {"model": "llama-3.1-8b", "input_tokens": 500, "output_tokens": 100, "requests_per_s": 1}
+    near, far = (
+        planned(service(needs={"accelerator": "L4", "accelerators": 1}, target=target | more)).predictions[0]
+        for more in ({}, {"network": NETWORK})
+    )
+    assert far.ttft_ms.value - near.ttft_ms.value == pytest.approx(18)
+    assert far.tpot_ms == near.tpot_ms
+    assert "18 ms are network" in " ".join(far.reasons)
+
+
 def test_a_language_model_has_times_at_its_peak() -> None:
     target = {"model": "llama-3.1-8b", "input_tokens": 500, "output_tokens": 100, "tpot_ms_max": 60}
     load = {"requests_per_s": 1, "peak_requests_per_s": 4}
