@@ -138,7 +138,7 @@ def run_of(plan: Plan, workload: AnyWorkload, catalog: Catalog) -> Run:
     return _on(offer, workload, pool, goal, _shape(stated, workload, goal), catalog, has_fallback)
 
 
-def on_other_machines(run: Run, plan: Plan, catalog: Catalog) -> Iterator[Run]:
+def on_other_machines(run: Run, plan: Plan, catalog: Catalog, most: int = KINDS_TRIED) -> Iterator[Run]:
     """The same workload on other kinds of machines of its region that have what it needs, cheapest first."""
     seen = {(run.offer.accelerator, run.offer.accelerator_count)}
     offers = sorted(
@@ -154,7 +154,7 @@ def on_other_machines(run: Run, plan: Plan, catalog: Catalog) -> Iterator[Run]:
             yield _on(offer, run.workload, run.pool, run.goal, run.shape, catalog, False)
         except PlanError:
             continue
-        if len(seen) > KINDS_TRIED:
+        if len(seen) > most:
             return
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def guardrails() -> list[Guardrail]:
     """All guardrails of the pack, family by family."""
-    from policies import cost, latency, plan, security
+    from policies import capacity, cost, latency, plan, security
 
-    families = [cost.monthly_cost_limit, *latency.GUARDRAILS]
+    families = [cost.monthly_cost_limit, *latency.GUARDRAILS, *capacity.GUARDRAILS]
     return [*plan.guardrails(besides=frozenset(each.name for each in families)), *families, *security.GUARDRAILS]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from planner.catalog import Catalog
-from planner.guardrails import cost, latency
+from planner.guardrails import capacity, cost, latency
 from planner.guardrails.settings import GuardrailSettings, Level
 from planner.plan import Plan
 
@@ -85,6 +85,42 @@ PLAN_RULES: tuple[PlanRule, ...] = (
         "Each training job ends within the hours of its target.",
         ("latency_margin",),
         latency.over_the_deadline,
+    ),
+    PlanRule(
+        "memory-fit",
+        "Each workload fits in the memory of the accelerators that it runs on.",
+        (),
+        capacity.without_memory,
+    ),
+    PlanRule(
+        "instance-types",
+        "Every instance type is known to its cloud and still sold.",
+        (),
+        capacity.unknown_instance_types,
+    ),
+    PlanRule(
+        "sold-in-region",
+        "Accelerators are asked for only where they are sold.",
+        (),
+        capacity.not_sold_there,
+    ),
+    PlanRule(
+        "tpu-topology",
+        "Every slice of TPUs is one that exists.",
+        (),
+        capacity.impossible_slices,
+    ),
+    PlanRule(
+        "spot-checkpoints",
+        "Each training job on spot leaves a checkpoint before its end.",
+        ("checkpoint_write_mb_per_s",),
+        capacity.spot_without_checkpoints,
+    ),
+    PlanRule(
+        "checkpoint-interval",
+        "Each training job on spot saves about as often as Young's and Daly's optimum.",
+        ("checkpoint_write_mb_per_s", "checkpoint_factor_max"),
+        capacity.far_from_the_best_interval,
     ),
 )
 

@@ -37,6 +37,8 @@ WIDE_ARRIVALS = 160_000
 WIDE = 64
 BUSY_ARRIVALS = 240_000
 BUSY_UTILISATION = 0.7
+FULLEST = 0.9999
+"""At 1 the exact wait has no end; nearer to it the same correction is taken."""
 STEP_ARRIVALS = 600_000
 """Where p99 lies on a step between two batch sizes, so that its share decides; see `_on_a_step`."""
 STEP, STEP_QUANTILES = 0.08, (0.9885, 0.9915)
@@ -136,7 +138,7 @@ def _queue_times(queue: BatchQueue) -> QueueTimes:
     corrections = [0.0] * (len(QUANTILES) + 1)
     if busy:
         unit = 1 / queue.arrivals_per_s
-        corrections = [seconds * unit for seconds in _trace_luck(round(queue.utilisation, 4), arrivals)]
+        corrections = [seconds * unit for seconds in _trace_luck(min(round(queue.utilisation, 4), FULLEST), arrivals)]
     return QueueTimes(
         waiting=_quantiles(replayed.waits_s, corrections, 0.0),
         response=_quantiles(replayed.responses_s, corrections, min(queue.service_s)),

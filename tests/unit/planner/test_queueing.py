@@ -98,3 +98,10 @@ def test_whatever_numbers_are_given_the_answer_is_a_time_or_one_clear_sentence(a
     else:
         assert math.isfinite(times.response.p99_s)
         assert times.response.p99_s >= 0
+
+
+@pytest.mark.parametrize("utilisation", [0.99994, 0.99996, 1 - 1e-12])
+def test_a_queue_that_is_all_but_full_has_long_waits_and_no_error(utilisation):
+    times = queue_times(BatchQueue(utilisation / 0.02, (0.02,)))
+    assert math.isfinite(times.response.p99_s)
+    assert times.response.p99_s > queue_times(BatchQueue(0.999 / 0.02, (0.02,))).response.p99_s

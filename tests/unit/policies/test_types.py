@@ -8,6 +8,7 @@ import pulumi
 import pytest
 
 from policies import guardrails
+from policies.capacity import ACCELERATORS, MACHINES, TPU_TYPES
 from policies.security.encryption import ENCRYPTED
 from policies.security.residency import REPLICAS
 from policies.security.secrets import ENVIRONMENTS, KEPT, SCRIPTS
@@ -31,6 +32,7 @@ PATHS = sorted(
         if ":core/" not in kind
     }
     | {(kind, tuple(path.split("."))) for kind, path in TAGGED.items()}
+    | {(kind, path) for table in (MACHINES, ACCELERATORS, TPU_TYPES) for kind, paths in table.items() for path in paths}
 )
 
 
