@@ -156,10 +156,15 @@ def _arn(response: Any, resource: str) -> str:
 
 
 def create_cluster(self: Any) -> Any:
-    """moto's, keeping the access config that it drops."""
+    """moto's, keeping the access config that it drops; issuer and endpoint are each cluster's own, as in EKS."""
+    from moto.moto_api._internal import mock_random
+
     answer = _MOTO_CREATE_CLUSTER(self)
     asked = _body(self).get("accessConfig") or {}
     cluster = self.eks_backend.describe_cluster(name=self._get_param("name"))
+    own = mock_random.get_random_hex(32).upper()
+    cluster.identity = {"oidc": {"issuer": f"https://oidc.eks.{self.region}.amazonaws.com/id/{own}"}}
+    cluster.endpoint = f"https://{own}.gr7.{self.region}.eks.amazonaws.com"
     cluster.access_config = {
         "authenticationMode": asked.get("authenticationMode", "CONFIG_MAP"),
         "bootstrapClusterCreatorAdminPermissions": asked.get("bootstrapClusterCreatorAdminPermissions", True),

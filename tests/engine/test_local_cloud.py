@@ -123,7 +123,16 @@ def test_two_stacks_share_a_local_cloud_and_leave_each_others_alone(small: Engin
     program = """
         import pulumi, pulumi_aws as aws
         aws.s3.Bucket("data", bucket=f"{pulumi.get_stack()}-data")
-        aws.iam.Role("nodes", assume_role_policy="{}")
+        role = aws.iam.Role("nodes", assume_role_policy="{}")
+        network = aws.ec2.Vpc("network", cidr_block="10.0.0.0/16")
+        subnets = [
+            aws.ec2.Subnet(f"subnet-{zone}", vpc_id=network.id, cidr_block=f"10.0.{number}.0/24",
+                           availability_zone=f"us-east-1{zone}").id
+            for number, zone in enumerate("ab")
+        ]
+        cluster = aws.eks.Cluster("cluster", role_arn=role.arn, vpc_config={"subnet_ids": subnets})
+        issuer = cluster.identities[0].oidcs[0].issuer
+        aws.iam.OpenIdConnectProvider("pods", url=issuer, client_id_lists=["sts.amazonaws.com"])
     """
     small.program(program)
     small.up()
