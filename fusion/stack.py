@@ -127,6 +127,11 @@ class Stack:
         resources = (exported.get("deployment") or {}).get("resources") or []
         return [each for each in resources if not each["type"].startswith("pulumi:")]
 
+    def others_with_resources(self) -> list[str]:
+        """The other stacks of the project that hold something."""
+        listed = json.loads(self._run("stack", "ls", "--json", quiet=True))
+        return [each["name"] for each in listed if each["name"] != self.name and each.get("resourceCount")]
+
     def _run(self, *args: str, quiet: bool = False) -> str:
         done = subprocess.run(
             [pulumi_command(), *args, "--non-interactive"],

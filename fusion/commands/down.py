@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
 
 from fusion.errors import FusionError
@@ -27,12 +29,27 @@ def command(name: str) -> None:
     for urn in AwsBackend(server.ensure()).remove_leftovers_of(name, in_state):
         click.echo(f"removed what an interrupted update left: {urn}")
     stack.destroy()
-    left = [str(each) for each in inventory(server.ensure(), stack.region)]
-    left += [str(path) for path in sorted(stack.manifests.rglob("*.yaml"))]
+    left = inventory(server.ensure(), stack.region)
+    if standing := stack.others_with_resources():
+        left = [each for each in left if _is_of(each, in_state)]
+    else:
+        left += [str(path) for path in sorted(stack.manifests.rglob("*.yaml"))]
     if left:
         listed = "\n  ".join(left)
         raise FusionError(f"stack {name} is destroyed, but the local cloud still holds:\n  {listed}")
+    if standing:
+        click.echo(
+            f"\nStack {name} is destroyed: the local cloud has nothing of it (asked through boto3). Its server runs on "
+            f"for {', '.join(standing)}."
+        )
+        return
     server.stop()
     click.echo(
         f"\nStack {name} is destroyed; the local cloud is empty (asked through boto3) and its server is stopped."
     )
+
+
+def _is_of(line: str, ids: Collection[str]) -> bool:
+    """Whether a line of the inventory is of one of these ids; node groups are `cluster/group` in it."""
+    _, _, found = line.partition(" ")
+    return found in ids or found.replace("/", ":") in ids

@@ -6,7 +6,7 @@ import subprocess
 import boto3
 
 from localcloud.aws.api import CREDENTIALS
-from tests.engine.conftest import Engine
+from tests.engine.conftest import ROOT, Engine
 
 
 def client(engine: Engine, service: str):
@@ -143,7 +143,10 @@ def test_two_stacks_share_a_local_cloud_and_leave_each_others_alone(small: Engin
     other.up()
     assert "s3 local-data" in other.exists()
     assert "s3 other-data" in other.exists()
-    other.destroy()
+    down = [ROOT / ".venv/bin/fusion", "down", "--stack", "other"]
+    done = subprocess.run(down, cwd=small.folder, env=small.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "has nothing of it (asked through boto3). Its server runs on for local." in done.stdout
     assert small.exists() == first
     assert "unchanged" in small.up("--refresh", "--expect-no-changes")
 

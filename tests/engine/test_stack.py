@@ -203,6 +203,8 @@ def test_first_use_of_the_local_stack_leaves_a_checkout_clean_whatever_the_passp
     run("git", "init", "--quiet")
     run("git", "add", ".")
     run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message", "all")
+    own = tmp_path / "stacks/Pulumi.own.yaml"  # which its user has not added to git yet
+    own.write_text((tmp_path / "stacks/Pulumi.local.yaml").read_text())
     (tmp_path / ".fusion/bin").mkdir(parents=True)
     (tmp_path / ".fusion/bin/pulumi").symlink_to(ROOT / ".fusion/bin/pulumi")
     (tmp_path / ".fusion/state").mkdir()
@@ -212,4 +214,4 @@ def test_first_use_of_the_local_stack_leaves_a_checkout_clean_whatever_the_passp
     backend = f"file://{tmp_path}/.fusion/state?metadata=skip"
     run(tmp_path / ".fusion/bin/pulumi", "config", "--stack", "local", PULUMI_BACKEND_URL=backend)
     assert "encryptionsalt" in (tmp_path / "stacks/Pulumi.local.yaml").read_text()
-    assert run("git", "status", "--porcelain") == ""
+    assert run("git", "status", "--porcelain") == "?? stacks/Pulumi.own.yaml\n"
