@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
 
 from planner.guardrails import GuardrailSettings
-from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota
+from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota, matching
 
 NAMESPACE = "fusion"
 
@@ -39,7 +39,7 @@ class NetworkConfig(Declared):
 class ClusterConfig(Declared):
     """The Kubernetes cluster and its small pool for system pods."""
 
-    kubernetes_version: str = Field(default="1.34", pattern=r"^1\.[0-9]{2}$")
+    kubernetes_version: Annotated[str, matching(r"1\.[0-9]{2}", "a minor version of Kubernetes, such as 1.34")] = "1.34"
     public_access_cidrs: tuple[str, ...] = ()
     system_instance_type: str = "m6i.large"
     system_nodes: int = Field(default=2, ge=1, le=10)
@@ -56,11 +56,23 @@ class ClusterConfig(Declared):
         return value
 
 
+def _not_reserved(key: str) -> str:
+    if key.lower().startswith("aws:"):
+        raise ValueError("keys that begin with aws: are AWS's own; choose another")
+    return key
+
+
 class ObjectStoreConfig(Declared):
     """The stack's bucket."""
 
     delete_with_contents: bool = Field(default=False, description="destroy the bucket even when objects are in it")
     noncurrent_days: int = Field(default=30, ge=1, le=3_650)
+
+
+_IN_TAGS = matching(r"[\w .:/=+\-@]*", "letters, digits, spaces and . : / = + - @ _")
+TagKey = Annotated[str, Field(min_length=1, max_length=128), _IN_TAGS, AfterValidator(_not_reserved)]
+TagValue = Annotated[str, Field(max_length=256), _IN_TAGS]
+"""What AWS takes ("Tag your Amazon EC2 resources", Tag restrictions); of 50 tags by resource components add some."""
 
 
 class StackGuardrails(GuardrailSettings):
@@ -82,7 +94,7 @@ class StackConfig(Declared):
     quotas: tuple[Quota, ...] = ()
     budget: Budget | None = None
     expected_usage: ExpectedUsage = ExpectedUsage()
-    tags: dict[str, str] = Field(default_factory=dict)
+    tags: dict[TagKey, TagValue] = Field(default_factory=dict, max_length=40)
 
     @field_validator("workloads")
     @classmethod
@@ -138,13 +150,16 @@ def sentences(error: ValidationError, file: str, prefix: str) -> list[str]:
     return [f"{file}: {_field(problem['loc'], prefix)}: {_expected(problem)}" for problem in error.errors()]
 
 
+ADDED_BY_PYDANTIC = (*TARGET_KINDS, "[key]")
+
+
 def _field(location: tuple[int | str, ...], prefix: str) -> str:
     """`('workloads', 0, 'training', 'nodes', 'max')` → `fusion:workloads[0].nodes.max`."""
     path = ""
     for depth, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not (depth == 2 and location[0] == "workloads") and part not in TARGET_KINDS:  # added by pydantic
+        elif not (depth == 2 and location[0] == "workloads") and part not in ADDED_BY_PYDANTIC:
             path += f".{part}" if path else part
     return f"{prefix}{path}" if path else prefix.rstrip(":")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from planner.calibration.store import Interval
 from planner.catalog import Catalog, Offer
+from planner.catalog.catalog import near
 from planner.cost import CostItem, Quantity, Tariff, item, total
 from planner.errors import PlanError
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from planner.stack import StackAnswer
 
 
+REGIONS_SHOWN = 6
 _INTERVAL_FIELDS = set(Interval.__dataclass_fields__)
 
 
@@ -237,7 +239,7 @@ def choose_offer(
     candidates = [each for each in catalog.find(cloud=cloud, region=region) if each.instance_type not in not_built]
     fitting = [offer for offer in candidates if not _lacks(offer, needs) and _offered(offer, price_model) is not None]
     if not fitting:
-        raise PlanError(_nothing_fits(workload, price_model, cloud, region, candidates))
+        raise PlanError(_nothing_fits(workload, price_model, cloud, region, candidates, catalog))
     return min(fitting, key=lambda offer: (_offered(offer, price_model), offer.instance_type))
 
 
@@ -304,15 +306,35 @@ def _lacks(offer: Offer, needs: Needs) -> list[str]:
 
 
 def _nothing_fits(
-    workload: AnyWorkload, price_model: PriceModel, cloud: str, region: str, candidates: Sequence[Offer]
+    workload: AnyWorkload,
+    price_model: PriceModel,
+    cloud: str,
+    region: str,
+    candidates: Sequence[Offer],
+    catalog: Catalog,
 ) -> str:
     where = f"workload {workload.name}: no {price_model.replace('_', '-')} offer in {cloud} {region}"
+    accelerator = workload.needs.accelerator
+    if accelerator is not None and accelerator not in catalog.accelerators:
+        known = near(accelerator, list(catalog.accelerators))
+        return f"workload {workload.name}: needs.accelerator {accelerator} is not in the catalog{known}"
+    if candidates and accelerator is not None and all(each.accelerator != accelerator for each in candidates):
+        return f"{where} has {accelerator}; {_sold_where(accelerator, cloud, catalog)}"
     if not candidates:
         return f"{where}; the catalog has nothing there at all: see `fusion offers --cloud {cloud}` for its regions"
     nearest = min(candidates, key=lambda offer: (len(_lacks(offer, workload.needs)), offer.price_usd_per_hour or 1e9))
     if lacks := _lacks(nearest, workload.needs):
         return f"{where} fits; the nearest, {nearest.instance_type}, {' and '.join(lacks)}: lower that need"
     return f"{where} has a price; {nearest.instance_type} fits otherwise: choose the other price_model"
+
+
+def _sold_where(accelerator: str, cloud: str, catalog: Catalog) -> str:
+    """Regions of that cloud, else the other clouds that have it."""
+    offers = catalog.find(accelerator=accelerator)
+    if regions := sorted({each.region for each in offers if each.cloud == cloud}):
+        return f"the catalog has it in {', '.join(regions[:REGIONS_SHOWN])}"
+    clouds = " and ".join(sorted({each.cloud for each in offers}))
+    return f"the catalog has it in {clouds} alone" if clouds else "the catalog has it nowhere: see `fusion offers`"
 
 
 def _pool(

@@ -5,16 +5,56 @@ These are the models of what people type, so every field is checked where it ent
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 PriceModel = Literal["on_demand", "spot"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
 Objective = Literal["cost", "time", "latency"]
+
+
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """A text of a form, told in words where it has not."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
 WorkloadName = Annotated[
-    str, Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$", description="lower-case letters, digits and hyphens")
+    str,
+    matching(
+        r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?",
+        "lower-case letters, digits and hyphens, at most 30, a letter first, and no hyphen last",
+    ),
 ]
+_PATH = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+Image = Annotated[
+    str,
+    Field(max_length=500),
+    matching(
+        rf"([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH}(/{_PATH})*(:\w[\w.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?",
+        "a container image, such as registry.example.com/team/app:1.2 or one with its @sha256: digest",
+    ),
+]
+"""As the grammar of references in `distribution/reference` has it; in production by digest."""
 
 
 class Declared(BaseModel):
@@ -60,6 +100,14 @@ class Needs(Declared):
     memory_gib: float = Field(default=2, ge=2, le=32_768)
     architecture: Literal["x86_64", "arm64"] = Field(default="x86_64", description="what the image is built for")
 
+    @field_validator("accelerators", mode="wrap")
+    @classmethod
+    def _a_count_or_any(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            raise ValueError("expected a whole number from 0 to 16, or any") from None
+
     @property
     def accelerators_least(self) -> int:
         """The fewest that do."""
@@ -91,9 +139,9 @@ class Workload(Declared):
     """What training jobs and inference services have in common."""
 
     name: WorkloadName
-    image: str = Field(min_length=1, description="container image, by digest in production")
+    image: Image
     needs: Needs = Needs()
-    price_model: PriceModel | Literal["any"] = "on_demand"
+    price_model: Literal["on_demand", "spot", "any"] = "on_demand"
     spot_fallback: bool = Field(default=False, description="while spot is away its nodes are bought on demand")
     data: Data | None = None
     disk_gib: int = Field(default=100, ge=20, le=16_384, description="root disk of a node, for images and scratch")
@@ -103,7 +151,9 @@ class TrainingSettings(Declared):
     """What the training container is told to do."""
 
     model: str = Field(default="fusionnet", min_length=1)
-    dataset: str = Field(default="digits", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a folder of the bucket")
+    dataset: Annotated[str, matching(r"[a-z0-9][a-z0-9._-]*", "the name of a folder of the bucket, such as digits")] = (
+        "digits"
+    )
     epochs: int = Field(default=12, ge=1, le=100_000)
     batch_size: int = Field(default=64, ge=1, le=1_048_576)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)

@@ -56,6 +56,26 @@ def test_the_smallest_stack_gets_safe_defaults() -> None:
         ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws'"),
         ({"workload": []}, "fusion:workload: unknown field"),
         ({"workloads": "hello"}, 'fusion:workloads: got "hello"; input should be a list'),
+        (
+            {"workloads": [TRAINING | {"name": "Digits"}]},
+            'got "Digits"; expected lower-case letters, digits and hyphens',
+        ),
+        (
+            {"workloads": [TRAINING | {"image": "a b"}]},
+            'fusion:workloads[0].image: got "a b"; expected a container image',
+        ),
+        (
+            {"workloads": [TRAINING | {"needs": {"accelerators": float("nan")}}]},
+            "fusion:workloads[0].needs.accelerators: got NaN; expected a whole number from 0 to 16, or any",
+        ),
+        ({"workloads": [TRAINING | {"price_model": "free"}]}, "input should be 'on_demand', 'spot' or 'any'"),
+        ({"cluster": {"kubernetes_version": "1.x"}}, 'got "1.x"; expected a minor version of Kubernetes, such as 1.34'),
+        (
+            {"tags": {"aws:team": "ml"}},
+            'fusion:tags.aws:team: got "aws:team"; keys that begin with aws: are AWS\'s own',
+        ),
+        ({"tags": {"team": "<ml>"}}, 'fusion:tags.team: got "<ml>"; expected letters, digits, spaces and'),
+        ({"tags": {f"tag-{number}": "" for number in range(41)}}, "at most 40"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field_and_file(fusion: dict[str, object], expected: str) -> None:
@@ -63,6 +83,14 @@ def test_a_wrong_value_is_named_with_its_field_and_file(fusion: dict[str, object
     assert message.startswith(f"{FILE}: fusion:")
     assert expected in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["app", "team/app:1.2", "registry.example.com:5000/a/b__c:v1@sha256:" + "0a" * 32, "REGISTRY.example.com/x.y-z"],
+)
+def test_any_reference_to_an_image_is_taken(image: str) -> None:
+    assert config_of(workloads=[TRAINING | {"image": image}]).workloads[0].image == image
 
 
 def test_every_wrong_value_gets_a_line_of_its_own() -> None:

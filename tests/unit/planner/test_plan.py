@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -83,7 +84,7 @@ def test_the_pool_costs_its_nodes_and_their_disks() -> None:
         ({"needs": {"instance_type": "g5.2xlrge"}}, "g5.2xlarge"),
         ({"needs": {"instance_type": "g5.xlarge", "accelerators": 2}}, "has 1 accelerators, 2 are asked for"),
         ({"needs": {"accelerators": 16, "accelerator_memory_gib": 1000}}, "GiB an accelerator, 1000 are asked for"),
-        ({"needs": {"accelerator": "B900", "accelerators": 1}}, "B900 is asked for"),
+        ({"needs": {"accelerator": "B900", "accelerators": 1}}, "B900 is not in the catalog; nearest: B300"),
     ],
 )
 def test_what_fits_nothing_says_what_is_nearest(fields: dict[str, object], expected: str) -> None:
@@ -264,3 +265,23 @@ def test_a_language_model_is_declared_and_its_pods_take_what_it_was_predicted_wi
     assert prediction.ttft_ms is not None and prediction.tpot_ms is not None
     assert prediction.accelerators_each == prediction.tensor_parallel
     assert result.pool_of("classify").accelerators_per_node >= prediction.accelerators_each
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        ({"accelerator": "H900", "accelerators": 1}, "needs.accelerator H900 is not in the catalog; nearest: H"),
+        (
+            {"accelerator": "TPUv5e", "accelerators": 4},
+            "no on-demand offer in aws us-east-1 has TPUv5e; the catalog has it in gcp alone",
+        ),
+    ],
+)
+def test_an_accelerator_that_is_not_to_be_had_is_told_with_where_it_is(needs: dict[str, object], expected: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(expected)):
+        planned(job(needs=needs))
+
+
+def test_an_accelerator_of_another_region_is_told_with_its_regions() -> None:
+    with pytest.raises(PlanError, match=r"aws us-west-1 has A10G; the catalog has it in .*us-east-1"):
+        choose_offer(job(needs={"accelerator": "A10G", "accelerators": 1}), "aws", "us-west-1", load())
