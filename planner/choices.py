@@ -14,7 +14,7 @@ import heapq
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
@@ -33,6 +33,8 @@ from planner.workloads import Objective, PriceModel
 
 REPLICA_STEPS = (1, 3, 5, 7, *(step << power for power in range(13) for step in (2, 3)))
 """Numbers of replicas that are tried where latency is minimised: 1 to 8, 12, 16, 24 …, the least and the most."""
+CLOSER_STEP = 8
+"""By which share of them the replicas that are tried grow: one by one below 8, then by an eighth."""
 Key = tuple[int, int]
 """Nanoseconds (0 where cost is the objective) or parts by 10⁹ of the least time, then micro-dollars by month: whole
 numbers, whose sums don't depend on their order."""
@@ -198,7 +200,7 @@ class Fewest:
 
     floor: int
     looked: int = 0
-    """How closely: 0 by FLOPs over peak, 1 by the capacity of full batches, 2 by trying."""
+    """How closely: 0 by FLOPs over peak, 1 by the capacity of full batches and by trying fewer, 2 it is known."""
     shape: Shape | None = None
     """Where none keeps them, what comes nearest."""
     outcome: Outcome | None = None
@@ -212,6 +214,8 @@ class _Known:
     fewest: dict[tuple[object, ...], Fewest] = field(default_factory=dict)
     outcomes: dict[tuple[Machine, Shape], Outcome | str] = field(default_factory=dict)
     """The prediction, or why the shape can't run there."""
+    slower: dict[tuple[Machine, Shape], float] = field(default_factory=dict)
+    """Seconds that a shape is known to take more than, where no more was asked."""
     predictions: dict[tuple[Machine, Shape], Prediction] = field(default_factory=dict)
 
 
@@ -334,13 +338,17 @@ class Predictor:
         return known[key]
 
     def closer(self, ask: Ask, machine: Machine, tensor: int) -> bool:
-        """Bound the fewest replicas by the capacity of full batches; whether that says more than was known."""
+        """Bound the fewest replicas by the capacity of full batches, then by trying; whether that says more."""
         fewest = self.fewest(ask, machine, tensor)
-        if fewest.looked:
-            return False
-        before, alone = fewest.floor, _one_replica(machine, tensor)
-        floors = [floor for floor, _ in self._ways(ask, _replica_goal(ask), alone)]
-        fewest.floor, fewest.looked = max(before, min(floors, default=NEVER)), 1
+        goal, alone = _replica_goal(ask), _one_replica(machine, tensor)
+        before = fewest.floor
+        if fewest.looked == 0:
+            floors = [floor for floor, _ in self._ways(ask, goal, alone)]
+            fewest.floor, fewest.looked = max(before, min(floors, default=NEVER)), 1
+        elif fewest.looked == 1 and before < goal.replicas_max:
+            tried = min(goal.replicas_max, before + before // CLOSER_STEP)
+            if self._first_kept(ask, goal, alone, tried) is None:
+                fewest.floor = min(goal.replicas_max, tried + 1)
         return fewest.floor > before
 
     def resolved(self, ask: Ask, machine: Machine, tensor: int) -> Fewest:
@@ -348,20 +356,42 @@ class Predictor:
         fewest = self.fewest(ask, machine, tensor)
         if fewest.looked < 2:
             goal, alone = _replica_goal(ask), _one_replica(machine, tensor)
-            best: tuple[int, Shape, Outcome] | None = None
-            ways = sorted(self._ways(ask, goal, alone), key=lambda each: each[0])
-            for floor, shape in ways:
-                most = goal.replicas_max if best is None else best[0] - 1
-                if floor <= most:
-                    best = self._least_replicas(ask, goal, alone, shape, floor, most) or best
+            best = self._first_kept(ask, goal, alone, fewest.floor) or self._found_by_halves(
+                ask, goal, alone, fewest.floor
+            )
             fewest.looked, fewest.floor = 2, NEVER
             if best is not None:
                 fewest.floor, fewest.shape, fewest.outcome = best
             else:
-                fewest.shape, fewest.outcome = self._nearest(goal, alone, [shape for _, shape in ways])
+                fewest.shape, fewest.outcome = self._nearest(ask, goal, alone)
         return fewest
 
-    def _ways(self, ask: Ask, goal: ReplicaGoal, alone: Machine) -> Iterator[tuple[int, Shape]]:
+    def _first_kept(
+        self, ask: Ask, goal: ReplicaGoal, alone: Machine, replicas: int
+    ) -> tuple[int, Shape, Outcome] | None:
+        """The first of the shapes that keeps the limits with so many replicas."""
+        for floor, shape in self._ways(ask, goal, alone):
+            if floor <= replicas and (kept := self._kept(ask, goal, alone, replace(shape, replicas=replicas))):
+                return kept
+        return None
+
+    def _found_by_halves(
+        self, ask: Ask, goal: ReplicaGoal, alone: Machine, least: int
+    ) -> tuple[int, Shape, Outcome] | None:
+        best: tuple[int, Shape, Outcome] | None = None
+        for floor, shape in self._ways(ask, goal, alone):
+            at_least = max(floor, least)
+            if best is None and at_least <= goal.replicas_max:
+                best = self._least_replicas(ask, goal, alone, shape, at_least, goal.replicas_max)
+            elif best is not None and at_least < best[0]:
+                best = self._fewer_replicas(ask, goal, alone, shape, at_least, best[0]) or best
+        return best
+
+    def _ways(self, ask: Ask, goal: ReplicaGoal, alone: Machine) -> list[tuple[int, Shape]]:
+        """The shapes that may keep the limits, each with the fewest replicas that bear the load, fewest first."""
+        return sorted(self._found_ways(ask, goal, alone), key=lambda way: way[0])
+
+    def _found_ways(self, ask: Ask, goal: ReplicaGoal, alone: Machine) -> Iterator[tuple[int, Shape]]:
         chip, calibration = self._chip(goal, alone)
         for shape in goal.shapes(alone):
             if shape.parallelism.devices != alone.count:
@@ -377,36 +407,57 @@ class Predictor:
         self, ask: Ask, goal: ReplicaGoal, alone: Machine, shape: Shape, floor: int, most: int
     ) -> tuple[int, Shape, Outcome] | None:
         """By doubling steps, then by halves: a further replica never makes requests wait longer."""
-
-        def kept(replicas: int) -> tuple[int, Shape, Outcome] | None:
-            tried = replace(shape, replicas=replicas)
-            outcome = self.outcome(goal, alone, tried)
-            if isinstance(outcome, str) or outcome.seconds > ask.limits.seconds or outcome.token_s > ask.limits.token_s:
-                return None
-            return replicas, tried, outcome
-
         below, step, at = floor - 1, 1, floor
-        while (found := kept(at)) is None:
+        while (found := self._kept(ask, goal, alone, replace(shape, replicas=at))) is None:
             if at >= most:
                 return None
             below, at, step = at, min(most, at + step), step * 2
         while found[0] - below > 1:
             middle = (found[0] + below) // 2
-            better = kept(middle)
+            better = self._kept(ask, goal, alone, replace(shape, replicas=middle))
             if better is None:
                 below = middle
             else:
                 found = better
         return found
 
-    def _nearest(
-        self, goal: ReplicaGoal, alone: Machine, shapes: Sequence[Shape]
-    ) -> tuple[Shape, Outcome] | tuple[None, None]:
-        """With the most replicas, where that was tried and is not enough."""
-        tried = [replace(shape, replicas=goal.replicas_max) for shape in shapes]
-        known = self._known_of(goal).outcomes
-        found = [(each, outcome) for each in tried if isinstance(outcome := known.get((alone, each)), Outcome)]
-        return min(found, key=lambda each: each[1].seconds) if found else (None, None)
+    def _fewer_replicas(
+        self, ask: Ask, goal: ReplicaGoal, alone: Machine, shape: Shape, floor: int, known: int
+    ) -> tuple[int, Shape, Outcome] | None:
+        """The least below a number that another shape takes: mostly one less is too few already."""
+        found = self._kept(ask, goal, alone, replace(shape, replicas=known - 1))
+        if found is None or known - 1 == floor:
+            return found
+        return self._least_replicas(ask, goal, alone, shape, floor, known - 2) or found
+
+    def _kept(self, ask: Ask, goal: ReplicaGoal, alone: Machine, shape: Shape) -> tuple[int, Shape, Outcome] | None:
+        """What a shape does, where it keeps the limits of time."""
+        known, most_s = self._known_of(goal), ask.limits.seconds
+        key = (alone, shape)
+        if key not in known.outcomes:
+            if most_s <= known.slower.get(key, 0.0):
+                return None
+            chip, calibration = self._chip(goal, alone)
+            if goal.is_slower(chip, shape, calibration, most_s):
+                known.slower[key] = most_s
+                return None
+        outcome = self.outcome(goal, alone, shape)
+        if isinstance(outcome, str) or outcome.seconds > most_s or outcome.token_s > ask.limits.token_s:
+            return None
+        return shape.replicas, shape, outcome
+
+    def _nearest(self, ask: Ask, goal: ReplicaGoal, alone: Machine) -> tuple[Shape, Outcome] | tuple[None, None]:
+        """The fastest shape with the most replicas, where those are not enough."""
+        best: tuple[Shape, Outcome] | tuple[None, None] = (None, None)
+        chip, calibration = self._chip(goal, alone)
+        for _, shape in self._ways(ask, goal, alone):
+            tried = replace(shape, replicas=goal.replicas_max)
+            if best[1] is not None and goal.is_slower(chip, tried, calibration, best[1].seconds):
+                continue
+            outcome = self.outcome(goal, alone, tried)
+            if isinstance(outcome, Outcome) and (best[1] is None or outcome.seconds < best[1].seconds):
+                best = tried, outcome
+        return best
 
     # choices
 

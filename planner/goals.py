@@ -22,7 +22,7 @@ from planner.performance.inference import InferenceLoad, InferencePrediction, pr
 from planner.performance.language_model import DecoderTraffic
 from planner.performance.memory import check_fit, inference_memory
 from planner.performance.parallel import Parallelism
-from planner.performance.queueing import BatchQueue, queue_times
+from planner.performance.queueing import ROUNDING, BatchQueue, queue_times, queue_times_within
 from planner.performance.roofline import forward_time
 from planner.performance.serving import LanguageModelPrediction, predict_language_model
 from planner.performance.training import TrainingPrediction, TrainingRun, predict_training
@@ -207,10 +207,26 @@ class ServiceGoal:
             PerformanceError: the shape can't run.
         """
         load = self._load(shape)
-        service = self._service(chip, load, calibration)
-        queue = BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
-        usual = Outcome(queue_times(queue).response.p99_s + _network_s(load))
+        usual = Outcome(queue_times(self._queue(chip, load, calibration)).response.p99_s + _network_s(load))
         return usual if self.peak is None else usual.worse(at_peak(self.peak, chip, machine, shape, calibration))
+
+    def is_slower(self, chip: Chip, shape: Shape, calibration: Calibration, seconds: float) -> bool:
+        """Whether p99 is longer than that, at the peak too; found sooner than how long. False where it can't run."""
+        load = self._load(shape)
+        within_s = (seconds - _network_s(load)) * (1 + ROUNDING)
+        try:
+            if queue_times_within(self._queue(chip, load, calibration), within_s) is None:
+                return True
+        except PerformanceError:
+            return False
+        if self.peak is None:
+            return False
+        at_most = dataclasses.replace(shape, replicas=self.peak.replicas_max)
+        return self.peak.is_slower(chip, at_most, calibration, seconds)
+
+    def _queue(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> BatchQueue:
+        service = self._service(chip, load, calibration)
+        return BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
 
     def _service(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
         key = (*_chip_key(chip), load.precision, load.batch_max)
@@ -269,6 +285,10 @@ class LanguageModelGoal:
     def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """The network alone; see `replicas_floor`."""
         return self.network_s
+
+    def is_slower(self, chip: Chip, shape: Shape, calibration: Calibration, seconds: float) -> bool:
+        """Nothing says so sooner than the prediction; see `replicas_floor`."""
+        return False
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> LanguageModelPrediction:
         """Of one replica. Raises PerformanceError where the shape can't run."""

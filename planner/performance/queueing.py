@@ -43,6 +43,10 @@ STEP_ARRIVALS = 600_000
 """Where p99 lies on a step between two batch sizes, so that its share decides; see `_on_a_step`."""
 STEP, STEP_QUANTILES = 0.08, (0.9885, 0.9915)
 QUANTILES = (0.5, 0.95, 0.99)
+KNOWN_MOST = 4096
+CHECKS = 16
+"""How often a replay looks whether so many requests were late already that p99 is."""
+ROUNDING = 1e-9
 
 
 class Overloaded(PerformanceError):
@@ -116,6 +120,17 @@ def queue_times(queue: BatchQueue) -> QueueTimes:
     Raises:
         Overloaded: the arrivals exceed the capacity; says how many replicas would do.
     """
+    times = queue_times_within(queue, math.inf)
+    assert times is not None
+    return times
+
+
+def queue_times_within(queue: BatchQueue, p99_s_max: float) -> QueueTimes | None:
+    """The same; None where the response at p99 is longer than `p99_s_max`, which a part of the trace may show.
+
+    Raises:
+        Overloaded: as `queue_times`.
+    """
     if queue.utilisation >= 1:
         needed = math.floor(queue.utilisation * queue.replicas) + 1
         raise Overloaded(
@@ -123,22 +138,29 @@ def queue_times(queue: BatchQueue) -> QueueTimes:
             f"{queue.capacity_per_s:.4g} a second "
             f"in batches of {queue.batch_max}: take at least {needed} replicas, or larger batches"
         )
-    return _queue_times(queue)
+    times = _KNOWN.get(queue) or _new_times(queue, p99_s_max)
+    if times is None:
+        return None
+    if len(_KNOWN) >= KNOWN_MOST:
+        _KNOWN.clear()
+    _KNOWN[queue] = times
+    return times if times.response.p99_s <= p99_s_max else None
 
 
-@functools.lru_cache(maxsize=4096)
-def _queue_times(queue: BatchQueue) -> QueueTimes:
+def _new_times(queue: BatchQueue, p99_s_max: float) -> QueueTimes | None:
     busy = queue.utilisation > BUSY_UTILISATION
     calm = WIDE_ARRIVALS if queue.batch_max * queue.replicas >= WIDE else CALM_ARRIVALS
     arrivals = BUSY_ARRIVALS if busy else calm
-    replayed = _replay(queue, arrivals)
-    if not busy and _on_a_step(replayed.responses_s):
-        arrivals = STEP_ARRIVALS
-        replayed = _replay(queue, arrivals)
     corrections = [0.0] * (len(QUANTILES) + 1)
     if busy:
         unit = 1 / queue.arrivals_per_s
         corrections = [seconds * unit for seconds in _trace_luck(min(round(queue.utilisation, 4), FULLEST), arrivals)]
+    replayed = _replay(queue, arrivals, p99_s_max - corrections[-1] if busy else math.inf)
+    if replayed is not None and not busy and _on_a_step(replayed.responses_s):
+        arrivals = STEP_ARRIVALS
+        replayed = _replay(queue, arrivals, p99_s_max)
+    if replayed is None:
+        return None
     return QueueTimes(
         waiting=_quantiles(replayed.waits_s, corrections, 0.0),
         response=_quantiles(replayed.responses_s, corrections, min(queue.service_s)),
@@ -162,8 +184,14 @@ class _Replayed:
     span_s: float
 
 
-def _replay(queue: BatchQueue, arrivals: int) -> _Replayed:
-    """One trace through the queue. Time runs in mean gaps between arrivals, so that one trace serves every rate."""
+_KNOWN: dict[BatchQueue, QueueTimes] = {}
+
+
+def _replay(queue: BatchQueue, arrivals: int, p99_s_max: float = math.inf) -> _Replayed | None:
+    """One trace through the queue; None as soon as it is certain that the response at p99 is above `p99_s_max`.
+
+    Time runs in mean gaps between arrivals, so that one trace serves every rate.
+    """
     trace, rate = _unit_times(arrivals), queue.arrivals_per_s
     if queue.batch_max == 1 and not queue.service_variation:
         service = queue.service_s[0] * rate
@@ -171,14 +199,17 @@ def _replay(queue: BatchQueue, arrivals: int) -> _Replayed:
         responses, worked, batches = waits + service, arrivals * service, arrivals
         span = float((trace + responses).max())
     else:
-        starts, firsts, services, holds = _batches(queue, arrivals)
+        found = _batches(queue, arrivals, p99_s_max)
+        if found is None:
+            return None
+        starts, firsts, services, holds = found
         sizes = np.diff(firsts, append=arrivals)
         waits = np.repeat(starts, sizes) - trace
         held = _near_p99(waits, np.minimum(np.repeat(holds, sizes), waits)) if queue.batch_wait_s else 0.0
         responses = np.repeat(starts + services, sizes) - trace
         worked, batches = float(services.sum()), len(starts)
         span = max(float(trace[-1]), float((starts + services).max()))
-    warm = arrivals // 20
+    warm = _warm_up(arrivals)
     counted = max(1, round(batches * (arrivals - warm) / arrivals))
     return _Replayed(
         waits_s=waits[warm:] / rate,
@@ -188,6 +219,11 @@ def _replay(queue: BatchQueue, arrivals: int) -> _Replayed:
         mean_batch=(arrivals - warm) / counted,
         span_s=span / rate,
     )
+
+
+def _warm_up(arrivals: int) -> int:
+    """Requests at the start of a trace that are not counted, since they found the queue empty."""
+    return arrivals // 20
 
 
 def _on_a_step(responses: Seconds) -> bool:
@@ -217,35 +253,78 @@ def _single_waits(trace: Seconds, service: float, replicas: int) -> Seconds:
     return waits
 
 
-def _batches(queue: BatchQueue, arrivals: int) -> tuple[Seconds, npt.NDArray[np.int64], Seconds, Seconds]:
+def _batches(
+    queue: BatchQueue, arrivals: int, p99_s_max: float
+) -> tuple[Seconds, npt.NDArray[np.int64], Seconds, Seconds] | None:
     """Start, first request, service time of each batch of the trace, and how long an idle replica waited for it to
-    fill, in mean gaps between arrivals.
+    fill, in mean gaps between arrivals; None as `_replay`.
     """
     trace, most = unit_trace(arrivals), queue.batch_max
-    service = [seconds * queue.arrivals_per_s for seconds in queue.service_s]
+    service = [0.0, *(seconds * queue.arrivals_per_s for seconds in queue.service_s)]
     deadline = queue.batch_wait_s * queue.arrivals_per_s
-    noise = _noise(queue.service_variation) if queue.service_variation else (1.0,)
+    noise = _noise(queue.service_variation) if queue.service_variation else ()
     free = [0.0] * min(queue.replicas, arrivals)
     starts: list[float] = []
     firsts: list[int] = []
-    services: list[float] = []
     holds: list[float] = []
+    late = _Late(queue, arrivals, p99_s_max)
     first = 0
-    while first < arrivals:
-        ready = start = max(free[0], trace[first])
-        end = first + most
-        if deadline:
-            full = trace[end - 1] if end <= arrivals else trace[-1]
-            start = max(start, min(full, trace[first] + deadline))
-        last = bisect_right(trace, start, first, min(end, arrivals))
-        took = service[last - first - 1] * noise[len(starts) % len(noise)]
-        heapq.heapreplace(free, start + took)
-        starts.append(start)
-        holds.append(start - ready)
-        firsts.append(first)
-        services.append(took)
-        first = last
-    return np.array(starts), np.array(firsts), np.array(services), np.array(holds)
+    for stop in late.checks():
+        while first < stop:
+            arrived, ready = trace[first], free[0]
+            start = ready if ready > arrived else arrived
+            end = first + most if first + most < arrivals else arrivals
+            if deadline:
+                full = trace[end - 1]
+                ready, start = start, max(start, min(full, arrived + deadline))
+                holds.append(start - ready)
+            last = first + 1 if start == arrived else bisect_right(trace, start, first, end)
+            took = service[last - first]
+            if noise:
+                took *= noise[len(starts) % len(noise)]
+            heapq.heapreplace(free, start + took)
+            starts.append(start)
+            firsts.append(first)
+            first = last
+        if late.too_many(starts, firsts, first):
+            return None
+    sizes = np.diff(firsts, append=arrivals)
+    services = np.array(service)[sizes]
+    if noise:
+        services *= np.resize(noise, len(starts))
+    return np.array(starts), np.array(firsts), services, np.array(holds) if deadline else np.zeros(len(starts))
+
+
+class _Late:
+    """Counts the requests of a trace, while it is replayed, whose response is above what p99 may be."""
+
+    def __init__(self, queue: BatchQueue, arrivals: int, p99_s_max: float) -> None:
+        self._arrivals, self._warm = arrivals, _warm_up(arrivals)
+        # no response is shorter than the least service, and corrections don't apply to it
+        above_s = max(p99_s_max, min(queue.service_s)) * (1 + ROUNDING)
+        self._above = above_s * queue.arrivals_per_s
+        self._watched = p99_s_max < math.inf and not queue.service_variation
+        self._service = np.array([0.0, *queue.service_s]) * queue.arrivals_per_s
+        counted = arrivals - self._warm
+        self._enough = counted - int(QUANTILES[-1] * (counted - 1))
+        self._found, self._seen = 0, 0
+
+    def checks(self) -> Sequence[int]:
+        """Up to which requests to replay before each look."""
+        parts = CHECKS if self._watched else 1
+        return [self._arrivals * part // parts for part in range(1, parts + 1)]
+
+    def too_many(self, starts: Sequence[float], firsts: Sequence[int], until: int) -> bool:
+        """Whether p99 is above already, with the batches that start with the requests `firsts` up to `until`."""
+        if not self._watched:
+            return False
+        sizes = np.diff(firsts[self._seen :], append=until)
+        done = np.array(starts[self._seen :]) + self._service[sizes]
+        requests = slice(firsts[self._seen], until)
+        late = np.repeat(done, sizes) - _unit_times(self._arrivals)[requests] > self._above
+        self._found += int(late[max(0, self._warm - requests.start) :].sum())
+        self._seen = len(starts)
+        return self._found >= self._enough
 
 
 def _quantiles(values: Seconds, corrections: Sequence[float], floor: float) -> Quantiles:
@@ -264,13 +343,14 @@ def _mean_and_quantiles(values: Seconds) -> list[float]:
 @functools.cache
 def unit_trace(arrivals: int) -> list[float]:
     """Times of a Poisson stream of rate 1, always the same."""
-    draw = random.Random(SEED).expovariate
-    return list(accumulate(draw(1.0) for _ in range(arrivals)))
+    times: list[float] = _unit_times(arrivals).tolist()
+    return times
 
 
 @functools.cache
 def _unit_times(arrivals: int) -> Seconds:
-    return np.array(unit_trace(arrivals))
+    draws = np.random.RandomState([SEED]).random_sample(arrivals)  # a stream that no version of numpy changes
+    return np.asarray(np.cumsum(-np.log(1.0 - draws)))
 
 
 @functools.cache
@@ -283,7 +363,8 @@ def _noise(variation: float) -> tuple[float, ...]:
 @functools.lru_cache(maxsize=4096)
 def _trace_luck(utilisation: float, arrivals: int) -> tuple[float, ...]:
     """Exact less replayed mean and quantiles of the wait in M/D/1, in mean gaps between arrivals."""
-    replayed = _mean_and_quantiles(_replay(BatchQueue(1.0, (utilisation,)), arrivals).waits_s)
+    waits = _single_waits(_unit_times(arrivals), utilisation, 1)[_warm_up(arrivals) :]
+    replayed = _mean_and_quantiles(waits)
     mean = utilisation * utilisation / (2 * (1 - utilisation))
     exact = [mean, *(md1_wait_quantile(utilisation, q) * utilisation for q in QUANTILES)]
     return tuple(a - b for a, b in zip(exact, replayed, strict=True))

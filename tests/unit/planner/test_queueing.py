@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.queueing import Simulation, service_times
+from planner.performance import queueing
 from planner.performance.checks import PerformanceError
-from planner.performance.queueing import BatchQueue, Overloaded, md1_wait_quantile, queue_times
+from planner.performance.queueing import BatchQueue, Overloaded, md1_wait_quantile, queue_times, queue_times_within
 
 
 def queue(utilisation: float, batch_max: int, replicas: int, *, wait_s: float = 0.0, fixed: float = 0.8) -> BatchQueue:
@@ -75,6 +76,24 @@ def test_more_requests_never_make_single_service_faster():
 def test_quantiles_are_ordered_and_no_response_is_faster_than_its_service():
     times = queue_times(queue(0.85, 16, 2))
     assert 0.01 <= times.response.p50_s <= times.response.p95_s <= times.response.p99_s
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    utilisation=st.floats(0.1, 0.98),
+    batch_max=st.sampled_from([1, 2, 8, 32]),
+    replicas=st.sampled_from([1, 3, 8]),
+    wait_s=st.sampled_from([0.0, 0.01]),
+    share=st.sampled_from([0.1, 0.5, 0.99, 0.999999, 1.0, 1.000001, 1.01, 3.0]),
+)
+def test_a_limit_is_broken_exactly_where_the_whole_trace_says_so(utilisation, batch_max, replicas, wait_s, share):
+    service = service_times(batch_max, 0.5)
+    queue = BatchQueue(utilisation * replicas * batch_max / service[-1], service, replicas, wait_s)
+    whole = queue_times(queue)
+    limit_s = whole.response.p99_s * share
+    queueing._KNOWN.clear()
+    within = queue_times_within(queue, limit_s)
+    assert within == (whole if whole.response.p99_s <= limit_s else None)
 
 
 def test_overload_is_refused_with_the_replicas_that_would_do():
