@@ -146,7 +146,10 @@ def _markers(name: str) -> list[Any]:
 
 
 def schema_of(fields: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """JSON schema of some fields, as Pulumi's policy config takes it."""
+    """JSON schema of some fields, as Pulumi's policy config takes it.
+
+    Without their defaults: the engine would send these as the pack's own values, which would tighten the stack's.
+    """
     return {name: _without_null(_properties()[name]) for name in fields}
 
 
@@ -159,4 +162,4 @@ def _properties() -> dict[str, Any]:
 def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     said = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
     options = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
-    return {**options[0], **said} if len(options) == 1 else dict(schema)
+    return {**options[0], **said} if len(options) == 1 else said

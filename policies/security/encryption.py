@@ -83,6 +83,8 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
     ),
     "gcp:container/cluster:Cluster": (
         Encrypted(("databaseEncryption", "keyName"), ("databaseEncryption", "state"), "ENCRYPTED"),
+        Encrypted(("bootDiskKmsKey",), blocks=("nodeConfig",), blocks_needed=False),
+        Encrypted(("nodeConfig", "bootDiskKmsKey"), blocks=("nodePools",), blocks_needed=False),
     ),
     "gcp:container/nodePool:NodePool": (Encrypted(("nodeConfig", "bootDiskKmsKey")),),
     "gcp:artifactregistry/repository:Repository": (Encrypted(("kmsKeyName",)),),

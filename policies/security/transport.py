@@ -103,14 +103,18 @@ def tls_only(resource: Resource, _: Update) -> Iterator[str]:
     yield from ANSWERS[resource.type](resource.props)
 
 
-@guardrail("buckets-tls-only", *BUCKET_POLICIES, unknown="judged in up")
+@guardrail("buckets-tls-only", *BUCKET_POLICIES, *AWS_BUCKETS, unknown="judged in up")
 def bucket_policies_need_tls(resource: Resource, _: Update) -> Iterator[str]:
     """The policy of a bucket refuses requests without TLS."""
+    props = resource.props
+    if resource.type in AWS_BUCKETS and not props.has("policy"):
+        return  # it has a policy of its own, or buckets-have-policies says so
     try:
-        if not any(map(_refuses_clear_text, statements(resource.props.part("policy")))):
+        refusing = [each for each in statements(props.part("policy")) if _refuses_clear_text(each)]
+        if not any(each.is_about(f"arn:aws:s3:::{props.get('bucket')}/object") for each in refusing):
             yield (
-                "policy does not refuse requests without TLS; add a statement that denies s3:* to everybody where "
-                "aws:SecureTransport is false"
+                "policy does not refuse requests without TLS; add a statement that denies s3:* on the bucket and its "
+                "objects (/*) to everybody where aws:SecureTransport is false"
             )
     except WrongDocument as error:
         yield f"policy can't be read: {error}"

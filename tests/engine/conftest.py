@@ -17,6 +17,7 @@ import yaml
 
 from localcloud import server
 from localcloud.aws.inventory import inventory
+from tests.engine import recording_provider
 
 ROOT = Path(__file__).parents[2]
 PACK = {"PULUMI_OPTION_POLICY_PACK": str(ROOT / "policies")}
@@ -103,6 +104,10 @@ class Engine:
         """What is in the local AWS, asked through boto3."""
         return inventory(self.ensure())
 
+    def recorded(self) -> list[str]:
+        """The names of what exists in the packages that are recorded (`record`)."""
+        return recording_provider.recorded(self.folder / "recorded")
+
     def ensure(self) -> str:
         """The address of this test's local cloud."""
         done = self._server("ensure()")
@@ -158,6 +163,18 @@ def make_engine(folder: Path, main: str) -> Engine:
         ["pulumi", "stack", "init", engine.stack], cwd=folder, env=environment, check=True, capture_output=True
     )
     return engine
+
+
+def record(engine: Engine, *packages: str) -> None:
+    """Let a plugin serve these packages that takes every resource and writes down what was created."""
+    plugins = engine.folder / "plugins"
+    plugins.mkdir()
+    for package in packages:
+        plugin = plugins / f"pulumi-resource-{package}"
+        serves = f"{sys.executable} -m {recording_provider.__name__} {package} {engine.folder / 'recorded'}"
+        plugin.write_text(f"#!/bin/sh\nPYTHONPATH={ROOT} exec {serves}\n")
+        plugin.chmod(0o755)
+    engine.environment["PATH"] = f"{plugins}{os.pathsep}{engine.environment['PATH']}"
 
 
 @pytest.fixture

@@ -144,3 +144,9 @@ def test_no_guardrail_of_the_pack_fails_on_any_inputs(rule: Guardrail, inputs: d
     kinds = sorted(rule.types) or [INSTANCE, "fusion:platform:Plan", "kubernetes:core/v1:Pod"]
     for told in judge(rule, Declared(kinds[pick % len(kinds)], inputs), monthly_cost_limit_usd=1):
         assert "could not be judged: " not in told or "can't be" in told
+
+
+def test_the_packs_schema_gives_no_defaults_which_would_tighten_a_stacks_own_settings() -> None:
+    for each in guardrails():
+        schema = each.policy().config_schema
+        assert not [field for field, of in (schema.properties if schema else {}).items() if "default" in of]

@@ -1,0 +1,169 @@
+"""Each guardrail of security on the real engine: what breaks it creates nothing, what keeps it is created.
+
+Resources of AWS and Kubernetes go to the local cloud, those that it does not serve (Google Cloud, Helm) to a plugin that
+takes everything, so that only a guardrail can stop them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pytest
+
+from localcloud import server
+from localcloud.aws.inventory import inventory
+from policies import security
+from tests.engine.conftest import PACK, Engine, make_engine, record
+from tests.engine.test_guardrails.security_cases import CASES, SETTINGS, STACK_CASES, Made, prefixed
+
+MAKES = """
+    import json
+    from pathlib import Path
+    import pulumi
+
+    made = {}
+
+    def given(value):
+        if isinstance(value, dict) and "$secret" in value:
+            return pulumi.Output.secret(value["$secret"])
+        if isinstance(value, dict) and "$id" in value:
+            return made[value["$id"]].id
+        if isinstance(value, dict):
+            return {key: given(each) for key, each in value.items() if each is not None}
+        return [given(each) for each in value] if isinstance(value, list) else value
+
+    for name, resource in json.loads(Path("resources.json").read_text()).items():
+        before = pulumi.ResourceOptions(depends_on=[*made.values()][-1:])
+        made[name] = pulumi.CustomResource(resource["type"], name, given(resource["inputs"]), before)
+"""
+
+NOT_SERVED = ("kubernetes:helm.sh",)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A project on the local cloud, and on a recorder for Google Cloud; each test writes its resources."""
+    yield from _project(tmp_path_factory, "gcp")
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A project of which a recorder takes every resource."""
+    yield from _project(tmp_path_factory, "aws", "gcp", "kubernetes")
+
+
+def _project(folders: pytest.TempPathFactory, *recorded: str) -> Iterator[Engine]:
+    engine = make_engine(folders.mktemp("project") / "project", ".")
+    record(engine, *recorded)
+    engine.configure(guardrails=SETTINGS)
+    engine.program(MAKES)
+    yield engine
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FUSION_HOME", engine.environment["FUSION_HOME"])
+        server.stop()
+
+
+def declare(engine: Engine, resources: dict[str, Made]) -> None:
+    """Let the program make these resources, one after the other."""
+    written = {name: asdict(made) for name, made in resources.items()}
+    (engine.folder / "resources.json").write_text(json.dumps(written))
+
+
+def broken(printed: str) -> dict[str, set[str]]:
+    """By resource, the guardrails that the engine says it breaks, as mandatory."""
+    found: dict[str, set[str]] = {}
+    for guardrail, resource in re.findall(r"\[mandatory\]  ([a-z0-9-]+)  \(\S+: (\S+)\)", printed):
+        found.setdefault(resource, set()).add(guardrail)
+    return found
+
+
+def existing(engine: Engine) -> list[str]:
+    """Everything that was created, wherever."""
+    return [*inventory(engine.ensure()), *engine.recorded(), *(path.name for path in engine.manifests.rglob("*.yaml"))]
+
+
+def guardrail_of(name: str) -> str:
+    return re.split("-(refused|passing)-", name)[0]
+
+
+def is_served(made: Made) -> bool:
+    return not made.type.startswith(NOT_SERVED)
+
+
+def is_first(name: str, made: Made) -> bool:
+    """Whether it is a guardrail's first refused resource of all, or of Google Cloud."""
+    others = CASES[guardrail_of(name)].refused
+    return made in (others[0], next((each for each in others if each.type.startswith("gcp:")), None))
+
+
+def declared(part: str) -> dict[str, Made]:
+    """The refused or the passing resources of all guardrails, by names of their own."""
+    return {
+        f"{name}-{part}-{index}": made
+        for name, cases in CASES.items()
+        for index, made in enumerate(getattr(cases, part))
+    }
+
+
+def test_every_guardrail_of_security_has_cases() -> None:
+    judged = {each.name: each for each in security.GUARDRAILS}
+    assert {name for name, each in judged.items() if each.judge} == CASES.keys()
+    assert {name for name, each in judged.items() if each.judge_stack} == STACK_CASES.keys()
+    for each in (*CASES.values(), *STACK_CASES.values()):
+        assert len(each.refused) >= 2 and len(each.passing) >= 2
+
+
+@pytest.mark.parametrize("name", [name for name, made in declared("refused").items() if is_first(name, made)])
+def test_what_breaks_a_guardrail_is_not_created(name: str, request: pytest.FixtureRequest) -> None:
+    made = declared("refused")[name]
+    engine: Engine = request.getfixturevalue("cloud" if is_served(made) else "recorder")
+    declare(engine, {name: made})
+    printed = engine.up(status=None, **PACK)
+    assert broken(printed) == {name: {guardrail_of(name)}}, printed
+    assert existing(engine) == []
+
+
+def test_a_preview_tells_all_that_breaks_a_guardrail_each_for_its_own_reason(cloud: Engine, recorder: Engine) -> None:
+    for engine, served in ((cloud, True), (recorder, False)):
+        refused = {name: made for name, made in declared("refused").items() if is_served(made) is served}
+        declare(engine, refused)
+        assert broken(engine.preview(status=None, **PACK)) == {name: {guardrail_of(name)} for name in refused}
+
+
+def test_what_keeps_every_guardrail_is_created(cloud: Engine, recorder: Engine) -> None:
+    for engine, served in ((cloud, True), (recorder, False)):
+        passing = {name: made for name, made in declared("passing").items() if is_served(made) is served}
+        declare(engine, passing)
+        engine.up(**PACK)
+        assert {each["urn"].rpartition("::")[2] for each in engine.state() if each.get("id")} >= passing.keys()
+        assert existing(engine) != []
+        engine.destroy()
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name, each in STACK_CASES.items() for i in range(len(each.refused))]
+)
+def test_a_stack_that_lacks_something_is_stopped_in_its_preview(recorder: Engine, name: str, index: int) -> None:
+    cases = STACK_CASES[name]
+    recorder.configure(guardrails=SETTINGS | cases.settings)
+    declare(recorder, cases.refused[index])
+    printed = recorder.run("up", "--yes", status=None, **PACK)
+    assert {each for names in broken(printed).values() for each in names} == {name}, printed
+    assert existing(recorder) == []
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_stack_that_lacks_nothing_is_created(recorder: Engine, index: int) -> None:
+    resources: dict[str, Made] = {}
+    settings = dict(SETTINGS)
+    for name, cases in STACK_CASES.items():
+        resources |= prefixed(name, cases.passing[index])
+        settings |= cases.settings
+    recorder.configure(guardrails=settings)
+    declare(recorder, resources)
+    recorder.run("up", "--yes", **PACK)
+    assert set(recorder.recorded()) == resources.keys()
+    recorder.destroy()
