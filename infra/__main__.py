@@ -13,7 +13,7 @@ from planner.calibration.own import own_calibrations
 from planner.catalog import CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
-from planner.guardrails import Violation
+from planner.guardrails.rules import Violation
 
 PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
 """The pack then reports the same violations in preview; said twice they would only be noise."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
 
-from planner.guardrails import GuardrailSettings
+from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota, matching
 
 NAMESPACE = "fusion"

@@ -14,7 +14,7 @@ import heapq
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
@@ -220,10 +220,16 @@ class _Known:
 
 
 class Predictor:
-    """A catalog as columns, and what was predicted of it so far."""
+    """A catalog, or some of its places, as columns, and what was predicted of it so far."""
 
-    def __init__(self, catalog: Catalog, calibration: Calibration, own: Own | None = None) -> None:
-        self.market = Market(catalog)
+    def __init__(
+        self,
+        catalog: Catalog,
+        calibration: Calibration,
+        own: Own | None = None,
+        places: Collection[tuple[str, str]] | None = None,
+    ) -> None:
+        self.market = Market(catalog, places)
         self._calibration = calibration
         self._own = own or Own({})
         self._known: weakref.WeakKeyDictionary[Goal, _Known] = weakref.WeakKeyDictionary()

@@ -60,11 +60,11 @@ class Where:
 
 
 class Market:
-    """The rows of a catalog: row `buying · offers + offer`."""
+    """The rows of a catalog, or of some of its places: row `buying · offers + offer`."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, places: Collection[tuple[str, str]] | None = None) -> None:
         self.chips = chips_of(catalog.accelerators)
-        self.offers = catalog.offers
+        self.offers = catalog.offers if places is None else catalog.offers_of(places)
         offers = self.offers
         on_demand = _prices([offer.price_usd_per_hour for offer in offers])
         spot = _prices([offer.spot_price_usd_per_hour for offer in offers])

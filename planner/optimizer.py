@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,10 +87,19 @@ def _quota_name(quota: Quota) -> str:
 
 
 class Optimizer:
-    """A catalog, ready to be searched. Make one by process and ask it often: what was predicted is kept."""
+    """A catalog, or some of its places, ready to be searched.
 
-    def __init__(self, catalog: Catalog, calibration: Calibration, own: Own | None = None) -> None:
-        self.predictor = Predictor(catalog, calibration, own)
+    Make one by process and ask it often: what was predicted is kept.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        calibration: Calibration,
+        own: Own | None = None,
+        places: Collection[tuple[str, str]] | None = None,
+    ) -> None:
+        self.predictor = Predictor(catalog, calibration, own, places)
 
     def search(self, goal: Goal, where: Where, limits: Ceilings | None = None, objective: Objective = "cost") -> Answer:
         """The best way to reach one goal with nodes of its own, within limits; a replica takes a device and no more.

@@ -48,14 +48,15 @@ from planner.workloads import (
 NODES_TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Nodes of a training job that may have several; its most are tried too."""
 
-_optimizers: weakref.WeakKeyDictionary[Catalog, Optimizer] = weakref.WeakKeyDictionary()
+Places = frozenset[tuple[str, str]]
+_optimizers: weakref.WeakKeyDictionary[Catalog, dict[Places | None, Optimizer]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where workloads may run, and what they share."""
 
-    places: frozenset[tuple[str, str]] | None = None
+    places: Places | None = None
     """(cloud, region); None is anywhere."""
     not_built: Collection[str] = ()
     """Instance types of those places that can't be provisioned; taken only where the user names one."""
@@ -88,7 +89,7 @@ def answer(workloads: Iterable[AnyWorkload], catalog: Catalog, scope: Scope) -> 
             asks.append(_ask(workload, catalog, scope))
         except PlanError as error:
             raise PlanError(f"workload {workload.name}: {error}") from None
-    return search(_optimizer(catalog), asks, scope.quotas, scope.budget)
+    return search(_optimizer(catalog, scope.places), asks, scope.quotas, scope.budget)
 
 
 def frontier_of(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> tuple[Choice, ...]:
@@ -98,7 +99,7 @@ def frontier_of(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> tuple[
         PlanError: something named is not known.
     """
     ask = _ask(workload, catalog, scope)
-    return Options(_optimizer(catalog).predictor, (ask,)).frontier(ask)
+    return Options(_optimizer(catalog, scope.places).predictor, (ask,)).frontier(ask)
 
 
 def prediction_of(workload: AnyWorkload, answer: Answer) -> WorkloadPrediction:
@@ -204,10 +205,11 @@ def places_of(patterns: Iterable[str], catalog: Catalog) -> frozenset[tuple[str,
     return frozenset(found)
 
 
-def _optimizer(catalog: Catalog) -> Optimizer:
-    if catalog not in _optimizers:
-        _optimizers[catalog] = Optimizer(catalog, builtin(), own_calibrations())
-    return _optimizers[catalog]
+def _optimizer(catalog: Catalog, places: Places | None) -> Optimizer:
+    made = _optimizers.setdefault(catalog, {})
+    if places not in made:
+        made[places] = Optimizer(catalog, builtin(), own_calibrations(), places)
+    return made[places]
 
 
 def _ask(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> Ask:

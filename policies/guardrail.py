@@ -8,8 +8,7 @@ from typing import Literal
 
 from pulumi_policy import EnforcementLevel, Policy, PolicyConfigSchema, ResourceValidationPolicy, StackValidationPolicy
 
-from planner.guardrails import Level
-from planner.guardrails.settings import schema_of
+from planner.guardrails.settings import Level, schema_of
 from policies.resource import Resource
 from policies.update import Update
 

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from planner.catalog import Catalog, load
-from planner.guardrails import GuardrailSettings
-from planner.guardrails.settings import stricter
+from planner.guardrails.settings import GuardrailSettings, stricter
 
 State = TypeVar("State")
 SETTINGS_KEY = "fusion:guardrails"

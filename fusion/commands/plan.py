@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
 from fusion.report.findings import Bill, Difference, Findings, WorkloadFindings, bill, differences, workload_findings
-from fusion.stack import Stack
+from fusion.stack import YAML, Stack
 from infra.config import ConfigError, sentences
 from infra.config import load as load_config
 from infra.planning import not_built, planned_stack
@@ -145,7 +145,7 @@ def _read(target: str) -> Source:
         stack = Stack.find(target)
         return Source(str(stack.file), stack.config, stack.name)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), YAML)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FusionError(f"{target}: can't be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):

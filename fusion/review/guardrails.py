@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fusion.review.events import PolicyViolation, Preview
-from planner.guardrails import GuardrailSettings
+from planner.guardrails.settings import GuardrailSettings
 from policies.guardrail import Guardrail
 
 Outcome = Literal["violated", "advisory", "not judged", "disabled", "not set", "passed"]

@@ -7,7 +7,7 @@ accelerator, and most rows of the file are never converted.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from planner.catalog.model import Accelerator, Offer, ServicePrice, TpuTopology, UnknownOffer, UnknownService
@@ -68,7 +68,11 @@ class Catalog:
     @functools.cached_property
     def offers(self) -> tuple[Offer, ...]:
         """Every offer, in the file's order."""
-        return tuple(offer for place in self.places for offer in self._at(place))
+        return self.offers_of(self.places)
+
+    def offers_of(self, places: Collection[Place]) -> tuple[Offer, ...]:
+        """The offers of some places, in the file's order; no others are made into objects."""
+        return tuple(offer for place in self.places if place in places for offer in self._at(place))
 
     @functools.cached_property
     def tpu_topologies(self) -> tuple[TpuTopology, ...]:

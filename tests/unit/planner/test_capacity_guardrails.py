@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from planner.catalog import load
 from planner.catalog.instances import GCP_ACCELERATORS, gcp_accelerators, not_sold, table, unknown_type
-from planner.guardrails import GuardrailSettings, check_plan
 from planner.guardrails.capacity import no_such_accelerator_type, no_such_slice, no_such_topology
+from planner.guardrails.rules import check_plan
+from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan
 from planner.workloads import AnyWorkload
 from tests.unit.planner.test_plan import job, planned, service

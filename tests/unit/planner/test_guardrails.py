@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from planner.catalog import Catalog, load
 from planner.cost import Tariff, price_usd_per_month
-from planner.guardrails import GuardrailSettings, Violation
-from planner.guardrails import check_plan as check_plan_by
 from planner.guardrails.cost import CostLedger, monthly_cost_max_usd
+from planner.guardrails.rules import Violation
+from planner.guardrails.rules import check_plan as check_plan_by
+from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan
 from tests.unit.planner.test_plan import job, planned
 

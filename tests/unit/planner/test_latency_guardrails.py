@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from planner.calibration.store import Interval
 from planner.catalog import load
 from planner.errors import PlanError
-from planner.guardrails import GuardrailSettings, check_plan
+from planner.guardrails.rules import check_plan
+from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan
 from planner.repredict import least, runs
 from tests.unit.planner.test_plan import job, planned, service
