@@ -2,7 +2,9 @@
 
 Each round calibrates (`fusion calibrate` in a process of its own, which never runs FusionNet), then measures FusionNet
 at 8 × 8 and 32 × 32: batches of 1 to 64 in fresh processes, and a batching server on loopback (one processor for it,
-the other for the client) at 30, 60 and 80 % of its predicted capacity under a Poisson stream. The client sends when a
+the other for the client): answers by second of its processor's time with more requests than it can answer, and
+responses at 30, 60 and 80 % of its predicted capacity under a Poisson stream. With one thread a batch's time is its
+processor's too: another program's turn is no part of it. The client sends when a
 request is due, whatever was answered before, and a response counts from when it was due (open loop: no coordinated
 omission). Streams are short; one in which the kernel let server or client wait for a processor (its own count of that,
 /proc/PID/schedstat, and what the hypervisor took) longer than `DISTURBED` of its time was another program's doing, and
@@ -34,6 +36,7 @@ from typing import Any
 
 import torch
 
+from planner.calibration.host import clock
 from planner.calibration.loopback import ANSWER_BYTES, Answer, start_server
 from planner.calibration.store import Calibration, read_calibration
 from planner.performance import InferenceLoad, predict_inference
@@ -73,10 +76,10 @@ def answers(side: int) -> Answer:
 
 
 def batch_times(side: int, seconds: float) -> dict[int, float]:
-    """Middle seconds of one pass by batch; call it in a fresh process."""
+    """Middle seconds of one pass by batch, of the processor where one thread runs; call it in a fresh process."""
     torch.manual_seed(0)
     model = FusionNet(shape=(3, side, side), classes=10).eval()
-    found = {}
+    found, now = {}, clock()
     with torch.inference_mode():
         for batch in BATCHES:
             images = torch.randn(batch, 3, side, side)
@@ -84,9 +87,9 @@ def batch_times(side: int, seconds: float) -> dict[int, float]:
                 model(images)
             times, end = [], time.perf_counter() + seconds
             while time.perf_counter() < end or len(times) < 7:
-                began = time.perf_counter()
+                began = now()
                 model(images)
-                times.append(time.perf_counter() - began)
+                times.append(now() - began)
             found[batch] = statistics.median(times)
     return found
 
@@ -143,17 +146,17 @@ def served(side: int, calibration: Calibration, seed: int, seconds: float) -> It
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setblocking(False)
 
-            def answered_per_s(_: int) -> list[float]:
-                began = time.perf_counter()
+            def answered_per_s() -> float:
+                began = server.processor_s()
                 responses(client, size, [0.0] * count, window=4 * BATCH_MAX)
-                return [count / (time.perf_counter() - began)]
+                return count / (server.processor_s() - began)
 
             def stream(rate: float, number: int) -> list[float]:
                 due = poisson(rate, STREAM_S, 1000 * seed + number)
                 return responses(client, size, due)[int(SETTLING * len(due)) :]
 
-            rates = undisturbed(server.process.pid, seconds, answered_per_s)
-            yield pair(f"{side}: throughput (1/s)", capacity, statistics.median(rates) if rates else None)
+            rates = [answered_per_s() for _ in range(math.ceil(seconds / STREAM_S))]
+            yield pair(f"{side}: throughput (1/s)", capacity, statistics.median(rates))
             for share in SHARES:
                 rate = share * capacity
                 found = sorted(undisturbed(server.process.pid, seconds, functools.partial(stream, rate)))

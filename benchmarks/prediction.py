@@ -2,10 +2,10 @@
 PART] [--json FILE]`.
 
 Matrix products: one chip, or one generation of chips, is left out at a time. Language models: one model or one chip is
-left out at a time; a chip that is left out has none of its matrix products either. Prints, as Markdown, errors by what
-was left out, those of the shipped constants beside them ("seen"), those of rows that were never fitted, the share of
-left-out rows inside the interval (of the other ones that were left out, and of the one that predictions show), and the
-worst rows. Needs scipy; takes about ten minutes.
+left out at a time; a chip that is left out has none of its matrix products either. Prints, as Markdown, errors (median
+/ 90th percentile in %) by what was left out, those of the shipped constants beside them ("seen"), those of rows that
+were never fitted, the share of left-out rows inside the interval (of the other ones that were left out, and of the one
+that predictions show), and the worst rows. Needs scipy; takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import csv
 import json
 import statistics
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,10 @@ def gemm_errors(rows: Sequence[fit.GemmRow], left_out: fit.ChipProducts) -> Foun
     for precision in fit.PRECISIONS.values():
         quantity = f"matrix product {precision}"
         same = [row for row in rows if row.precision == precision]
+        fitted = {generation: fit.fit_gemm(own) for generation, own in fit.generations(same).items()}
         foreign = {
-            generation: fit.fit_shared([row for row in same if row.chip.generation != generation])
-            for generation in fit.generations(same)
+            generation: fit.shared([own for other, own in fitted.items() if other != generation])
+            for generation in fitted
         }
         chips = {row.chip.name: row.chip.generation for row in same}
         splits: Mapping[str, Callable[[str], GemmParameters]] = {
@@ -118,20 +119,6 @@ def gemm_errors(rows: Sequence[fit.GemmRow], left_out: fit.ChipProducts) -> Foun
     return tables, worst, covered
 
 
-def left_out_products(rows: Sequence[fit.GemmRow], chips: Collection[str] = ()) -> fit.ChipProducts:
-    """By chip, of all or of some: what its products would be predicted with if it had no rows."""
-    return {
-        name: {
-            precision: fit.left_out_gemm([row for row in rows if row.precision == precision], name)
-            for precision in sorted({row.precision for row in rows if row.chip.name == name})
-        }
-        for name in sorted(chips or {row.chip.name for row in rows})
-    }
-
-
-EVERY = 3
-"""Of the other rows, what the fits without a model or a chip are made of: a third says nearly as much as all, in a third
-of the time."""
 QUANTITIES: Mapping[str, tuple[Callable[[Any], float], Callable[[fit.DecoderRow], float]]] = {
     "time by output token": (lambda timing: timing.time_per_output_token_s, lambda row: row.output_token_s),
     "time to first token": (lambda timing: timing.time_to_first_token_s, lambda row: row.first_token_s),
@@ -177,7 +164,7 @@ def decoder_errors(rows: Sequence[fit.DecoderRow], left_out: fit.ChipProducts) -
             used = {**products, name: left_out[name]} if split == "chip left out" else products
             parameters: fit.DecoderFits = shipped
             if split.endswith("left out"):
-                parameters = fit.fit_decoder([row for row in known if key(row) != name][::EVERY], products)
+                parameters = fit.fit_decoder([row for row in known if key(row) != name][:: fit.EVERY], products)
             own, timings = predictable(own, parameters, used)
             if not own:
                 continue
@@ -241,6 +228,69 @@ def published_errors() -> Found:
     return [summary(quantity, "never fitted", what, own) for (quantity, what), own in errors.items()], [], []
 
 
+def tables(errors: Sequence[Row], covered: Sequence[Row], worst: Sequence[Row]) -> list[str]:
+    """What `docs/performance-model.md` shows, as Markdown; a table without rows is empty."""
+    products = [row for row in errors if row["quantity"].startswith("matrix product")]
+    serving = [row for row in errors if row["quantity"] in QUANTITIES]
+    others = [row for row in errors if row not in products and row not in serving]
+    return [
+        pivot(products, ("quantity", "what"), "split"),
+        pivot(serving, ("split", "what"), "quantity"),
+        markdown(
+            ("quantity", "what", "rows", "median / p90", "bias"),
+            [(r["quantity"], r["what"], r["rows"], both(r), f"{100 * r['bias']:+.0f}") for r in others],
+        ),
+        markdown(
+            ("quantity", "left out", "in the interval of the others", "in the one shown"),
+            [
+                (
+                    r["quantity"],
+                    f"{r['what']} ({r['split'].split()[0]})",
+                    f"{r['coverage']:.0%}",
+                    f"{r['coverage_shown']:.0%} (×{r['low']:.2f} to ×{r['high']:.2f})",
+                )
+                for r in covered
+            ],
+        ),
+        markdown(
+            ("quantity", "row", "measured", "error"),
+            [(r["quantity"], r["what"], f"{r['measured_ms']:.3g} ms", f"{r['error']:+.0%}") for r in worst],
+        ),
+    ]
+
+
+def both(row: Row) -> str:
+    """Median and 90th percentile in per cent."""
+    return f"{100 * row['median_error']:.1f} / {100 * row['p90_error']:.1f}"
+
+
+def pivot(rows: Sequence[Row], keys: tuple[str, str], across: str) -> str:
+    """A row for each pair of keys, a column of errors for each value of `across`; the last of a group is bold."""
+    columns = list(dict.fromkeys(row[across] for row in rows))
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for key in sorted({row[keys[0]] for row in rows}, key=[row[keys[0]] for row in rows].index):
+        for row in sorted((r for r in rows if r[keys[0]] == key), key=lambda r: r["what"] == "all"):
+            found.setdefault((key, row[keys[1]]), {})[row[across]] = row
+    return markdown(
+        (*keys, "rows", *columns),
+        [
+            (
+                first,
+                f"**{second}**" if second == "all" else second,
+                next(iter(cells.values()))["rows"],
+                *(both(cells[column]) if column in cells else "" for column in columns),
+            )
+            for (first, second), cells in found.items()
+        ],
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table, or nothing where there are no rows."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) if rows else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
@@ -250,32 +300,17 @@ def main() -> None:
     gemms = fit.gemm_rows(known)
     found: list[Found] = []
     if options.part in (None, "products"):
-        found.append(gemm_errors(gemms, left_out_products(gemms)))
+        found.append(gemm_errors(gemms, fit.left_out_products(gemms, {row.chip.name for row in gemms})))
     if options.part in (None, "serving"):
         rows = fit.decoder_rows(known)
         served = {row.chip.name for row in rows if row.client != fit.UNKNOWN_CLIENT}
-        found.append(decoder_errors(rows, left_out_products(gemms, served)))
+        found.append(decoder_errors(rows, fit.left_out_products(gemms, served)))
     if options.part in (None, "others"):
         found += [all_reduce_errors(known), published_errors()]
     errors = [row for tables, _, _ in found for row in tables]
     covered = [row for _, _, own in found for row in own]
     worst = [row for _, own, _ in found for row in sorted(own, key=lambda row: -abs(row["error"]))[:8]]
-    print("| quantity | split | what | rows | median | p90 | bias |\n|---|---|---|---|---|---|---|")
-    for row in errors:
-        print(
-            f"| {row['quantity']} | {row['split']} | {row['what']} | {row['rows']} | {row['median_error']:.1%} "
-            f"| {row['p90_error']:.1%} | {row['bias']:+.1%} |"
-        )
-    print("\n| quantity | split | what | inside the interval of the others | inside the one that is shown |")
-    print("|---|---|---|---|---|")
-    for row in covered:
-        print(
-            f"| {row['quantity']} | {row['split']} | {row['what']} | {row['coverage']:.0%} "
-            f"| {row['coverage_shown']:.0%} (×{row['low']:.2f} to ×{row['high']:.2f}) |"
-        )
-    print("\n| quantity | worst rows that were left out | measured | error |\n|---|---|---|---|")
-    for row in worst:
-        print(f"| {row['quantity']} | {row['what']} | {row['measured_ms']:.3g} ms | {row['error']:+.0%} |")
+    print("\n\n".join(table for table in tables(errors, covered, worst) if table))
     if options.json:
         options.json.write_text(json.dumps({"errors": errors, "coverage": covered, "worst": worst}, indent=1) + "\n")
 

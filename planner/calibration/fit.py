@@ -71,16 +71,20 @@ class Client(TypedDict, total=False):
     same_lengths: bool
     requests_by_user: float
     admits_users_only: bool
+    held_back_steps: float
 
 
 CLIENTS: Mapping[str, Client] = {
     "inferencemax": {},
+    "inferencemax, held back": {"held_back_steps": 20.0},
     "same-lengths": {"same_lengths": True},
     "same-lengths, once": {"same_lengths": True, "requests_by_user": 1.0},
     "same-lengths, users only": {"same_lengths": True, "admits_users_only": True},
     UNKNOWN_CLIENT: {},
 }
-"""What the measuring client and server did, by the file's column `client`: InferenceMAX's is published; the others
+"""What the measuring client and server did, by the file's column `client`: InferenceMAX's is published, as is that its
+TensorRT-LLM held prompts of Llama-3.1-70B back (batch_wait_timeout_iters: 20 for 1,024 tokens in and out on fewer than
+eight chips; SemiAnalysisAI/InferenceX@b89047d5f^ benchmarks/70b_fp8_h200_trt_slurm.sh and its siblings); the others
 follow from how the rows themselves grow with the users."""
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
@@ -113,18 +117,24 @@ QUANTISED_BOUNDS: Mapping[str, tuple[float, float, float]] = {
 PRIOR_WEIGHT = 0.15
 """A parameter that is e times its expected value counts as much as a row that is wrong by this (log) error."""
 DECODER_BOUNDS: Mapping[str, tuple[float, float, float]] = {
-    "prefill_time": (0.7, 1.1, 3.0),
-    "decode_time": (0.5, 1.0, 2.0),
-    "widened_time": (1.0, 1.5, 5.0),
-    "attention_efficiency": (0.1, 0.4, 1.0),
-    "kv_bandwidth_efficiency": (0.3, 0.8, 1.0),
+    "prefill_time": (0.7, 1.0, 2.0),
+    "decode_time": (0.5, 0.9, 1.5),
+    "experts_time": (0.5, 0.9, 1.6),
+    "block_scaled_time": (0.8, 1.2, 1.6),
+    "widened_prefill_time": (1.0, 2.5, 5.0),
+    "widened_decode_time": (0.7, 1.2, 4.0),
+    "widened_layer_s": (1e-6, 4.5e-5, 2e-4),
+    "elementwise_time": (0.3, 1.2, 4.0),
+    "kv_bandwidth_efficiency": (0.5, 0.85, 1.0),
     "kv_small_time": (1.0, 1.2, 2.0),
+    "query_key_norm_s": (1e-7, 3e-6, 5e-5),
     "all_reduce_s": (1e-7, 3e-6, 5e-5),
     "prefill_overlap": (0.01, 0.5, 1.5),
     "prompts_ahead": (0.05, 1.0, 4.0),
     "admission_gap": (0.3, 0.9, 2.0),
 }
-"""Of all engines together."""
+"""Of all engines together. What is expected of widened weights, of experts and of keys and values is what the tables of
+kernels in aiconfigurator-core 0.12.0 show (moe_perf and generation_attention_perf of H100, H200 and B200)."""
 ENGINE_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "layer_s": (1e-6, 2e-5, 3e-4),
     "step_s": (1e-5, 5e-4, 1e-2),
@@ -146,6 +156,9 @@ ENGINES: Mapping[str, Mapping[str, float]] = {
 }
 """What is known of an engine: TensorRT-LLM reserves the whole answer's memory (its GUARANTEED_NO_EVICT policy)."""
 DECODER_PRIOR_WEIGHT = 0.1
+EVERY = 3
+"""Of the other rows, what the fits without a model or a chip are made of: a third says nearly as much as all, in a third
+of the time."""
 FIRST_TOKEN_WEIGHT = 0.7
 
 DecoderFits = Mapping[str, DecoderParameters]
@@ -174,6 +187,7 @@ class DecoderRow:
     config: DecoderConfig
     precision: str
     tensor_parallel: int
+    expert_parallel: int
     traffic: DecoderTraffic
     engine: str
     client: str
@@ -214,6 +228,7 @@ def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
                 decoder(MODELS[row["model_path"]]),
                 row["precision"],
                 int(row["tp_size"]),
+                int(row["moe_ep_size"] or 1),
                 _traffic(row),
                 row["backend"],
                 row["client"],
@@ -225,7 +240,7 @@ def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
 
 
 def _traffic(row: Mapping[str, str]) -> DecoderTraffic:
-    mean = MEAN_LENGTH if row["client"] == "inferencemax" else 1.0
+    mean = MEAN_LENGTH if row["client"].startswith("inferencemax") else 1.0
     lengths = round(int(row["isl"]) * mean), round(int(row["osl"]) * mean)
     return DecoderTraffic(*lengths, int(row["batch_size"]), **CLIENTS[row["client"]])
 
@@ -238,10 +253,12 @@ def predicted_gemm(row: GemmRow, parameters: GemmParameters) -> float:
 def predicted_decoder(row: DecoderRow, parameters: DecoderFits, products: ChipProducts) -> DecoderTiming:
     """Timing of the row's closed loop."""
     own = products[row.chip.name]
-    sixteen = own["bf16"]
-    used = Products(own[row.precision] if row.precision in row.chip.peak_flops else sixteen, sixteen)
+    used = Products(own.get(row.precision, own["bf16"]), own.get("fp8", own["bf16"]), own["bf16"])
     engine = parameters[row.engine]
-    return closed_loop(Server(row.chip, row.config, row.precision, row.tensor_parallel, used, engine), row.traffic)
+    server = Server(
+        row.chip, row.config, row.precision, row.tensor_parallel, used, engine, expert_parallel=row.expert_parallel
+    )
+    return closed_loop(server, row.traffic)
 
 
 def fit_gemm(rows: Sequence[GemmRow]) -> GemmParameters:
@@ -331,11 +348,15 @@ def generations(rows: Sequence[GemmRow]) -> Mapping[str, list[GemmRow]]:
     return groups
 
 
-def fit_shared(rows: Sequence[GemmRow]) -> GemmParameters:
-    """Parameters for a generation without rows: those of all others, of which each counts the same."""
-    each = generations(rows).values()
-    share = min(len(own) for own in each)
-    return fit_gemm([own[at * len(own) // share] for own in each for at in range(share)])
+def shared(fits: Sequence[GemmParameters]) -> GemmParameters:
+    """Parameters for a generation without rows: the geometric mean of the others', of which each counts the same, so
+    that one generation's odd kernels bend no constant that the rest agree on."""
+
+    def middle(values: Sequence[float]) -> float:
+        return statistics.geometric_mean(values) if all(values) else 0.0
+
+    each = [dataclasses.asdict(own) for own in fits]
+    return GemmParameters(**{name: middle([own[name] for own in each]) for name in each[0]})
 
 
 def left_out_gemm(rows: Sequence[GemmRow], chip: str) -> GemmParameters:
@@ -343,24 +364,23 @@ def left_out_gemm(rows: Sequence[GemmRow], chip: str) -> GemmParameters:
     generation = next(row.chip.generation for row in rows if row.chip.name == chip)
     others = [row for row in rows if row.chip.name != chip]
     siblings = [row for row in others if row.chip.generation == generation]
-    return fit_gemm(siblings) if siblings else fit_shared(others)
+    return fit_gemm(siblings) if siblings else shared([fit_gemm(own) for own in generations(others).values()])
 
 
 def gemm_fit(rows: Sequence[GemmRow]) -> GemmFit:
     """Shared and by-generation parameters of one precision, with intervals."""
-    by_generation, measured, siblings, transferred = {}, {}, [], []
+    by_generation = {generation: fit_gemm(own) for generation, own in generations(rows).items()}
+    measured, siblings, transferred = {}, [], []
     for generation, own in generations(rows).items():
-        by_generation[generation] = fit_gemm(own)
         names = sorted({row.chip.name for row in own})
         for name in names:
             rows_of = [row for row in own if row.chip.name == name]
             measured[name] = ratios(_over(rows_of, by_generation[generation]))
             if len(names) > 1:
                 siblings.append(_over(rows_of, left_out_gemm(own, name)))
-        foreign = fit_shared([row for row in rows if row.chip.generation != generation])
-        transferred.append(_over(own, foreign))
+        transferred.append(_over(own, shared([fitted for name, fitted in by_generation.items() if name != generation])))
     return GemmFit(
-        shared=_rounded(fit_shared(rows)),
+        shared=_rounded(shared(list(by_generation.values()))),
         by_generation={name: _rounded(parameters) for name, parameters in by_generation.items()},
         measured_ratio=measured,
         sibling_ratio=envelope(siblings),
@@ -384,17 +404,32 @@ def chip_products(fits: Mapping[str, GemmFit], known: Mapping[str, Chip]) -> Chi
     }
 
 
-def decoder_fit(rows: Sequence[DecoderRow], products: ChipProducts) -> DecoderFit:
-    """Serving constants with the intervals of models that were left out."""
+def left_out_products(rows: Sequence[GemmRow], chips: Iterable[str]) -> ChipProducts:
+    """By chip: what its products would be predicted with if it had no rows."""
+    return {
+        name: {
+            precision: left_out_gemm([row for row in rows if row.precision == precision], name)
+            for precision in sorted({row.precision for row in rows if row.chip.name == name})
+        }
+        for name in chips
+    }
+
+
+def decoder_fit(rows: Sequence[DecoderRow], products: ChipProducts, left_out: ChipProducts) -> DecoderFit:
+    """Serving constants with the intervals of models, and of chips with their products, that were left out."""
     first: list[list[float]] = []
     token: list[list[float]] = []
-    for name in sorted({row.config.name for row in rows}):
-        left_out = fit_decoder([row for row in rows if row.config.name != name], products)
-        own = [row for row in rows if row.config.name == name]
-        timings = [predicted_decoder(row, left_out, products) for row in own]
-        both = list(zip(own, timings, strict=True))
-        first.append([row.first_token_s / timing.time_to_first_token_s for row, timing in both])
-        token.append([row.output_token_s / timing.time_per_output_token_s for row, timing in both])
+    splits: Sequence[tuple[Callable[[DecoderRow], str], ChipProducts]] = (
+        (lambda row: row.config.name, products),
+        (lambda row: row.chip.name, left_out),
+    )
+    for key, used in splits:
+        for name in sorted({key(row) for row in rows}):
+            fitted = fit_decoder([row for row in rows if key(row) != name][::EVERY], products)
+            own = [row for row in rows if key(row) == name]
+            both = [(row, predicted_decoder(row, fitted, used)) for row in own]
+            first.append([row.first_token_s / timing.time_to_first_token_s for row, timing in both])
+            token.append([row.output_token_s / timing.time_per_output_token_s for row, timing in both])
     return DecoderFit(
         engines={engine: _rounded(own) for engine, own in fit_decoder(rows, products).items()},
         measured_chips=tuple(sorted({row.chip.name for row in rows})),
@@ -418,9 +453,11 @@ def main() -> None:
         measured_at=MEASURED_AT,
         place="aiconfigurator-core 0.12.0's measurements, fitted here",
         source="benchmarks/data/gemm_measured.csv and llm_latency_measured.csv",
-        split="leave one chip or one generation out (matrix products), leave one model out (language models)",
+        split="leave one chip or one generation out (matrix products), leave one model or one chip out (language models)",
         gemms=gemms,
-        decoders=decoder_fit(served, chip_products(gemms, known)),
+        decoders=decoder_fit(
+            served, chip_products(gemms, known), left_out_products(rows, {row.chip.name for row in served})
+        ),
     ).write(BUILTIN)
     print(f"wrote {BUILTIN.name}")
 

@@ -1,7 +1,8 @@
 """Measures what operations cost on this machine's own processors, for `planner.performance.host`. Needs torch.
 
 Every probe is timed once a round, and the rounds' middle counts, so that a disturbance falls on few of a probe's times.
-Page faults within a timing are taken off: the model adds those that a pass will have.
+Page faults within a timing are taken off: the model adds those that a pass will have. With one thread the clock is the
+processor's, which stands while other programs run.
 """
 
 from __future__ import annotations
@@ -59,22 +60,28 @@ def measure_host(dtype: torch.dtype) -> HostCosts:
 
 def _timed(probes: list[Probe], fault_s: float) -> dict[tuple[object, ...], float]:
     """Middle seconds of one operation of each probe, without page faults."""
-    inner = {}
+    inner, now = {}, clock()
     for probe in probes:
         probe.call()
-        began = time.perf_counter()
+        began = now()
         probe.call()
-        inner[probe.name] = max(1, math.ceil(LEAST_TIMING_S / max(time.perf_counter() - began, 1e-7)))
+        inner[probe.name] = max(1, math.ceil(LEAST_TIMING_S / max(now() - began, 1e-7)))
     seconds: dict[tuple[object, ...], list[float]] = {probe.name: [] for probe in probes}
     for _ in range(ROUNDS):
         for probe in probes:
             probe.call()  # what the probe before left in the caches is gone
-            faults, began = _faults(), time.perf_counter()
+            faults, began = _faults(), now()
             for _ in range(inner[probe.name]):
                 probe.call()
-            took = time.perf_counter() - began - (_faults() - faults) * fault_s
+            took = now() - began - (_faults() - faults) * fault_s
             seconds[probe.name].append(max(took, 0.0) / inner[probe.name] / probe.count)
     return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def clock() -> Callable[[], float]:
+    """Seconds that work on the processors is timed by: the thread's own where it is the only one, since another
+    program's turn is no part of them; the wall's otherwise."""
+    return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _faults() -> int:
@@ -87,15 +94,16 @@ def _page_fault_s() -> float:
     def touched(memory: torch.Tensor) -> None:
         memory.view(-1, PAGE_BYTES)[:, 0] = 1
 
+    now = clock()
     old = torch.ones(2 * MAPPED_MOST, dtype=torch.uint8)
     each = []
     for _ in range(ROUNDS):
-        began = time.perf_counter()
+        began = now()
         touched(old)
-        old_s = time.perf_counter() - began
-        faults, began = _faults(), time.perf_counter()
+        old_s = now() - began
+        faults, began = _faults(), now()
         touched(torch.empty(2 * MAPPED_MOST, dtype=torch.uint8))  # mapped and unmapped, whatever came before
-        each.append(max(0.0, time.perf_counter() - began - old_s) / max(1, _faults() - faults))
+        each.append(max(0.0, now() - began - old_s) / max(1, _faults() - faults))
     return statistics.median(each[1:])
 
 

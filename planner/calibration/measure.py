@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from planner.calibration.fit import ratios
-from planner.calibration.host import measure_host
+from planner.calibration.host import clock, measure_host
 from planner.calibration.loopback import measure_serving
 from planner.calibration.store import Calibration, GemmFit, MeasuredChip, MeasuredOn, Ratios
 from planner.performance.chip import Chip
@@ -241,19 +241,20 @@ def _parameters(
 def _median_s(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
     """Middle seconds of one call; short calls are timed many at a time."""
     wait: Callable[[], object] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    now = clock() if device == "cpu" else time.perf_counter
     work()
     wait()
-    began = time.perf_counter()
+    began = now()
     work()
     wait()
-    inner = max(1, min(200, int(2e-3 / max(time.perf_counter() - began, 1e-7))))
+    inner = max(1, min(200, int(2e-3 / max(now() - began, 1e-7))))
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = now()
         for _ in range(inner):
             work()
         wait()
-        times.append((time.perf_counter() - began) / inner)
+        times.append((now() - began) / inner)
     return statistics.median(times)
 
 

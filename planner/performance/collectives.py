@@ -16,10 +16,13 @@ from planner.performance.chip import Chip
 LINKS_FROM_BYTES_PER_S = 100e9
 """Chips whose links carry more in one direction have links of their own (NVLink, ICI, Infinity Fabric); others share the
 host's PCIe."""
-LINK_SHARES = ((2, 0.59), (4, 0.67), (10**9, 0.76))
+FAST_LINKS_FROM_BYTES_PER_S = 600e9
+LINK_SHARES = ((2, 0.62), (4, 0.71), (10**9, 0.85))
+FAST_LINK_SHARES = ((2, 0.53), (4, 0.62), (10**9, 0.62))
 PCIE_SHARES = ((2, 0.6), (4, 0.26), (10**9, 0.17))
 """Most devices, and the share of one direction's bandwidth that a large all-reduce reaches, in the ring's count of bytes:
-about the geometric means over the chips of ``benchmarks/data/all_reduce_measured.csv``."""
+about the geometric means over the chips of ``benchmarks/data/all_reduce_measured.csv``. Links of Blackwell's speed are
+filled less."""
 INSIDE_START_S, INSIDE_LATENCY_S = 4.5e-6, 2.3e-6
 """Launch of a collective in a node, and of one of its messages: set by hand with the same rows in sight."""
 
@@ -49,7 +52,9 @@ class Link:
 
 def inside_link(chip: Chip, devices: int) -> Link:
     """A chip's way to the others of its node, when that many of them exchange."""
-    shares = LINK_SHARES if chip.link_bytes_per_s > LINKS_FROM_BYTES_PER_S else PCIE_SHARES
+    shares = PCIE_SHARES
+    if chip.link_bytes_per_s > LINKS_FROM_BYTES_PER_S:
+        shares = FAST_LINK_SHARES if chip.link_bytes_per_s > FAST_LINKS_FROM_BYTES_PER_S else LINK_SHARES
     share = next(share for most, share in shares if devices <= most)
     return Link(chip.link_bytes_per_s, INSIDE_LATENCY_S, share, INSIDE_START_S)
 

@@ -4,7 +4,9 @@ Sources: R. Pope et al., "Efficiently Scaling Transformer Inference" (arXiv 2211
 bound by compute, decode by reading weights and the key–value cache; G.-I. Yu et al., "Orca" (OSDI 2022):
 iteration-level batching; W. Kwon et al., "PagedAttention" (SOSP 2023): what the memory left over holds; M. Reiser, S.
 Lavenberg, "Mean-Value Analysis of Closed Multichain Queuing Networks" (JACM 27, 1980) and P. Schweitzer's approximation
-of it (1979): how many prompts are found waiting; J. Little (1961) for concurrency and rate.
+of it (1979): how many prompts are found waiting; J. Little (1961) for concurrency and rate; J. Shah et al.,
+"FlashAttention-3" (arXiv 2407.08608), section 3: a prompt's attention takes as much of the exponentials' units as of
+the products'.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.performance.checks import DoesNotFit, PerformanceError, positive, whole
+from planner.performance.checks import DoesNotFit, PerformanceError, not_negative, positive, whole
 from planner.performance.chip import BYTES, GIB, Chip
 from planner.performance.collectives import inside_link
 from planner.performance.gemm import GemmParameters, gemm_time
@@ -30,6 +32,12 @@ KV_BYTES: Mapping[str, float] = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0}
 most measured deployments did)."""
 HEAD_BYTES = 2.0
 """Embedding and vocabulary head stay in 16 bits also when the layers are quantised."""
+EXPONENTIALS_PER_CYCLE = 16.0
+"""Of one compute unit: NVIDIA's CUDA programming guide, throughput of arithmetic instructions (special functions)."""
+ATTENTION_TIME = 1.2
+"""Time of a prompt's attention over that of its products and exponentials one after another: between 0.95 and 1.5 in
+the attention kernels of H100 and B200 that aiconfigurator-core 0.12.0 measured (8 to 64 heads of 64 and of 128, 4,096
+tokens and more)."""
 USUAL_REQUESTS_BY_USER = 10.0
 """Of a benchmark with constant concurrency: InferenceMAX sends ten requests by user, all users starting at once."""
 
@@ -42,14 +50,25 @@ class DecoderParameters:
     """Time of a prompt's matrix products over their sum measured one by one."""
     decode_time: float
     """... and of a decode step's."""
-    widened_time: float
-    """Factor on both where the chip has to widen the weights before it multiplies: those kernels are slower."""
-    attention_efficiency: float
-    """Share of the 16-bit peak that attention reaches over a prompt."""
+    experts_time: float
+    """Factor on both of the experts' products where they are multiplied as they are: one kernel takes all that are
+    touched."""
+    block_scaled_time: float
+    """Factor on a decode step's products of weights with a scale for each block."""
+    widened_prefill_time: float
+    """Factor on a prompt's products of experts where the chip has to widen their weights before it multiplies ..."""
+    widened_decode_time: float
+    """... and on a decode step's ..."""
+    widened_layer_s: float
+    """... and what that adds to one layer, however few the tokens."""
+    elementwise_time: float
+    """Time of a prompt's norms, activations and copies over that of moving their bytes once at the full bandwidth."""
     kv_bandwidth_efficiency: float
     """Share of the memory bandwidth while keys and values are gathered."""
     kv_small_time: float
     """Time to gather 8-bit keys and values over that of as many bytes in 16 bits: they have to be widened."""
+    query_key_norm_s: float
+    """Norms of queries and keys, of one layer of a model that has them."""
     prefill_layer_s: float
     """What else one layer of a prompt takes, whatever its length."""
     all_reduce_s: float
@@ -81,10 +100,22 @@ class DecoderParameters:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """The matrix-product constants of the chip at the weights' precision, and in 16 bits."""
+    """The matrix-product constants of the chip at the weights' precision, in 8 and in 16 bits."""
 
     own: GemmParameters
+    eight: GemmParameters
     sixteen: GemmParameters
+
+
+@dataclass(frozen=True, slots=True)
+class PassProducts:
+    """Seconds of the matrix products of one pass, measured one by one."""
+
+    attention_s: float
+    """Projections of queries, keys, values and outputs, and the routing to experts."""
+    feed_forward_s: float
+    head_s: float
+    """Scores of the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +133,9 @@ class DecoderTraffic:
     """All requests of a closed loop have exactly these lengths."""
     admits_users_only: bool = False
     """The server admits `concurrency` sequences, and a place is free only when the next answer ends."""
+    held_back_steps: float = 0.0
+    """Decode steps for which a server of a closed loop keeps a prompt back, so that others may join it (TensorRT-LLM's
+    batch_wait_timeout_iters)."""
 
     def __post_init__(self) -> None:
         whole("input_tokens", self.input_tokens, at_most=10**8)
@@ -114,6 +148,7 @@ class DecoderTraffic:
             positive("requests_per_s", self.requests_per_s)
         if not self.requests_by_user >= 1:
             raise PerformanceError(f"requests_by_user is {self.requests_by_user!r}; it must be at least 1")
+        not_negative("held_back_steps", self.held_back_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +176,24 @@ class Server:
     tensor_parallel: int
     products: Products
     parameters: DecoderParameters
+    expert_parallel: int = 1
+    """Groups of these chips that whole experts are divided among; the chips of a group cut each expert."""
+
+    @property
+    def sixteen(self) -> str:
+        """What 16-bit products run in; the precision itself where the chip has none."""
+        peaks = self.chip.peak_flops
+        return "bf16" if "bf16" in peaks else "fp16" if "fp16" in peaks else self.precision
+
+    @property
+    def widens(self) -> bool:
+        """The chip has no products at the weights' precision."""
+        return self.precision not in self.chip.peak_flops
+
+    @property
+    def kv_bytes_each(self) -> float:
+        """Bytes of one key or value; the cache of weights that have to be widened stays in 16 bits too."""
+        return 2.0 if self.widens else KV_BYTES.get(self.precision, 2.0)
 
     @property
     def kv_split(self) -> int:
@@ -164,7 +217,7 @@ def most_sequences(server: Server, input_tokens: float, output_tokens: float) ->
     tokens = input_tokens + output_tokens * server.parameters.answer_held
     held = weight_bytes(config, precision) / ways
     left = chip.memory_bytes * MEMORY_USED_FRACTION - WORKSPACE_BYTES - held
-    one = config.kv_bytes(tokens, KV_BYTES.get(precision, 2.0)) / server.kv_split
+    one = config.kv_bytes(tokens, server.kv_bytes_each) / server.kv_split
     if left < one:
         missing = (one - left) / GIB
         raise DoesNotFit(
@@ -178,28 +231,73 @@ def most_sequences(server: Server, input_tokens: float, output_tokens: float) ->
 
 def prefill_s(server: Server, tokens: float) -> float:
     """Seconds to read one prompt of that many tokens (Pope et al., section 2)."""
-    chip, config, p, ways = server.chip, server.config, server.parameters, server.tensor_parallel
-    sixteen = chip.peak_flops.get("bf16", chip.peak_flops.get("fp16", max(chip.peak_flops.values())))
-    attention = config.attention_flops(tokens, tokens / 2) / (ways * sixteen * p.attention_efficiency)
-    layers = config.layers * (2 * _exchange_s(server, tokens) + p.prefill_layer_s)
-    return products_s(server, tokens, 1) * p.prefill_time + attention + layers
+    config, p = server.config, server.parameters
+    products = pass_products(server, tokens, 1)
+    feed_forward = products.feed_forward_s * _feed_forward_time(server, p.widened_prefill_time)
+    moved = tokens * _elementwise_bytes(config, server.tensor_parallel) / server.chip.memory_bandwidth_bytes_per_s
+    return (
+        (products.attention_s + products.head_s + feed_forward) * p.prefill_time
+        + _prompt_attention_s(server, tokens)
+        + moved * p.elementwise_time
+        + config.layers * (2 * _exchange_s(server, tokens) + p.prefill_layer_s + _layer_s(server))
+    )
+
+
+def _prompt_attention_s(server: Server, tokens: float) -> float:
+    """Seconds of a prompt's scores and weighted sums: the products and the exponentials, one after another."""
+    chip, config = server.chip, server.config
+    flops = config.attention_flops(tokens, tokens / 2) / server.tensor_parallel
+    seconds = flops / (chip.peak_flops[server.sixteen] * chip.sustained)
+    if chip.compute_units > 1:
+        each_s = EXPONENTIALS_PER_CYCLE * chip.compute_units * chip.clock_ghz * 1e9
+        seconds += flops / (4 * config.head_dim) / each_s
+    return seconds * ATTENTION_TIME
+
+
+def _elementwise_bytes(config: DecoderConfig, ways: int) -> float:
+    """Bytes that one token moves between the products of all layers: two norms with what is added (8 rows of the hidden
+    size), positions and cache (4 of queries, keys and values), the gate (3 of the feed-forward), and each expert's copy
+    in and out (4 of the hidden size)."""
+    heads = (config.heads + 2 * config.kv_heads) * config.head_dim / ways
+    copies = config.active_experts if config.experts > 1 else 0
+    gate = config.active_experts * config.intermediate_size / ways
+    return 2.0 * config.layers * ((8 + 4 * copies) * config.hidden_size + 4 * heads + 3 * gate)
+
+
+def _feed_forward_time(server: Server, widened: float) -> float:
+    """Time of the feed-forward's products over their sum; `widened` where experts' weights are. Widening kernels for
+    one matrix reach the 16-bit rate (E. Frantar et al., "MARLIN", arXiv 2408.11743)."""
+    if server.config.experts == 1:
+        return 1.0
+    return widened if server.widens else server.parameters.experts_time
+
+
+def _layer_s(server: Server) -> float:
+    """Seconds that kernels which only some models and chips need add to one layer."""
+    config, p = server.config, server.parameters
+    norms = p.query_key_norm_s if config.query_key_norm else 0.0
+    widening = p.widened_layer_s if server.widens and config.experts > 1 else 0.0
+    return norms + widening
 
 
 def decode_products_s(server: Server, sequences: float) -> float:
     """Seconds of a decode step's matrix products."""
-    return products_s(server, sequences, sequences) * server.parameters.decode_time
+    p, products = server.parameters, pass_products(server, sequences, sequences)
+    scaled = p.block_scaled_time if server.config.fp8_blocks and server.precision == "fp8" else 1.0
+    feed_forward = products.feed_forward_s * _feed_forward_time(server, p.widened_decode_time)
+    return (products.head_s + (products.attention_s + feed_forward) * scaled) * p.decode_time
 
 
 def decode_step_s(server: Server, sequences: float, context: float) -> float:
     """Seconds of one decode step of that many sequences with `context` tokens each (Pope et al., section 2)."""
     chip, config, p = server.chip, server.config, server.parameters
-    size = KV_BYTES.get(server.precision, 2.0)
+    size = server.kv_bytes_each
     gathered = config.kv_bytes(context, size) / server.kv_split * sequences * (p.kv_small_time if size < 2 else 1.0)
     sent = _exchange_s(server, sequences) + p.all_reduce_s * math.log2(server.tensor_parallel)
     return (
         decode_products_s(server, sequences)
         + gathered / (chip.memory_bandwidth_bytes_per_s * p.kv_bandwidth_efficiency)
-        + config.layers * (2 * sent + p.layer_s)
+        + config.layers * (2 * sent + p.layer_s + _layer_s(server))
         + sequences * p.sequence_s
         + p.step_s
     )
@@ -212,51 +310,73 @@ def _exchange_s(server: Server, tokens: float) -> float:
     return sent / inside_link(server.chip, ways).rate
 
 
-def products_s(server: Server, tokens: float, head_rows: float) -> float:
-    """Seconds of all matrix products of a pass over `tokens` tokens, of which `head_rows` get scores of the
-    vocabulary.
+def pass_products(server: Server, tokens: float, head_rows: float) -> PassProducts:
+    """The matrix products of a pass over `tokens` tokens, of which `head_rows` get scores of the vocabulary.
 
     Query, key and value in one product; gate and up in one; the experts that are touched in one launch.
     """
     rows, scored = max(1, round(tokens)), max(1, round(head_rows))
-    seconds = _products_s(
-        server.chip, server.config, server.precision, server.tensor_parallel, server.products, rows, scored
+    return _pass_products(
+        server.chip,
+        server.config,
+        server.precision,
+        server.sixteen,
+        server.tensor_parallel,
+        server.expert_parallel,
+        server.products,
+        rows,
+        scored,
     )
-    return seconds if server.precision in server.chip.peak_flops else seconds * server.parameters.widened_time
 
 
 @functools.lru_cache(maxsize=65_536)
-def _products_s(
-    chip: Chip, config: DecoderConfig, precision: str, ways: int, products: Products, rows: int, scored: int
-) -> float:
-    def seconds(m: int, n: int, k: int, count: int = 1) -> float:
-        return _product_s(chip, precision, m, max(1, n), max(1, k), count, products)
+def _pass_products(
+    chip: Chip,
+    config: DecoderConfig,
+    precision: str,
+    sixteen: str,
+    ways: int,
+    expert_ways: int,
+    products: Products,
+    rows: int,
+    scored: int,
+) -> PassProducts:
+    own = precision if precision in chip.peak_flops else sixteen
+    eight = "fp8" if "fp8" in chip.peak_flops else sixteen
+    constants = {eight: products.eight, sixteen: products.sixteen}
+    constants.setdefault(own, products.own)
 
-    hidden, inner = config.hidden_size, config.intermediate_size // ways
+    def seconds(stored: str, multiplied: str, m: int, n: int, k: int, count: int = 1) -> float:
+        return _product_s(chip, stored, multiplied, m, max(1, n), max(1, k), count, constants[multiplied])
+
+    hidden, inner = config.hidden_size, max(1, config.intermediate_size * expert_ways // ways)
     queries = config.heads // ways * config.head_dim
     keys_and_values = 2 * math.ceil(config.kv_heads / ways) * config.head_dim
-    layer = seconds(rows, queries + keys_and_values, hidden) + seconds(rows, hidden, queries)
-    touched = max(1, round(config.experts_touched(rows)))
-    each = math.ceil(rows * config.active_experts / touched)
-    layer += seconds(each, 2 * inner, hidden, touched) + seconds(each, hidden, inner, touched)
-    sixteen = "bf16" if "bf16" in chip.peak_flops else "fp16" if "fp16" in chip.peak_flops else precision
-    ends = Products(products.sixteen, products.sixteen) if sixteen != precision else products
+    projection = (sixteen, sixteen) if precision == "fp4" and config.sixteen_bit_attention else (precision, own)
+    attention = seconds(*projection, rows, queries + keys_and_values, hidden)
+    attention += seconds(*projection, rows, hidden, queries)
     if config.experts > 1:
-        layer += _product_s(chip, sixteen, rows, config.experts, hidden, 1, ends)
-    head = _product_s(chip, sixteen, scored, max(1, config.vocabulary // ways), hidden, 1, ends)
-    return config.layers * layer + head
+        attention += seconds(sixteen, sixteen, rows, config.experts, hidden)
+    touched = max(1, round(config.experts_touched(rows)))
+    each, here = math.ceil(rows * config.active_experts / touched), max(1, round(touched / expert_ways))
+    expert = (precision, eight if own == "fp4" and config.weight_only_fp4 else own)
+    feed_forward = seconds(*expert, each, 2 * inner, hidden, here) + seconds(*expert, each, hidden, inner, here)
+    head = seconds(sixteen, sixteen, scored, config.vocabulary // ways, hidden)
+    return PassProducts(config.layers * attention, config.layers * feed_forward, head)
 
 
-def _product_s(chip: Chip, precision: str, m: int, n: int, k: int, count: int, products: Products) -> float:
-    """One product; weights of fewer bits than the chip can multiply are widened on their way: 16-bit compute, their own
-    bytes."""
-    if precision in chip.peak_flops:
-        return gemm_time(chip, precision, m, n, k, products.own, count=count).total_s
-    wide = "bf16" if "bf16" in chip.peak_flops else "fp16"
-    time = gemm_time(chip, wide, m, n, k, products.sixteen, count=count)
-    bandwidth = chip.memory_bandwidth_bytes_per_s * products.sixteen.bandwidth_efficiency
-    saved = float(n) * k * count * (BYTES[wide] - BYTES[precision]) / bandwidth
-    return max(time.total_s - saved, time.compute_s + time.launch_s, time.total_s * BYTES[precision] / BYTES[wide])
+def _product_s(
+    chip: Chip, stored: str, multiplied: str, m: int, n: int, k: int, count: int, parameters: GemmParameters
+) -> float:
+    """One product; weights of fewer bits than they are multiplied in are widened on their way: the wider compute, their
+    own bytes."""
+    time = gemm_time(chip, multiplied, m, n, k, parameters, count=count)
+    if stored == multiplied:
+        return time.total_s
+    bandwidth = chip.memory_bandwidth_bytes_per_s * parameters.bandwidth_efficiency
+    share = BYTES[stored] / BYTES[multiplied]
+    saved = float(n) * k * count * (BYTES[multiplied] - BYTES[stored]) / bandwidth
+    return max(time.total_s - saved, time.compute_s + time.launch_s, time.total_s * share)
 
 
 def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
@@ -282,6 +402,7 @@ def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     later = queued_s(prefill, output * token, running)
     if traffic.same_lengths:
         later += min(p.prompts_ahead, running - 1) * prefill
+    later += _held_back_s(traffic, running, token)
     first = p.request_s + p.steps_before * step
     first += (1 - first_round) * later + first_round * prefill * (running + 1) / 2
     if traffic.admits_users_only:
@@ -295,6 +416,12 @@ def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     rate = running / lifetime
     bound = _bound(concurrency > most, interruption > step, traffic.input_tokens + output)
     return DecoderTiming(first + waiting, token, rate, rate * output, running, most, prefill, step, bound)
+
+
+def _held_back_s(traffic: DecoderTraffic, running: float, token_s: float) -> float:
+    """Mean seconds that prompts are kept back: the first of them for all of the time, who joins later for half of it."""
+    joining = traffic.held_back_steps * running / (traffic.output_tokens + traffic.held_back_steps)
+    return traffic.held_back_steps * token_s * (1 + joining / 2) / (1 + joining)
 
 
 def queued_s(service_s: float, elsewhere_s: float, customers: float) -> float:

@@ -89,7 +89,7 @@ def _products(chip: Chip, precision: str, calibration: Calibration) -> Products:
     if not chip.peak_flops.keys() & {precision, "bf16", "fp16"}:
         chip.peak(precision)
     own = calibration.gemm(chip.name, precision).parameters
-    return Products(own, calibration.gemm(chip.name, "bf16").parameters)
+    return Products(own, calibration.gemm(chip.name, "fp8").parameters, calibration.gemm(chip.name, "bf16").parameters)
 
 
 def _interval(value: float, ratio: Ratios) -> Interval:

@@ -52,6 +52,12 @@ def test_chips_without_links_of_their_own_share_the_hosts_bus():
     assert shares["L40S"] < shares["H100"] / 3
 
 
+def test_faster_links_are_filled_less_and_still_carry_more():
+    fast, usual = (inside_link(chip(name), 8) for name in ("B200", "H100"))
+    assert fast.efficiency < usual.efficiency
+    assert fast.rate > usual.rate
+
+
 @pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
 def test_a_wrong_size_is_named(wrong):
     with pytest.raises(PerformanceError, match="size_bytes"):
