@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.accelerator_pool import AcceleratorPoolArgs
+from infra.budget import BudgetArgs
 from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import StackConfig
@@ -55,7 +56,21 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
         pools=tuple(_pool(pool, plan) for pool in plan.pools),
         training_jobs=tuple(_training_job(job, plan) for job in jobs),
         inference_services=tuple(_inference_service(service, plan) for service in services),
+        budget=_budget(config, plan),
         tags=config.tags,
+    )
+
+
+def _budget(config: StackConfig, plan: Plan) -> BudgetArgs | None:
+    alarms = config.budget_alarms
+    if alarms is None:
+        return None
+    return BudgetArgs(
+        stack=plan.stack,
+        limit_usd_per_month=alarms.monthly_limit_usd or config.guardrails.monthly_cost_limit_usd,
+        emails=alarms.emails,
+        actual_percent=alarms.actual_percent,
+        forecast_percent=alarms.forecast_percent,
     )
 
 

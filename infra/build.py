@@ -16,6 +16,7 @@ import pulumi_kubernetes as kubernetes
 
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
 from infra.aws.builder import BUILDER as BUILDER_ON_AWS
+from infra.budget import BudgetArgs
 from infra.builder import Builder
 from infra.cluster import Cluster, ClusterArgs
 from infra.errors import require
@@ -30,7 +31,7 @@ from infra.registry import Registry, RegistryArgs
 from infra.training_job import TrainingJobArgs
 from infra.workload_identity import StoreAccess, WorkloadIdentity, WorkloadIdentityArgs
 
-Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs)
+Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs, BudgetArgs)
 
 BUILDERS: Mapping[str, Builder[Any]] = {"aws": BUILDER_ON_AWS}
 """By cloud, who builds the components there. A further cloud is one more line."""
@@ -87,6 +88,7 @@ class PlatformArgs:
         stack: the stack's name; all names begin with it.
         network, cluster, object_store: args of the components that every stack has.
         registry: args of the container registry; None where images come from elsewhere.
+        budget: args of the budget with alarms; None for a stack without one.
         pools: pools of nodes for the workloads.
         training_jobs, inference_services: what runs on the pools.
         cloud: where the components are built.
@@ -105,6 +107,7 @@ class PlatformArgs:
     pools: tuple[AcceleratorPoolArgs, ...]
     training_jobs: tuple[TrainingJobSpec, ...]
     inference_services: tuple[InferenceServiceSpec, ...]
+    budget: BudgetArgs | None = None
     cloud: Literal["aws"] = "aws"
     namespace: str = "workloads"
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -212,6 +215,8 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
     builder, stack = BUILDERS[args.cloud], args.stack
     # The plan has no children, and depends_on of a component waits for its children only: so wait for its URN.
     after_plan = pulumi.ResourceOptions(depends_on=registered_plan.urn.apply(lambda _: []))
+    if args.budget:
+        builder.budget(f"{stack}-budget", _tagged(args, args.budget, "budget"), after_plan)
     network = builder.network(f"{stack}-network", _tagged(args, args.network, "network"), after_plan)
     cluster = builder.cluster(f"{stack}-cluster", _tagged(args, args.cluster, "cluster"), network, after_plan)
     pools = {

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import pulumi
 
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
+from infra.budget import Budget, BudgetArgs
 from infra.cluster import Cluster, ClusterArgs
 from infra.network import Network, NetworkArgs
 from infra.object_store import ObjectStore, ObjectStoreArgs
@@ -33,6 +34,7 @@ class Builder(Generic[OwnCluster]):
     object_store: Callable[[str, ObjectStoreArgs, Options], ObjectStore]
     registry: Callable[[str, RegistryArgs, Options], Registry]
     workload_identity: Callable[[str, WorkloadIdentityArgs, OwnCluster, Options], WorkloadIdentity]
+    budget: Callable[[str, BudgetArgs, Options], Budget]
     check_network: Callable[[NetworkArgs], None]
     check_cluster: Callable[[ClusterArgs], None]
     check_accelerator_pool: Callable[[AcceleratorPoolArgs], None]

@@ -75,6 +75,17 @@ TagValue = Annotated[str, Field(max_length=256), _IN_TAGS]
 """What AWS takes ("Tag your Amazon EC2 resources", Tag restrictions); of 50 tags by resource components add some."""
 
 
+class BudgetAlarms(Declared):
+    """The stack's budget in the cloud, which tells people before it is spent."""
+
+    emails: tuple[str, ...]
+    monthly_limit_usd: float | None = Field(
+        default=None, gt=0, le=1e9, description="that of the guardrails unless it is said"
+    )
+    actual_percent: float = Field(default=80, gt=0, le=1_000)
+    forecast_percent: float = Field(default=100, gt=0, le=1_000)
+
+
 class StackGuardrails(GuardrailSettings):
     """A stack's guardrails; one without a monthly limit is not planned."""
 
@@ -93,6 +104,7 @@ class StackConfig(Declared):
     guardrails: StackGuardrails
     quotas: tuple[Quota, ...] = ()
     budget: Budget | None = None
+    budget_alarms: BudgetAlarms | None = None
     expected_usage: ExpectedUsage = ExpectedUsage()
     tags: dict[TagKey, TagValue] = Field(default_factory=dict, max_length=40)
 

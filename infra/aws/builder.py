@@ -1,6 +1,6 @@
 """Who builds each component on AWS."""
 
-from infra.aws import accelerator_pool, cluster, network, object_store, registry, workload_identity
+from infra.aws import accelerator_pool, budget, cluster, network, object_store, registry, workload_identity
 from infra.builder import Builder
 
 BUILDER = Builder(
@@ -10,6 +10,7 @@ BUILDER = Builder(
     object_store=object_store.AwsObjectStore,
     registry=registry.AwsRegistry,
     workload_identity=workload_identity.AwsWorkloadIdentity,
+    budget=budget.AwsBudget,
     check_network=network.check,
     check_cluster=cluster.check,
     check_accelerator_pool=accelerator_pool.check,

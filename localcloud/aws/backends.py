@@ -1,14 +1,15 @@
 """What the components need of AWS and moto lacks, added to moto itself, so that boto3 sees it on the same server.
 
 EKS add-ons, access entries, access policy associations, pod identity associations and the cluster's access config; EC2
-placement groups and capacity reservations. Each keeps what was asked for and answers as the API reference describes.
+placement groups and capacity reservations; changes, subscribers and tags of budgets. Each keeps what was asked for and
+answers as the API reference describes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 Record = dict[str, Any]
@@ -16,6 +17,7 @@ Record = dict[str, Any]
 
 def install() -> None:
     """Add the operations to moto's response classes; a second call changes nothing."""
+    from moto.budgets.responses import BudgetsResponse
     from moto.ec2.models.launch_templates import LaunchTemplate
     from moto.ec2.models.security_groups import SecurityGroupRule
     from moto.ec2.responses import EC2Response
@@ -28,6 +30,8 @@ def install() -> None:
 
     for operation in (*_EKS_OPERATIONS, *_EKS_WRAPPERS):
         setattr(EKSResponse, operation.__name__, operation)
+    for name, operation in _BUDGETS_OPERATIONS.items():
+        setattr(BudgetsResponse, name, operation)
     for operation in _EC2_OPERATIONS:
         setattr(EC2Response, operation.__name__, operation)
     for operation in _IAM_OPERATIONS:
@@ -688,6 +692,95 @@ def _log_group(response: Any) -> Any:
     return groups[name]
 
 
+def create_budget(self: Any) -> Any:
+    """moto's, with a whole time period, and keeping the tags that it drops."""
+    budget = self._get_param("Budget")
+    _fill_period(budget)
+    self.backend.create_budget(
+        self._get_param("AccountId"), budget, self._get_param("NotificationsWithSubscribers") or []
+    )
+    _budget_tags(self)[_budget_arn(self, budget["BudgetName"])] = list(self._get_param("ResourceTags") or [])
+    return _result({})
+
+
+def update_budget(self: Any) -> Any:
+    """UpdateBudget: the new one stands in the old one's place, with its alarms."""
+    asked = self._get_param("NewBudget")
+    _fill_period(asked)
+    budget = _budget(self, asked["BudgetName"])
+    budget.budget = asked | {"LastUpdatedTime": datetime.fromisoformat(_now()).timestamp()}
+    return _result({})
+
+
+def describe_subscribers_for_notification(self: Any) -> Any:
+    """DescribeSubscribersForNotification."""
+    asked = self._get_param("Notification")
+    alarms = _budget(self, self._get_param("BudgetName")).notifications
+    told = next((each.subscribers for each in alarms if _same_alarm(each.details, asked)), None)
+    if told is None:
+        _refuse("NotFoundException", "Unable to get subscribers - the notification doesn't exist.", 404)
+    return _result({"Subscribers": told})
+
+
+def list_tags_of_budget(self: Any) -> Any:
+    """ListTagsForResource."""
+    return _result({"ResourceTags": _budget_tags(self).get(self._get_param("ResourceARN"), [])})
+
+
+def tag_budget(self: Any) -> Any:
+    """TagResource."""
+    tags, arn = _budget_tags(self), self._get_param("ResourceARN")
+    added = self._get_param("ResourceTags")
+    stay = [each for each in tags.get(arn, []) if each["Key"] not in {tag["Key"] for tag in added}]
+    tags[arn] = [*stay, *added]
+    return _result({})
+
+
+def untag_budget(self: Any) -> Any:
+    """UntagResource."""
+    tags, arn, gone = _budget_tags(self), self._get_param("ResourceARN"), self._get_param("ResourceTagKeys")
+    tags[arn] = [each for each in tags.get(arn, []) if each["Key"] not in gone]
+    return _result({})
+
+
+def _fill_period(budget: Record) -> None:
+    """What AWS takes where it is not told: from this month's beginning, to 2087."""
+    period = budget.setdefault("TimePeriod", {})
+    month = datetime.fromisoformat(_now()).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    period.setdefault("Start", month.timestamp())
+    period.setdefault("End", END_OF_BUDGETS)
+
+
+def _budget(response: Any, name: str) -> Any:
+    account = response._get_param("AccountId")
+    response.backend.describe_budget(account, name)  # a missing one is moto's own error
+    return response.backend.budgets[account][name]
+
+
+def _budget_arn(response: Any, name: str) -> str:
+    return f"arn:aws:budgets::{response.current_account}:budget/{name}"
+
+
+def _budget_tags(response: Any) -> dict[str, list[dict[str, str]]]:
+    kept: dict[str, list[dict[str, str]]] = response.backend.__dict__.setdefault("fusion_tags", {})
+    return kept
+
+
+def _same_alarm(one: Record, other: Record) -> bool:
+    return {key: one.get(key) for key in ALARM_KEY} == {key: other.get(key) for key in ALARM_KEY}
+
+
+END_OF_BUDGETS = 3706473600
+"""2087-06-15, the API reference's default."""
+ALARM_KEY = ("NotificationType", "ComparisonOperator", "Threshold", "ThresholdType")
+_BUDGETS_OPERATIONS = {
+    "create_budget": create_budget,
+    "update_budget": update_budget,
+    "describe_subscribers_for_notification": describe_subscribers_for_notification,
+    "list_tags_for_resource": list_tags_of_budget,
+    "tag_resource": tag_budget,
+    "untag_resource": untag_budget,
+}
 _IAM_OPERATIONS = (add_client_id_to_open_id_connect_provider, remove_client_id_from_open_id_connect_provider)
 _LOGS_OPERATIONS = (associate_kms_key, disassociate_kms_key)
 _EC2_OPERATIONS = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from localcloud.aws.api import Aws
+from localcloud.aws.api import ACCOUNT_ID, Aws
 
 LISTS = (
     ("ec2", "describe_nat_gateways", "NatGateways", "NatGatewayId"),
@@ -34,7 +34,8 @@ LISTS = (
 def inventory(endpoint: str, region: str = "us-east-1") -> list[str]:
     """Everything in a region of the local account, one line each; empty when there is nothing."""
     aws = Aws(endpoint, region)
-    return sorted([*_listed(aws), *_networks(aws), *_instances(aws), *_clusters(aws), *_keys(aws), *_policies(aws)])
+    parts = (_listed, _networks, _instances, _clusters, _keys, _policies, _budgets)
+    return sorted(line for part in parts for line in part(aws))
 
 
 def _listed(aws: Aws) -> Iterator[str]:
@@ -87,3 +88,8 @@ def _keys(aws: Aws) -> Iterator[str]:
 def _policies(aws: Aws) -> Iterator[str]:
     for policy in aws.call("iam", "list_policies", Scope="Local")["Policies"]:
         yield f"iam {policy['Arn']}"
+
+
+def _budgets(aws: Aws) -> Iterator[str]:
+    for budget in aws.call("budgets", "describe_budgets", AccountId=ACCOUNT_ID).get("Budgets", ()):
+        yield f"budgets {budget['BudgetName']}"

@@ -203,7 +203,8 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine
     engine = make_engine(tmp_path / "project", str(ROOT / "infra"))
     engine.configure(
         workloads=[DIGITS],
-        guardrails={"monthly_cost_limit_usd": 1500},
+        guardrails={"monthly_cost_limit_usd": 1500, "budget_required": True},
+        budget_alarms={"emails": ["ml-platform@example.com"]},
         object_store={"delete_with_contents": True},
     )
     yield engine

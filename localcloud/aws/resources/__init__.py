@@ -1,8 +1,8 @@
 """The AWS resource types that the local cloud serves, by their pulumi-aws token."""
 
 from localcloud.aws.api import ResourceType
-from localcloud.aws.resources import ec2, eks, identity, services, storage
+from localcloud.aws.resources import budgets, ec2, eks, identity, services, storage
 
 RESOURCE_TYPES: dict[str, ResourceType] = {
-    each.token: each for each in (*ec2.TYPES, *eks.TYPES, *identity.TYPES, *services.TYPES, *storage.TYPES)
+    each.token: each for module in (budgets, ec2, eks, identity, services, storage) for each in module.TYPES
 }

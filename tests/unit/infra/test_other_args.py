@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.aws.cluster import check as check_on_aws
+from infra.budget import BudgetArgs
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.errors import ArgumentError
 from infra.inference_service import InferenceServiceArgs
@@ -37,9 +38,18 @@ def registry(*names, **changes):
     return RegistryArgs(region=REGION, repositories=names, **changes)
 
 
+def budget(*emails, **changes):
+    return BudgetArgs(**({"stack": "t", "limit_usd_per_month": 100, "emails": emails} | changes))
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: budget("a@example.com", limit_usd_per_month=0), "limit_usd_per_month 0: use more than 0"),
+        (lambda: budget(), "emails (none): name 1 to 10"),
+        (lambda: budget("a@example.com", "a@example.com"), "each once"),
+        (lambda: budget("somebody"), "'somebody' is no address"),
+        (lambda: budget("a@example.com", forecast_percent=0), "forecast_percent 0: use more than 0"),
         (lambda: cluster(public_access_cidrs=("0.0.0.0/0",)), "0.0.0.0/0 opens the cluster's endpoint to everyone"),
         (lambda: cluster(public_access_cidrs=("203.0.113.0/24", "1.2.3.4/0")), "is not an IPv4 range"),
         (lambda: cluster(public_access_cidrs=("my office",)), "'my office' is not an IPv4 range"),

@@ -3,6 +3,7 @@ import dataclasses
 import pulumi
 import pytest
 
+from infra.budget import BudgetArgs
 from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec, build_platform
 from infra.cluster import ClusterArgs
 from infra.kubernetes.pods import PodArgs
@@ -29,6 +30,7 @@ def platform_args(**changes):
         "pools": (efa_pool_args(pool="train"), pool_args(pool="serve")),
         "training_jobs": (TRAINING,),
         "inference_services": (SERVING,),
+        "budget": BudgetArgs(stack="t", limit_usd_per_month=100, emails=("ml@example.com",)),
         "tags": {"team": "ml"},
     }
     return PlatformArgs(**(defaults | changes))
@@ -69,6 +71,7 @@ def test_every_component_is_registered_after_the_plan(cloud):
     types = [each.typ for each in cloud.mocks.registered]
     assert types[0] == "fusion:platform:Plan"
     assert {typ for typ in types if typ.startswith("fusion:aws:")} == {
+        "fusion:aws:Budget",
         "fusion:aws:Network",
         "fusion:aws:Cluster",
         "fusion:aws:AcceleratorPool",

@@ -330,7 +330,22 @@ def storage_lives(world: Mapping[str, str]) -> dict[str, Life]:
 
 
 def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    alarm = {"comparisonOperator": "GREATER_THAN", "notificationType": "ACTUAL", "thresholdType": "PERCENTAGE"}
+    alarm |= {"threshold": 80}
+    mailed = alarm | {"subscriberEmailAddresses": ["ml@example.com"]}
     return {
+        "aws:budgets/budget:Budget": Life(
+            {"budgetType": "COST", "timeUnit": "MONTHLY", "limitAmount": "1500", "limitUnit": "USD"}
+            | {"costFilters": [{"name": "TagKeyValue", "values": ["user:team$ml"]}], "notifications": [mailed]}
+            | TAGS,
+            TAGGED
+            | {"timeUnit": "QUARTERLY", "limitAmount": "99.5", "costFilters": [{"name": "Region", "values": ["x"]}]}
+            | {"notifications": [mailed | {"threshold": 90}, alarm | {"subscriberSnsTopicArns": [TOPIC]}]}
+            | {"timePeriodStart": "2026-01-01_00:00", "timePeriodEnd": "2030-01-01_00:00"}
+            | {"costTypes": {"includeTax": False}},
+            {"name": "another"},
+            then={"budgetType": "USAGE", "limitUnit": "GB", "costTypes": None, "notifications": [mailed]},
+        ),
         "aws:sns/topic:Topic": Life(
             TAGS, TAGGED | {"displayName": "Runs", "kmsMasterKeyId": world["key"], "policy": READS}, {"name": "another"}
         ),

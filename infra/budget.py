@@ -1,0 +1,69 @@
+"""The budget of a stack, which tells people before it is spent: what every cloud builds from the same args."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+
+from infra.errors import require
+
+ALARM_PERCENT_MAX = 1_000
+EMAILS_MAX = 10
+"""What AWS Budgets takes by alarm ("Quotas and restrictions", subscribers by notification)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetArgs:
+    """A monthly budget with two alarms: one on what was spent, one on what is forecast.
+
+    Attributes:
+        stack: whose cost is counted, by the tag `fusion:stack` that everything of it carries. The account must have
+            taken that tag as a cost allocation tag, or nothing is counted.
+        limit_usd_per_month: what may be spent.
+        emails: who is told.
+        actual_percent: of the limit that may be spent before they are told.
+        forecast_percent: of the limit that may be forecast for the month before they are told.
+        tags: put on the budget.
+
+    Raises:
+        ArgumentError: a limit or percentage that means nothing, or nobody to tell.
+    """
+
+    stack: str
+    limit_usd_per_month: float
+    emails: tuple[str, ...]
+    actual_percent: float = 80
+    forecast_percent: float = 100
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.limit_usd_per_month > 0, f"limit_usd_per_month {self.limit_usd_per_month:g}: use more than 0.")
+        require(
+            1 <= len(set(self.emails)) == len(self.emails) <= EMAILS_MAX,
+            f"emails ({', '.join(self.emails) or 'none'}): name 1 to {EMAILS_MAX} addresses, each once.",
+        )
+        for email in self.emails:
+            require(
+                re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email) is not None,
+                f"emails: {email!r} is no address; write one such as ml-platform@example.com.",
+            )
+        for name, percent in (("actual_percent", self.actual_percent), ("forecast_percent", self.forecast_percent)):
+            require(
+                0 < percent <= ALARM_PERCENT_MAX,
+                f"{name} {percent:g}: use more than 0 and at most {ALARM_PERCENT_MAX}.",
+            )
+
+
+class Budget(pulumi.ComponentResource):
+    """A stack's budget, whichever cloud it is on.
+
+    Attributes:
+        args: what it was made from.
+        budget_name: its name in the cloud.
+    """
+
+    args: BudgetArgs
+    budget_name: pulumi.Output[str]
