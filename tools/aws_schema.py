@@ -39,9 +39,9 @@ HEAD = """# AWS types of the local cloud
 
 Written by `python tools/aws_schema.py` from the declarations in `localcloud/aws/resources/` and the installed
 pulumi-aws. *Real*: created, read, changed and deleted in moto. *Added*: so too, in a backend of our own in the same
-server. Inputs in **bold** replace the resource when they change, those in brackets are fields that do; a few more do so
-on a condition that their declaration says. What is refused ends the update with the input's name;
-a type that is not here is refused as a whole.
+server. Inputs in **bold** replace the resource when they change, and so do fields in bold in the brackets behind an input; a few
+more do so on a condition that their declaration says. *not* names fields of an input that are refused. What is refused
+ends the update with the input's or the field's name; a type that is not here is refused as a whole.
 
 | type | served by | carried out | refused |
 |---|---|---|---|
@@ -54,19 +54,24 @@ def table(resources: dict[str, Any]) -> str:
     for token, found in resources.items():
         kind = RESOURCE_TYPES[token]
         carried = sorted(kind.carried & found["inputs"].keys())
-        done = ", ".join(shown(name, kind.replace_on) for name in carried)
+        done = ", ".join(shown(name, kind.replace_on, kind.refused) for name in carried)
         refused = ", ".join(sorted(found["inputs"].keys() - kind.carried - {"region", "tagsAll"}))
         served = "real" if kind.served_by == "moto" else "added"
         rows.append(f"| `{token}` | {served} | {done} | {refused or '—'} |\n")
     return HEAD + "".join(rows)
 
 
-def shown(name: str, replace_on: frozenset[str]) -> str:
-    """An input in the table, in bold where it replaces, with the fields of it that do."""
-    if name in replace_on:
-        return f"**{name}**"
-    fields = sorted(path.removeprefix(f"{name}.") for path in replace_on if path.startswith(f"{name}."))
-    return f"{name} ({', '.join(f'**{field}**' for field in fields)})" if fields else name
+def shown(name: str, replace_on: frozenset[str], refused: frozenset[str]) -> str:
+    """An input in the table, in bold where it replaces, with the fields of it that do and those that are refused."""
+    inside = [f"**{field}**" for field in fields_of(name, replace_on)]
+    inside += [f"not {field}" for field in fields_of(name, refused)]
+    written = f"**{name}**" if name in replace_on else name
+    return f"{written} ({', '.join(inside)})" if inside else written
+
+
+def fields_of(name: str, paths: frozenset[str]) -> list[str]:
+    """Of paths, what is inside an input: `rootBlockDevice.kmsKeyId` → `kmsKeyId`."""
+    return sorted(path.removeprefix(f"{name}.") for path in paths if path.startswith(f"{name}."))
 
 
 def resource(token: str, objects: dict[str, Any]) -> dict[str, Any]:
