@@ -10,9 +10,10 @@ from __future__ import annotations
 import fnmatch
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from operator import attrgetter
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +67,9 @@ class Market:
         self.chips = chips_of(catalog.accelerators)
         self.offers = catalog.offers if places is None else catalog.offers_of(places)
         offers = self.offers
-        on_demand = _prices([offer.price_usd_per_hour for offer in offers])
-        spot = _prices([offer.spot_price_usd_per_hour for offer in offers])
-        self.buckets, bucket = _numbered([offer.spot_interruption_bucket for offer in offers])
+        on_demand = _numbers(offers, "price_usd_per_hour", math.inf)
+        spot = _numbers(offers, "spot_price_usd_per_hour", math.inf)
+        self.buckets, bucket = _numbered(offers, "spot_interruption_bucket")
         rates = np.array([interruptions_per_hour(each) for each in self.buckets] or [0.0])
         rate = rates[bucket] if offers else np.zeros(0)
         away = rate * AWAY_HOURS / (1 + rate * AWAY_HOURS)
@@ -76,18 +77,29 @@ class Market:
         with np.errstate(invalid="ignore"):
             blended = (1 - away) * spot + away * on_demand
         self.price: Column = np.concatenate([on_demand, spot, np.where(np.isfinite(blended), blended, np.inf)])
-        self.places, self.place = _numbered([(offer.cloud, offer.region) for offer in offers])
-        self.types, self.type = _numbered([(offer.cloud, offer.instance_type) for offer in offers])
-        self.names, self.name = _numbered([offer.accelerator or "" for offer in offers])
-        self.architectures, self.architecture = _numbered([offer.architecture for offer in offers])
-        self.count = np.array([offer.accelerator_count for offer in offers], dtype=np.float64)
-        self.accelerator_memory_gib = np.array([_memory_gib(offer, catalog) for offer in offers])
-        self.vcpus = np.array([offer.vcpus for offer in offers], dtype=np.float64)
-        self.memory_gib = np.array([offer.memory_gib for offer in offers], dtype=np.float64)
-        templates, template = _numbered([machine_of(offer, self.chips) for offer in offers])
+        self.places, self.place = _numbered(offers, "cloud", "region")
+        self.types, self.type = _numbered(offers, "cloud", "instance_type")
+        names, self.name = _numbered(offers, "accelerator")
+        self.names = [name or "" for name in names]
+        self.architectures, self.architecture = _numbered(offers, "architecture")
+        self.count = _numbers(offers, "accelerator_count", 0.0)
+        of_chip = np.array([_memory_gib(name, catalog) for name in names] or [0.0])
+        self.accelerator_memory_gib = _numbers(offers, "accelerator_memory_gib", math.nan)
+        missing = np.isnan(self.accelerator_memory_gib)
+        self.accelerator_memory_gib[missing] = of_chip[self.name[missing]]
+        self.vcpus = _numbers(offers, "vcpus", 0.0)
+        self.memory_gib = _numbers(offers, "memory_gib", 0.0)
+        templates, template = self._templates()
         known = np.array([each is not None for each in templates], dtype=np.bool_)
         self._known: Mask = known[template] if offers else np.zeros(0, dtype=np.bool_)
         self.machines, self.machine = self._machines(templates, template, bucket, rates)
+
+    def _templates(self) -> tuple[list[Machine | None], Index]:
+        """The machines of all offers on demand, and the number of each offer's: alike offers are looked at once."""
+        alike, number = _numbered(self.offers, "cloud", "instance_type", "accelerator", "accelerator_count")
+        _, first = np.unique(number, return_index=True)
+        templates, of_alike = _distinct([machine_of(self.offers[at], self.chips) for at in first])
+        return templates, of_alike[number] if alike else number
 
     def _machines(
         self, templates: list[Machine | None], template: Index, bucket: Index, rates: Column
@@ -116,6 +128,11 @@ class Market:
     def buying(self, row: int) -> Buying:
         """How a row buys its offer."""
         return BUYINGS[row // len(self.offers)]
+
+    @functools.cached_property
+    def size(self) -> Index:
+        """Tells apart the rows whose nodes have other accelerators, vCPUs or memory."""
+        return self.of_rows(_numbered(self.offers, "accelerator_count", "vcpus", "memory_gib")[1])
 
     def of_rows(self, column: npt.NDArray[Number]) -> npt.NDArray[Number]:
         """A column of offers as one of rows."""
@@ -175,10 +192,8 @@ def interruptions_per_hour(bucket: str | None) -> float:
     return -math.log1p(-MONTHLY_RECLAIM.get(bucket, UNKNOWN_RECLAIM)) / 730
 
 
-def _memory_gib(offer: Offer, catalog: Catalog) -> float:
-    if offer.accelerator_memory_gib is not None or offer.accelerator is None:
-        return offer.accelerator_memory_gib or 0.0
-    accelerator = catalog.accelerators.get(offer.accelerator)
+def _memory_gib(name: str | None, catalog: Catalog) -> float:
+    accelerator = None if name is None else catalog.accelerators.get(name)
     return (accelerator.memory_gib if accelerator else None) or 0.0
 
 
@@ -194,11 +209,19 @@ def _chosen(values: list[Value], column: Index, test: Callable[[Value], bool]) -
     return np.asarray(np.array([test(value) for value in values], dtype=np.bool_)[column])
 
 
-def _prices(values: Iterable[float | None]) -> Column:
-    return np.array([math.inf if value is None else value for value in values], dtype=np.float64)
+def _numbers(offers: Sequence[Offer], field: str, missing: float) -> Column:
+    """A field of every offer; `missing` where it is None."""
+    column = np.array(list(map(attrgetter(field), offers)), dtype=np.float64)
+    column[np.isnan(column)] = missing
+    return column
 
 
-def _numbered(values: list[Value]) -> tuple[list[Value], Index]:
-    numbers: dict[Value, int] = {}
-    column = np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
-    return list(numbers), column
+def _numbered(offers: Sequence[Offer], *fields: str) -> tuple[list[Any], Index]:
+    """The values of a field, or of several together, each once, and the number of each offer's."""
+    return _distinct(list(map(attrgetter(*fields), offers)))
+
+
+def _distinct(values: Sequence[Value]) -> tuple[list[Value], Index]:
+    each = list(dict.fromkeys(values))
+    number = dict(zip(each, range(len(each)), strict=True))
+    return each, np.fromiter(map(number.__getitem__, values), dtype=np.int64, count=len(values))

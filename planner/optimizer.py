@@ -41,6 +41,8 @@ from planner.workloads import Budget, Objective, Quota
 
 MILLION = 1_000_000
 MILLIONTH = 1e-6
+KINDS_MOST = 1_000_000
+"""Numbers beyond which gaps between them are closed; before that, sorting takes longer than it saves."""
 REPLICAS_MOST = 15_000
 """That a service may be declared with."""
 WORDS = {"usd": "cost (USD)", "seconds": "time (s)", "token_s": "time by output token (s)"}
@@ -359,18 +361,17 @@ class Options:
         rows = self.rows(ask)
         if not len(rows):
             return []
-        columns = [self.egress(ask)[rows], *(use[rows] for use in self._use)]
+        columns: list[Column | Index] = [self.egress(ask)[rows], *(use[rows] for use in self._use)]
         if ask.goal is not None:
             columns.append(self.market.machine[rows])
         if not ask.whole_nodes:
-            columns.extend(room[rows] for room in self._room)
-        order = np.argsort(self.market.price[rows], kind="stable")
-        number = np.zeros(len(rows), dtype=np.int64)
-        for column in columns:
-            _, inverse = np.unique(column, return_inverse=True)
-            _, number = np.unique(number * (int(inverse.max()) + 1) + inverse, return_inverse=True)
-        _, first = np.unique(number[order], return_index=True)
-        return [int(row) for row in rows[order][first]]
+            columns.append(self.market.size[rows])
+        kind, price = _kinds(columns), self.market.price[rows]
+        least = np.full(int(kind.max()) + 1, np.inf)
+        np.minimum.at(least, kind, price)
+        cheapest = np.flatnonzero(price == least[kind])
+        _, first = np.unique(kind[cheapest], return_index=True)
+        return [int(row) for row in rows[cheapest[first]]]
 
     # nodes of its own
 
@@ -604,6 +605,20 @@ class Options:
         return tuple(
             whole((by_hour if limit.hourly else by_month) * MILLION) for limit in self.limits if limit.quota is None
         )
+
+
+def _kinds(columns: Sequence[Column | Index]) -> Index:
+    """Numbers from 0 for rows, the same where all columns are the same."""
+    kind = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        if (column == column[0]).all():
+            continue
+        each = np.asarray(
+            column if column.dtype == np.int64 else np.unique(column, return_inverse=True)[1], dtype=np.int64
+        )
+        together = kind * (int(each.max()) + 1) + each
+        kind = together if together.max() < KINDS_MOST else np.unique(together, return_inverse=True)[1]
+    return kind
 
 
 def _replicas_of(ask: Ask, choice: Choice) -> int:

@@ -203,8 +203,7 @@ class Calibration(Stored):
     def model(self, chip: str, precision: str, profile: ModelProfile) -> Efficiency:
         """As `gemm`, with a wider interval for models whose work is convolutions that were never measured."""
         efficiency = self.gemm(chip, precision)
-        convolutions = sum(layer.flops for layer in profile.layers if layer.operation == "conv")
-        if self.convolution_measured or convolutions < profile.flops / 2:
+        if self.convolution_measured or profile.convolution_flops < profile.flops / 2:
             return efficiency
         return dataclasses.replace(
             efficiency,

@@ -67,6 +67,8 @@ def whole(field: str, value: int, *, at_least: int = 1, at_most: int = 10**12) -
 
 
 def _number(field: str, value: float) -> float:
+    if type(value) is float and -LARGEST <= value <= LARGEST:
+        return value  # at once: most of the numbers of a search
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise PerformanceError(f"{field} is {value!r}; it must be a finite number")
     if abs(value) > LARGEST:

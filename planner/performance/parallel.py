@@ -86,8 +86,10 @@ def tensor_parallel_s(profile: ModelProfile, precision: str, batch: int, shape: 
     """All-reduces of the outputs of every second product, forward and backward (column, then row, parallel)."""
     if shape.tensor == 1:
         return 0.0
-    outputs = [layer.written_numbers for layer in profile.layers if layer.operation in ("gemm", "conv")][1::2]
-    return 2 * sum(all_reduce_s(numbers * batch * BYTES[precision], shape.tensor, inside) for numbers in outputs)
+    each = batch * BYTES[precision]
+    return 2 * sum(
+        count * all_reduce_s(numbers * each, shape.tensor, inside) for numbers, count in profile.product_outputs
+    )
 
 
 def pipeline_bubble(shape: Parallelism) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,13 +77,28 @@ class ModelProfile(Strict):
         return sum(layer.flops for layer in self.layers)
 
     @functools.cached_property
+    def convolution_flops(self) -> float:
+        """Those of them that are of convolutions."""
+        return sum(layer.flops for layer in self.layers if layer.operation == "conv")
+
+    @functools.cached_property
     def activation_numbers(self) -> float:
         """Numbers kept for the backward pass, by sample."""
         return sum(layer.kept_numbers for layer in self.layers)
 
     def activation_bytes(self, bytes_each: float) -> float:
         """Bytes kept for the backward pass, by sample."""
-        return self.activation_numbers * bytes_each + sum(layer.kept_bytes for layer in self.layers)
+        return self.activation_numbers * bytes_each + self._kept_bytes
+
+    @functools.cached_property
+    def _kept_bytes(self) -> float:
+        return sum(layer.kept_bytes for layer in self.layers)
+
+    @functools.cached_property
+    def product_outputs(self) -> tuple[tuple[float, int], ...]:
+        """Numbers that every second product writes by sample, and how many write so many."""
+        products = [layer for layer in self.layers if layer.operation in ("gemm", "conv")]
+        return tuple(Counter(layer.written_numbers for layer in products[1::2]).items())
 
     @functools.cached_property
     def distinct(self) -> tuple[tuple[Layer, int], ...]:
