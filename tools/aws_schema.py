@@ -39,9 +39,9 @@ HEAD = """# AWS types of the local cloud
 
 Written by `python tools/aws_schema.py` from the declarations in `localcloud/aws/resources/` and the installed
 pulumi-aws. *Real*: created, read, changed and deleted in moto. *Added*: so too, in a backend of our own in the same
-server. Inputs in **bold** replace the resource when they change, and so do fields in bold in the brackets behind an input; a few
-more do so on a condition that their declaration says. *not* names fields of an input that are refused. What is refused
-ends the update with the input's or the field's name; a type that is not here is refused as a whole.
+server. Inputs in **bold** replace the resource when they change, and so do fields in bold in the brackets behind an
+input; a few more do so on a condition that their declaration says. *not* names fields of an input that are refused.
+What is refused ends the update with the input's or the field's name; a type that is not here is refused as a whole.
 
 | type | served by | carried out | refused |
 |---|---|---|---|
