@@ -34,6 +34,13 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
     """
+    cannot_build = not_built(config.cloud, config.region, catalog)
+    for workload in config.workloads:
+        if (named := workload.needs.instance_type) in cannot_build:
+            raise PlanError(
+                f"workload {workload.name}: needs.instance_type {named} can't be a node of a pool: no image of "
+                f"{config.cloud}'s Kubernetes is documented for it; name another, or an accelerator in its place"
+            )
     request = PlanRequest(
         stack=stack,
         cloud=config.cloud,
@@ -41,7 +48,7 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
         platform=platform_shape(config),
         workloads=config.workloads,
         usage=config.expected_usage,
-        not_built=not_built(config.cloud, config.region, catalog),
+        not_built=cannot_build,
         quotas=config.quotas,
         budget=config.budget,
         folders=FOLDERS,
