@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.setup import CACHE, FUSION, ROOT, SetupError, locked, put, run, step
+from tools.setup import CACHE, FUSION, ROOT, SetupError, locked, not_writable, put, run, step
 
 _VERSION = "k8s.io/component-base/version"
 
@@ -108,6 +108,9 @@ def main() -> int:
             build.make()
     except SetupError as error:
         sys.stderr.write(f"control plane: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"control plane: {not_writable(error)}\n")
         return 1
     return 0
 

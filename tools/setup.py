@@ -73,7 +73,18 @@ def main() -> int:
     except SetupError as error:
         sys.stderr.write(f"setup: {error}\n")
         return 1
+    except OSError as error:
+        sys.stderr.write(f"setup: {not_writable(error)}\n")
+        return 1
     return 0
+
+
+def not_writable(error: OSError) -> str:
+    """What to do about a folder that can't be written, or a full disk."""
+    return (
+        f"{error.filename or ROOT}: {error.strerror or error}. Set-up writes into this checkout and into {CACHE}; "
+        "make both writable, or name another folder for the latter in XDG_CACHE_HOME."
+    )
 
 
 def is_complete() -> bool:

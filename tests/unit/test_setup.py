@@ -240,3 +240,13 @@ def test_the_salt_of_a_local_stack_is_no_change_unless_values_are_encrypted_with
     if "secure" in added:
         git("add", "stacks")
         assert "encryptionsalt" in git("show", ":stacks/Pulumi.local.yaml")
+
+
+def test_a_cache_that_can_not_be_written_is_one_sentence_with_the_way_out(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "file").touch()
+    monkeypatch.setattr(setup, "CACHE", checkout / "file" / "cache")
+    assert setup.main() == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "XDG_CACHE_HOME" in line]
+    assert said.startswith(f"setup: {checkout / 'file'}")
