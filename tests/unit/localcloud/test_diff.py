@@ -143,6 +143,45 @@ def test_each_input_updates_or_replaces_as_it_is_declared(token: str) -> None:
         assert bool(change.replaced_by) == (name in replacing)
 
 
+OF_THE_PROVIDER = {
+    "aws:budgets/budget:Budget": "name",
+    "aws:cloudwatch/metricAlarm:MetricAlarm": "name",
+    "aws:dynamodb/table:Table": "hashKey name rangeKey",
+    "aws:ec2/flowLog:FlowLog": (
+        "iamRoleArn logDestination logDestinationType logFormat maxAggregationInterval subnetId trafficType vpcId"
+    ),
+    "aws:ec2/launchTemplate:LaunchTemplate": "name",
+    "aws:ec2/route:Route": "destinationCidrBlock routeTableId",
+    "aws:ec2/subnet:Subnet": "availabilityZone cidrBlock vpcId",
+    "aws:ecr/lifecyclePolicy:LifecyclePolicy": "policy repository",
+    "aws:ecr/repository:Repository": "encryptionConfigurations name",
+    "aws:eks/accessEntry:AccessEntry": "clusterName principalArn type",
+    "aws:eks/addon:Addon": "addonName clusterName",
+    "aws:eks/podIdentityAssociation:PodIdentityAssociation": "clusterName namespace serviceAccount",
+    "aws:kms/key:Key": "customerMasterKeySpec keyUsage multiRegion",
+    "aws:s3/bucketPolicy:BucketPolicy": "bucket",
+    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": "bucket",
+    "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration": "bucket",
+    "aws:s3/bucketVersioning:BucketVersioning": "bucket",
+    "aws:sns/topic:Topic": "name",
+    "aws:sqs/queue:Queue": "fifoQueue name",
+    "aws:ssm/parameter:Parameter": "name",
+}
+"""The inputs that terraform-provider-aws, which the official plugin wraps, marks ForceNew or RequiresReplace; read in
+its schemas (`internal/service/<service>/<resource>.go`) on 2026-11-26, of what the local cloud carries out.
+"""
+
+
+@pytest.mark.parametrize("token", sorted(OF_THE_PROVIDER))
+def test_what_replaces_is_what_the_providers_own_schema_says(token: str) -> None:
+    replacing = [
+        name
+        for name in sorted(RESOURCE_TYPES[token].carried - {"tags"})
+        if diff(token, {}, {name: other_value(inputs_of(token)[name])}).replaced_by
+    ]
+    assert replacing == OF_THE_PROVIDER[token].split()
+
+
 SOURCES_OF_RULES = {"cidrIpv4", "referencedSecurityGroupId"}
 
 
