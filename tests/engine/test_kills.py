@@ -131,6 +131,22 @@ def test_what_a_killed_update_left_is_removed_by_fusion_down_its_lock_too(platfo
     assert "the local cloud is empty" in down.stdout
 
 
+def test_an_update_stopped_by_ctrl_c_says_so_and_the_next_one_converges(platform: Engine) -> None:
+    process = platform.start("up", "--yes", "--skip-preview")
+    while requests_served(platform) < 80 and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in printed, printed
+    platform.up()
+    again = platform.up()
+    assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))
+    platform.destroy()
+    assert platform.exists() == []
+    assert manifests(platform) == []
+
+
 MANY_OBJECTS = """
     import pulumi_kubernetes as k8s
     for number in range(60):
