@@ -32,6 +32,7 @@ from pulumi_policy.policy import _GRPC_CHANNEL_OPTIONS, _PolicyAnalyzerServicer
 
 from planner.errors import PlanError
 from policies.guardrail import Guardrail
+from policies.objects import objects_of
 from policies.resource import NotKnown, Resource, read
 from policies.update import SETTINGS_KEY, Update
 
@@ -95,12 +96,10 @@ class Analyzer(_PolicyAnalyzerServicer):
         with self._lock:
             if self._settings_are_wrong(response):
                 return response
-            guardrails = self._guardrails_on(request.type)
-            if guardrails:
-                resource = _resource(request, self._update)
-                for each in guardrails:
-                    if each.judge is not None:
-                        self._judge(each, each.judge(resource, self._update), response)
+            for each in objects_of(_resource(request, self._update)):
+                for guardrail in self._guardrails_on(each.type):
+                    if guardrail.judge is not None:
+                        self._judge(guardrail, guardrail.judge(each, self._update), response)
         return response
 
     def AnalyzeStack(self, request: AnalyzeStackRequest, _context: Any) -> AnalyzeResponse:
@@ -110,7 +109,7 @@ class Analyzer(_PolicyAnalyzerServicer):
         with self._lock:
             if not guardrails or self._update.wrong_settings():
                 return response
-            resources = [_resource(each, self._update) for each in request.resources]
+            resources = [each for one in request.resources for each in objects_of(_resource(one, self._update))]
             for each in guardrails:
                 if each.judge_stack is not None:
                     self._judge(each, each.judge_stack(resources, self._update), response)
@@ -193,8 +192,12 @@ def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Res
         urn=request.urn,
         region=_region(request, props.value, update),
         parent=request.options.parent,
-        depends_on=tuple(request.dependencies) if isinstance(request, AnalyzerResource) else (),
+        references=_references(request) if isinstance(request, AnalyzerResource) else {},
     )
+
+
+def _references(request: AnalyzerResource) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(each.urns) for name, each in request.propertyDependencies.items()}
 
 
 def _python(struct: struct_pb2.Struct) -> dict[str, Any]:

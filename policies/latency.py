@@ -27,10 +27,7 @@ GROUPS = {
     "PodDisruptionBudget": ("policy/v1", "policy/v1beta1"),
 }
 TYPES = tuple(
-    f"kubernetes:{group}:{kind}{form}"
-    for kind, groups in GROUPS.items()
-    for group in groups
-    for form in ("", "List", "Patch")
+    f"kubernetes:{group}:{kind}{form}" for kind, groups in GROUPS.items() for group in groups for form in ("", "Patch")
 )
 
 
@@ -64,20 +61,13 @@ def minimum_replicas(resource: Resource, update: Update) -> Iterator[str]:
         promises.replicas = {each.name: each.replicas.min for each in services}
         yield from too_few_replicas(plan, update.settings, update.catalog)
         return
-    kind, form = _kind(resource.type)
-    for item in resource.props.each("items") if form == "List" else (resource.props,):
-        service = _service(item, kind, promises)
-        if service is not None:
-            least = max(promises.replicas.get(service, 0), update.settings.service_replicas_min or 0)
-            for broken in _broken(item, kind, form == "Patch", least, update.settings.service_zones_min or 0):
-                yield f"{kind} {_name(item, resource)} of the inference service {service} {broken}"
-
-
-def _kind(resource_type: str) -> tuple[str, str]:
-    """`kubernetes:apps/v1:DeploymentPatch` → Deployment, Patch."""
-    named = resource_type.rpartition(":")[2]
-    form = next((each for each in ("List", "Patch") if named.endswith(each)), "")
-    return named.removesuffix(form), form
+    named = resource.type.rpartition(":")[2]
+    kind, item = named.removesuffix("Patch"), resource.props
+    service = _service(item, kind, promises)
+    if service is not None:
+        least = max(promises.replicas.get(service, 0), update.settings.service_replicas_min or 0)
+        for broken in _broken(item, kind, named != kind, least, update.settings.service_zones_min or 0):
+            yield f"{kind} {_name(item, resource)} of the inference service {service} {broken}"
 
 
 def _service(item: Props, kind: str, promises: Promises) -> str | None:

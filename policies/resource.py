@@ -121,6 +121,7 @@ class Resource:
         urn: unique in the stack.
         region: where it will be: its own, its provider's, else the stack's.
         parent: URN of the component that it is part of.
+        references: for guardrails of the stack, by input the URNs of the resources whose outputs it is made of.
     """
 
     type: str
@@ -129,7 +130,7 @@ class Resource:
     urn: str = ""
     region: str = ""
     parent: str = ""
-    depends_on: tuple[str, ...] = field(default=())
+    references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read(inputs: Mapping[str, Any]) -> Props:

@@ -32,14 +32,14 @@ def secret(value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A resource as a program declares it."""
+    """A resource as a program declares it; `references` are, by input, the URNs whose outputs it is made of."""
 
     type: str
     inputs: Mapping[str, Any]
     name: str = "tested"
     provider: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
-    depends_on: tuple[str, ...] = ()
+    references: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def urn(self) -> str:
@@ -90,7 +90,8 @@ def _filled(request: Any, resource: Declared) -> Any:
 
 def _in_stack(resource: Declared) -> AnalyzerResource:
     filled: AnalyzerResource = _filled(AnalyzerResource(), resource)
-    filled.dependencies.extend(resource.depends_on)
+    for name, urns in resource.references.items():
+        filled.propertyDependencies[name].urns.extend(urns)
     return filled
 
 

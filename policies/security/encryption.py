@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from policies.guardrail import guardrail, stack_guardrail
 from policies.resource import Props, Resource
+from policies.security.buckets import AWS_BUCKETS, bucket_names
 from policies.update import Update
 
 Path = tuple[str, ...]
@@ -41,6 +42,14 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
     "aws:ec2/spotInstanceRequest:SpotInstanceRequest": (
         Encrypted(("kmsKeyId",), ("encrypted",), blocks=("rootBlockDevice",)),
         Encrypted(("kmsKeyId",), ("encrypted",), blocks=("ebsBlockDevices",), blocks_needed=False),
+    ),
+    "aws:ec2/spotFleetRequest:SpotFleetRequest": (
+        Encrypted(
+            ("rootBlockDevices", "kmsKeyId"),
+            ("rootBlockDevices", "encrypted"),
+            blocks=("launchSpecifications",),
+            blocks_needed=False,
+        ),
     ),
     "aws:ec2/launchTemplate:LaunchTemplate": (
         Encrypted(("ebs", "kmsKeyId"), ("ebs", "encrypted"), "true", blocks=("blockDeviceMappings",)),
@@ -81,6 +90,9 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
     "gcp:compute/instanceTemplate:InstanceTemplate": (
         Encrypted(("diskEncryptionKey", "kmsKeySelfLink"), blocks=("disks",)),
     ),
+    "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": (
+        Encrypted(("diskEncryptionKey", "kmsKeySelfLink"), blocks=("disks",)),
+    ),
     "gcp:container/cluster:Cluster": (
         Encrypted(("databaseEncryption", "keyName"), ("databaseEncryption", "state"), "ENCRYPTED"),
         Encrypted(("bootDiskKmsKey",), blocks=("nodeConfig",), blocks_needed=False),
@@ -94,18 +106,31 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
     "gcp:redis/instance:Instance": (Encrypted(("customerManagedKey",)),),
     "gcp:pubsub/topic:Topic": (Encrypted(("kmsKeyName",)),),
 }
+NODE_CLASSES: Mapping[str, tuple[Encrypted, ...]] = {
+    f"kubernetes:karpenter.k8s.aws/{version}:EC2NodeClass": (
+        Encrypted(("ebs", "kmsKeyID"), ("ebs", "encrypted"), blocks=("spec", "blockDeviceMappings")),
+    )
+    for version in ("v1", "v1beta1")
+}
+LAUNCH_CONFIGURATION = "aws:ec2/launchConfiguration:LaunchConfiguration"
 NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 PARAMETER = "aws:ssm/parameter:Parameter"
 BUCKET_ENCRYPTION = (
     "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
     "aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2",
 )
-AWS_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
 CUSTOMER_ALGORITHMS = ("aws:kms", "aws:kms:dsse")
 
 
 @guardrail(
-    "encryption-with-customer-keys", *ENCRYPTED, NODE_GROUP, PARAMETER, *BUCKET_ENCRYPTION, unknown="judged in up"
+    "encryption-with-customer-keys",
+    *ENCRYPTED,
+    *NODE_CLASSES,
+    NODE_GROUP,
+    LAUNCH_CONFIGURATION,
+    PARAMETER,
+    *BUCKET_ENCRYPTION,
+    unknown="judged in up",
 )
 def encryption_with_customer_keys(resource: Resource, _: Update) -> Iterator[str]:
     """What keeps data encrypts it with a key of the team's own."""
@@ -113,13 +138,15 @@ def encryption_with_customer_keys(resource: Resource, _: Update) -> Iterator[str
     if resource.type == NODE_GROUP:
         if not props.has("launchTemplate"):
             yield "without a launch template its disks have no key of yours; name one whose blockDeviceMappings have it"
+    elif resource.type == LAUNCH_CONFIGURATION:
+        yield "a launch configuration can name no key for its disks; use a launch template"
     elif resource.type == PARAMETER:
         if props.get("type") == "SecureString":
             yield from _judged(Encrypted(("keyId",)), props)
     elif resource.type in BUCKET_ENCRYPTION:
         for each in props.each("rules"):
             yield from _bucket_rule(each.part("applyServerSideEncryptionByDefault"))
-    for rule in ENCRYPTED.get(resource.type, ()):
+    for rule in (*ENCRYPTED.get(resource.type, ()), *NODE_CLASSES.get(resource.type, ())):
         yield from _blocks(rule, props)
 
 
@@ -165,10 +192,12 @@ def _is_of_aws(key: object) -> bool:
 @stack_guardrail("buckets-have-customer-keys")
 def buckets_have_customer_keys(resources: Sequence[Resource], _: Update) -> Iterator[str]:
     """Every bucket of AWS has an encryption configuration, which names a key of the team's own."""
-    configured = {urn for each in resources if each.type in BUCKET_ENCRYPTION for urn in each.depends_on}
-    named = {str(each.props.part("bucket").value) for each in resources if each.type in BUCKET_ENCRYPTION}
+    companions = [each for each in resources if each.type in BUCKET_ENCRYPTION]
+    configured = {urn for each in companions for urn in each.references.get("bucket", ())}
+    named = {name for each in companions for name in bucket_names(each)}
     for bucket in resources:
-        if bucket.type not in AWS_BUCKETS or bucket.urn in configured or _bucket_name(bucket) in named:
+        is_configured = bucket.urn in configured or not named.isdisjoint(bucket_names(bucket))
+        if bucket.type not in AWS_BUCKETS or is_configured:
             continue
         inline = bucket.props.part("serverSideEncryptionConfiguration", "rule", "applyServerSideEncryptionByDefault")
         if not inline.has("kmsMasterKeyId"):
@@ -176,10 +205,6 @@ def buckets_have_customer_keys(resources: Sequence[Resource], _: Update) -> Iter
                 f"bucket {bucket.name} has no BucketServerSideEncryptionConfiguration, so S3 encrypts it with its own "
                 "key; add one with sseAlgorithm aws:kms and your key"
             )
-
-
-def _bucket_name(bucket: Resource) -> str:
-    return str(bucket.props.part("bucket").value)
 
 
 GUARDRAILS = [encryption_with_customer_keys, buckets_have_customer_keys]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 
 from policies.guardrail import guardrail
 from policies.resource import Props, Resource
 from policies.security.documents import WrongDocument, statements
+from policies.security.google import grants_to_everybody
 from policies.security.ranges import open_to
 from policies.update import Update
 
@@ -19,7 +19,6 @@ PUBLIC_ACLS = frozenset(
 )
 """Of S3, and of Cloud Storage."""
 PUBLIC_GROUPS = ("AllUsers", "AuthenticatedUsers")
-GCP_EVERYBODY = {"allusers": "allUsers", "allauthenticatedusers": "allAuthenticatedUsers"}
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
 
@@ -68,27 +67,9 @@ def _gcp_bucket(props: Props) -> Iterator[str]:
         yield "uniformBucketLevelAccess is off, so single objects can be made public by ACLs; set it to true"
 
 
-def _gcp_grant(props: Props) -> Iterator[str]:
-    members = [*_texts(props, "members"), *_texts(props, "member"), *_texts(props, "entity")]
-    members += [each.rpartition(":")[2] for each in _texts(props, "roleEntities")]
-    for everybody in sorted(GCP_EVERYBODY.keys() & {each.lower() for each in members}):
-        yield f"it grants {props.get('role', default='a role')} to {GCP_EVERYBODY[everybody]}; name the members"
-
-
-def _gcp_policy(props: Props) -> Iterator[str]:
-    """A whole policy, as `getIAMPolicy` makes its text."""
-    try:
-        document = json.loads(props.get("policyData", default="{}"))
-    except (TypeError, ValueError) as error:
-        yield f"policyData can't be read: {error}"
-        return
-    for binding in Props(document).each("bindings"):
-        yield from _gcp_grant(binding)
-
-
 def _gcp_acl(props: Props) -> Iterator[str]:
     yield from _public_acl(props)
-    yield from _gcp_grant(props)
+    yield from grants_to_everybody(props)
 
 
 BUCKETS: Mapping[str, Callable[[Props], Iterator[str]]] = {
@@ -105,19 +86,19 @@ BUCKETS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:s3/accessPoint:AccessPoint": _access_point,
     "aws:s3control/accessPointPolicy:AccessPointPolicy": _bucket_policy,
     "gcp:storage/bucket:Bucket": _gcp_bucket,
-    "gcp:storage/bucketIAMMember:BucketIAMMember": _gcp_grant,
-    "gcp:storage/bucketIAMBinding:BucketIAMBinding": _gcp_grant,
-    "gcp:storage/bucketIAMPolicy:BucketIAMPolicy": _gcp_policy,
-    "gcp:storage/managedFolderIamMember:ManagedFolderIamMember": _gcp_grant,
-    "gcp:storage/managedFolderIamBinding:ManagedFolderIamBinding": _gcp_grant,
-    "gcp:storage/managedFolderIamPolicy:ManagedFolderIamPolicy": _gcp_policy,
+    "gcp:storage/bucketIAMMember:BucketIAMMember": grants_to_everybody,
+    "gcp:storage/bucketIAMBinding:BucketIAMBinding": grants_to_everybody,
+    "gcp:storage/bucketIAMPolicy:BucketIAMPolicy": grants_to_everybody,
+    "gcp:storage/managedFolderIamMember:ManagedFolderIamMember": grants_to_everybody,
+    "gcp:storage/managedFolderIamBinding:ManagedFolderIamBinding": grants_to_everybody,
+    "gcp:storage/managedFolderIamPolicy:ManagedFolderIamPolicy": grants_to_everybody,
     "gcp:storage/bucketACL:BucketACL": _gcp_acl,
     "gcp:storage/objectACL:ObjectACL": _gcp_acl,
     "gcp:storage/defaultObjectACL:DefaultObjectACL": _gcp_acl,
     "gcp:storage/bucketObject:BucketObject": _public_acl,
-    "gcp:storage/bucketAccessControl:BucketAccessControl": _gcp_grant,
-    "gcp:storage/defaultObjectAccessControl:DefaultObjectAccessControl": _gcp_grant,
-    "gcp:storage/objectAccessControl:ObjectAccessControl": _gcp_grant,
+    "gcp:storage/bucketAccessControl:BucketAccessControl": grants_to_everybody,
+    "gcp:storage/defaultObjectAccessControl:DefaultObjectAccessControl": grants_to_everybody,
+    "gcp:storage/objectAccessControl:ObjectAccessControl": grants_to_everybody,
 }
 
 
@@ -170,6 +151,16 @@ def _instance(props: Props) -> Iterator[str]:
             "without a subnet it starts in the default VPC, which gives it a public address; name a subnet, or set "
             "associatePublicIpAddress to false"
         )
+
+
+def _fleet(props: Props) -> Iterator[str]:
+    for each in props.each("launchSpecifications"):
+        yield from _aws_node(each)
+
+
+def _container_service(props: Props) -> Iterator[str]:
+    if props.get("networkConfiguration", "assignPublicIp", default=False) is not False:
+        yield "networkConfiguration.assignPublicIp gives its tasks public addresses; set it to false"
 
 
 def _notebook(props: Props) -> Iterator[str]:
@@ -229,6 +220,11 @@ def _tpu(props: Props) -> Iterator[str]:
         yield "enableExternalIps gives it a public address; set it to false"
 
 
+def _queued_tpu(props: Props) -> Iterator[str]:
+    for each in props.each("tpu", "nodeSpec"):
+        yield from _tpu(each.part("node"))
+
+
 def _gcp_node(props: Props) -> Iterator[str]:
     for index, each in enumerate(props.each("networkInterfaces")):
         # an empty block asks for an address of the moment
@@ -243,6 +239,8 @@ NODES: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:ec2/spotInstanceRequest:SpotInstanceRequest": _instance,
     "aws:ec2/launchTemplate:LaunchTemplate": _aws_node,
     "aws:ec2/launchConfiguration:LaunchConfiguration": _aws_node,
+    "aws:ec2/spotFleetRequest:SpotFleetRequest": _fleet,
+    "aws:ecs/service:Service": _container_service,
     "aws:ec2/subnet:Subnet": _subnet,
     "aws:ec2/defaultSubnet:DefaultSubnet": _default_subnet,
     "aws:ec2/eip:Eip": _address,
@@ -254,11 +252,14 @@ NODES: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "gcp:compute/instance:Instance": _gcp_node,
     "gcp:compute/instanceTemplate:InstanceTemplate": _gcp_node,
     "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": _gcp_node,
+    "gcp:compute/instanceFromTemplate:InstanceFromTemplate": _gcp_node,
     "gcp:container/cluster:Cluster": _gke_cluster,
     "gcp:container/nodePool:NodePool": _gke_pool,
     "gcp:sql/databaseInstance:DatabaseInstance": _sql,
     "gcp:tpu/v2Vm:V2Vm": _tpu,
+    "gcp:tpu/v2QueuedResource:V2QueuedResource": _queued_tpu,
     "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass": _node_class,
+    "kubernetes:karpenter.k8s.aws/v1beta1:EC2NodeClass": _node_class,
 }
 
 
@@ -314,7 +315,7 @@ def _firewall(props: Props) -> Iterator[str]:
 
 def _firewall_policy_rule(props: Props) -> Iterator[str]:
     is_egress = str(props.get("direction", default="INGRESS")).upper() == "EGRESS"
-    if is_egress or props.get("disabled") is True or str(props.get("action")).lower() == "deny":
+    if is_egress or props.get("disabled") is True or str(props.get("action")).lower() in ("deny", "goto_next"):
         return
     match = props.part("match")
     ranges = _texts(match, "srcIpRanges")
@@ -323,13 +324,9 @@ def _firewall_policy_rule(props: Props) -> Iterator[str]:
 
 
 def _open_service(props: Props) -> Iterator[str]:
-    if props.has("items"):
-        for each in props.each("items"):
-            yield from _open_service(each)
-        return
+    kind = props.get("spec", "type", default="ClusterIP")
     if props.has("spec", "externalIPs"):
         yield "spec.externalIPs opens its ports on addresses of nodes; remove it"
-    kind = props.get("spec", "type", default="ClusterIP")
     if kind == "NodePort":
         yield "a NodePort opens a port of every node; use ClusterIP with a Gateway or Ingress"
     if kind != "LoadBalancer":
@@ -403,7 +400,6 @@ PORTS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "gcp:compute/networkFirewallPolicyRule:NetworkFirewallPolicyRule": _firewall_policy_rule,
     "gcp:compute/regionNetworkFirewallPolicyRule:RegionNetworkFirewallPolicyRule": _firewall_policy_rule,
     "kubernetes:core/v1:Service": _open_service,
-    "kubernetes:core/v1:ServiceList": _open_service,
     "kubernetes:core/v1:ServicePatch": _open_service,
 }
 

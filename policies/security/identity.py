@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 
 from policies.guardrail import guardrail
 from policies.resource import Props, Resource
 from policies.security.documents import Statement, WrongDocument, statements
+from policies.security.exposure import BUCKETS
+from policies.security.google import WrongPolicy, bindings, grants_to_everybody
 from policies.update import Update
 
 DOCUMENTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -35,6 +36,7 @@ ADMINISTRATION = re.compile(
 """AWS managed policies that allow every action, of AWS or of one service, on every resource (AWS managed policy
 reference guide)."""
 WILD = re.compile(r"[*?]")
+EVERY_OF_A_KIND = re.compile(r"^[a-z-]+[/:][*?/:]+$")
 READS_METADATA = re.compile(r"^[a-z0-9-]+:(describe|list)[a-z]*\*$", re.IGNORECASE)
 GCP_BASIC_ROLES = frozenset({"roles/owner", "roles/editor", "roles/admin", "roles/writer"})
 """Basic roles (Google Cloud IAM, "Basic and predefined roles reference")."""
@@ -59,10 +61,18 @@ TRUST: Mapping[str, str] = {
     "aws:dynamodb/resourcePolicy:ResourcePolicy": "policy",
     "aws:kinesis/resourcePolicy:ResourcePolicy": "policy",
     "aws:backup/vaultPolicy:VaultPolicy": "policy",
+    "aws:efs/fileSystemPolicy:FileSystemPolicy": "policy",
+    "aws:cloudwatch/eventBusPolicy:EventBusPolicy": "policy",
+    "aws:cloudwatch/logResourcePolicy:LogResourcePolicy": "policyDocument",
     "aws:opensearch/domain:Domain": "accessPolicies",
     "aws:opensearch/domainPolicy:DomainPolicy": "accessPolicies",
 }
 """Where the policies stand that say who may use a thing."""
+GCP_BINDING = re.compile(r"^gcp:.*:\w*(?:IAM|Iam)(?:Member|Binding|Policy)$")
+"""Resources that bind members to roles, of whatever service of Google Cloud."""
+OPENID_PROVIDER = re.compile(r":oidc-provider/(.+)$")
+SHARED_ISSUERS = ("token.actions.githubusercontent.com", "gitlab.com", "app.terraform.io", "agent.buildkite.com")
+"""Issuers of tokens for everybody's pipelines."""
 STRANGERS = frozenset({"system:anonymous", "system:unauthenticated", "system:authenticated"})
 """Subjects of Kubernetes that are everybody (kubernetes.io, "Using RBAC Authorization")."""
 
@@ -70,7 +80,7 @@ STRANGERS = frozenset({"system:anonymous", "system:unauthenticated", "system:aut
 def _rbac(*kinds: str) -> Iterator[str]:
     for version in ("v1", "v1beta1", "v1alpha1"):
         for kind in kinds:
-            yield from (f"kubernetes:rbac.authorization.k8s.io/{version}:{kind}{end}" for end in ("", "List", "Patch"))
+            yield from (f"kubernetes:rbac.authorization.k8s.io/{version}:{kind}{end}" for end in ("", "Patch"))
 
 
 @guardrail("no-wildcard-permissions", *DOCUMENTS, unknown="judged in up")
@@ -85,16 +95,76 @@ def no_wildcard_permissions(resource: Resource, _: Update) -> Iterator[str]:
                 yield f"{'.'.join(path)} can't be read: {error}"
 
 
-@guardrail("no-strangers", *TRUST, unknown="judged in up")
+@guardrail("no-strangers", unknown="judged in up")
 def no_strangers(resource: Resource, _: Update) -> Iterator[str]:
-    """No role, key, queue or secret is open to every account of AWS."""
-    field = TRUST[resource.type]
+    """No role, key, queue, function, repository or secret is open to whoever asks."""
+    if field := TRUST.get(resource.type):
+        yield from _trust(field, resource.props)
+    elif judge := OPENED.get(resource.type):
+        yield from judge(resource.props)
+    elif GCP_BINDING.search(resource.type) and resource.type not in BUCKETS:  # those are no-public-bucket's
+        yield from grants_to_everybody(resource.props)
+
+
+def _trust(field: str, props: Props) -> Iterator[str]:
     try:
-        for statement in statements(resource.props.part(field)):
+        for statement in statements(props.part(field)):
             if statement.is_public and not statement.is_bounded:
                 yield f"{field}: {statement.name} lets everybody use it; name the principals"
+            for issuer in _issuers_without_subject(statement):
+                yield (
+                    f"{field}: {statement.name} lets every identity of {issuer} in; add a condition StringEquals or "
+                    f"StringLike on {issuer}:sub"
+                )
     except WrongDocument as error:
         yield f"{field} can't be read: {error}"
+
+
+def _issuers_without_subject(statement: Statement) -> Iterator[str]:
+    """OpenID providers all of whose identities a statement lets in: no condition says which subjects."""
+    subjects = {
+        str(key).lower()
+        for operator, each in statement.conditions.items()
+        if operator.lower().removeprefix("foranyvalue:") in ("stringequals", "stringlike", "stringequalsignorecase")
+        for key, values in each.items()
+        if all(str(value).strip("*?:") for value in (values if isinstance(values, list) else [values]))
+    }
+    for principal in statement.principals if statement.allows else ():
+        found = OPENID_PROVIDER.search(principal)
+        if found and f"{found[1].lower()}:sub" not in subjects:
+            yield found[1]
+
+
+def _invoked(props: Props) -> Iterator[str]:
+    """Who may call a function of Lambda or use its layer; a service is anybody's without its source."""
+    bounds = ("sourceArn", "sourceAccount", "principalOrgId", "organizationId")
+    if str(props.get("principal")) == "*" and not any(props.has(each) for each in bounds):
+        yield "principal * lets everybody use it; name the account, or set the organization or the source"
+
+
+def _function_url(props: Props) -> Iterator[str]:
+    if props.get("authorizationType", default="NONE") == "NONE":
+        yield "authorizationType NONE lets everybody call it; set it to AWS_IAM"
+
+
+def _image_shared(props: Props) -> Iterator[str]:
+    if props.get("group") == "all":
+        yield "group all lets every account start it; name the accounts"
+
+
+def _pool_provider(props: Props) -> Iterator[str]:
+    issuer = str(props.get("oidc", "issuerUri", default=""))
+    if any(each in issuer for each in SHARED_ISSUERS) and not props.has("attributeCondition"):
+        yield f"it lets every identity of {issuer} in; set attributeCondition to those of yours"
+
+
+OPENED: Mapping[str, Callable[[Props], Iterator[str]]] = {
+    "aws:lambda/permission:Permission": _invoked,
+    "aws:lambda/layerVersionPermission:LayerVersionPermission": _invoked,
+    "aws:lambda/functionUrl:FunctionUrl": _function_url,
+    "aws:ec2/amiLaunchPermission:AmiLaunchPermission": _image_shared,
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": _pool_provider,
+}
 
 
 def _attachment(props: Props) -> Iterator[str]:
@@ -110,19 +180,14 @@ def _gcp_role(props: Props) -> Iterator[str]:
 
 
 def _gcp_policy(props: Props) -> Iterator[str]:
-    """A whole policy, as `getIAMPolicy` makes its text."""
     try:
-        document = json.loads(props.get("policyData", default="{}"))
-    except (TypeError, ValueError, RecursionError) as error:
-        yield f"policyData can't be read: {error}"
-        return
-    for binding in Props(document).each("bindings"):
-        yield from _gcp_role(binding)
+        for binding in bindings(props):
+            yield from _gcp_role(binding)
+    except WrongPolicy as error:
+        yield str(error)
 
 
 def _rbac_role(props: Props) -> Iterator[str]:
-    for each in props.each("items"):
-        yield from _rbac_role(each)
     for rule in props.each("rules"):
         resources = {*_texts(rule, "resources"), *_texts(rule, "nonResourceURLs")}
         if "*" in _texts(rule, "verbs") and resources & {"*", "*/*"}:
@@ -130,8 +195,6 @@ def _rbac_role(props: Props) -> Iterator[str]:
 
 
 def _rbac_binding(props: Props) -> Iterator[str]:
-    for each in props.each("items"):
-        yield from _rbac_binding(each)
     if props.get("roleRef", "name") == "cluster-admin":
         yield "cluster-admin may do everything in the cluster; bind a role with the verbs that are needed"
     for subject in props.each("subjects"):
@@ -187,9 +250,11 @@ def _wide(statement: Statement) -> Iterator[str]:
 
 
 def _is_every_resource(arn: str) -> bool:
-    """Whether a pattern names no resource: `*`, `arn:aws:s3:::*`, `arn:aws:*`."""
+    """Whether a pattern names no resource: `*`, `arn:aws:s3:::*`, `arn:aws:iam::123456789012:role/*`."""
     name = arn.split(":", 5)
-    return bool(WILD.search(arn)) and (len(name) < 6 or not name[5].strip("*?/:"))
+    if not WILD.search(arn):
+        return False
+    return len(name) < 6 or not name[5].strip("*?/:") or (name[2] != "s3" and bool(EVERY_OF_A_KIND.match(name[5])))
 
 
 GUARDRAILS = [no_wildcard_permissions, no_administrators, no_strangers]

@@ -13,7 +13,11 @@ from policies.update import Update
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 DEFAULT_REGISTRY = "docker.io"
-TASK = "aws:ecs/taskDefinition:TaskDefinition"
+AS_TEXT: Mapping[str, str] = {
+    "aws:ecs/taskDefinition:TaskDefinition": "containerDefinitions",
+    "aws:batch/jobDefinition:JobDefinition": "containerProperties",
+}
+"""Where containers stand as JSON text."""
 ELSEWHERE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "aws:lambda/function:Function": (("imageUri",),),
     "aws:sagemaker/model:Model": (("primaryContainer", "image"), ("containers", "image")),
@@ -30,7 +34,7 @@ def registry_of(image: str) -> str:
 
 
 def _images(resource: Resource) -> Iterator[tuple[str, str]]:
-    """Container → image, of a pod, of a volume of one, or of a task of ECS, Lambda, SageMaker or Cloud Run."""
+    """Container → image, of a pod, of a volume of one, or of a task of ECS, Batch, Lambda, SageMaker or Cloud Run."""
     for pod in pods_of(resource):
         for container in pod.containers():
             if pod.is_whole or container.has("image"):
@@ -42,29 +46,31 @@ def _images(resource: Resource) -> Iterator[tuple[str, str]]:
             if volume.has("image"):
                 yield f"volume {volume.get('name', default='')}", str(volume.get("image", "reference", default=""))
     for path in ELSEWHERE.get(resource.type, ()):
-        for image in _at(resource.props, path):
+        for image in found_at(resource.props, path):
             yield ".".join(path), str(image.get())
-    if resource.type == TASK:
-        for container in task_containers(resource.props):
+    for container in text_containers(resource):
+        if container.has("image"):
             yield f"container {container.get('name', default='?')}", str(container.get("image", default=""))
 
 
-def _at(props: Props, path: tuple[str, ...]) -> Iterator[Props]:
+def found_at(props: Props, path: tuple[str, ...]) -> Iterator[Props]:
     """What is set at a path, in each element of the lists on the way."""
     if not path:
         yield from () if props.value in (None, "") else (props,)
         return
     for block in props.each():
-        yield from _at(block.part(path[0]), path[1:])
+        yield from found_at(block.part(path[0]), path[1:])
 
 
-def task_containers(props: Props) -> Iterator[Props]:
-    """The containers of a task of ECS, which are JSON text."""
-    text = props.get("containerDefinitions", default="[]")
+def text_containers(resource: Resource) -> Iterator[Props]:
+    """The containers of a task of ECS or a job of Batch, which are JSON text."""
+    field = AS_TEXT.get(resource.type)
+    if field is None:
+        return
     try:
-        yield from Props(json.loads(text), ("containerDefinitions",), props.secrets).each()
+        yield from Props(json.loads(resource.props.get(field, default="[]")), (field,), resource.props.secrets).each()
     except (TypeError, ValueError, RecursionError):
-        return  # ECS refuses it
+        return  # the service refuses it
 
 
 @guardrail("images-by-digest", unknown="judged in up")

@@ -8,7 +8,8 @@ from policies.guardrail import guardrail
 from policies.resource import Props, Resource
 from policies.update import Update
 
-NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
+SPOT_FLEET = "aws:ec2/spotFleetRequest:SpotFleetRequest"
+NODE_CLASSES = tuple(f"kubernetes:karpenter.k8s.aws/{version}:EC2NodeClass" for version in ("v1", "v1beta1"))
 HOP_LIMIT_MAX = 2
 """One for the node and one for a container on it (Amazon EC2 user guide, "Configure instance metadata options")."""
 
@@ -20,7 +21,8 @@ HOP_LIMIT_MAX = 2
     "aws:ec2/launchTemplate:LaunchTemplate",
     "aws:ec2/launchConfiguration:LaunchConfiguration",
     "aws:sagemaker/notebookInstance:NotebookInstance",
-    NODE_CLASS,
+    SPOT_FLEET,
+    *NODE_CLASSES,
 )
 def imdsv2(resource: Resource, _: Update) -> Iterator[str]:
     """The metadata of a node is read with a session token only (IMDSv2)."""
@@ -30,7 +32,10 @@ def imdsv2(resource: Resource, _: Update) -> Iterator[str]:
         if str(version) != "2":
             yield "instanceMetadataServiceConfiguration.minimumInstanceMetadataServiceVersion is not 2; set it"
         return
-    if resource.type == NODE_CLASS:
+    if resource.type == SPOT_FLEET:
+        if props.has("launchSpecifications"):
+            yield "launchSpecifications can't ask for IMDSv2; use launchTemplateConfigs"
+    elif resource.type in NODE_CLASSES:
         yield from _options(props.part("spec", "metadataOptions"), token="required")
     else:
         yield from _options(props.part("metadataOptions"), token="optional")

@@ -21,7 +21,23 @@ CAPABILITIES_ALLOWED = frozenset({"NET_BIND_SERVICE"})
 HOST_NAMESPACES = ("hostNetwork", "hostPID", "hostIPC")
 SECCOMP_PROFILES = ("RuntimeDefault", "Localhost")
 LIMITS = ("cpu", "memory")
-NO_LIMIT = (None, "", "0", 0)
+NO_LIMIT = re.compile(r"^(None|0*\.?0*[A-Za-z]*)$")
+SELINUX_TYPES = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
+SAFE_SYSCTLS = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+    }
+)
+"""Those of the profile `baseline`, which count for the pod alone."""
 WORKLOAD = re.compile(
     r":(Pod|PodTemplate|Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)$"
 )
@@ -158,6 +174,11 @@ def _no_escalation(pod: Pod) -> Iterator[str]:
             yield f"{_name(container)} is a process of the node; remove windowsOptions.hostProcess"
         if context.get("procMount", default="Default") != "Default":
             yield f"{_name(container)} sees all of /proc; remove securityContext.procMount"
+        if _own_or_pods(pod, container, "appArmorProfile", "type") == "Unconfined":
+            yield f"{_name(container)} has no AppArmor profile; remove securityContext.appArmorProfile"
+        label = _own_or_pods(pod, container, "seLinuxOptions", "type")
+        if label is not None and label not in SELINUX_TYPES:
+            yield f"{_name(container)} has the SELinux type {label}; remove securityContext.seLinuxOptions"
         said = context.get("allowPrivilegeEscalation")
         if said is True or (said is None and pod.is_whole):
             yield f"{_name(container)} may gain privileges; set securityContext.allowPrivilegeEscalation to false"
@@ -193,7 +214,7 @@ def _limits(pod: Pod) -> Iterator[str]:
 
 def _is_limited(limits: Props, name: str) -> bool:
     """Whether there is a limit; one of 0 is none."""
-    return limits.part(name).is_unknown() or limits.part(name).value not in NO_LIMIT
+    return limits.part(name).is_unknown() or not NO_LIMIT.match(str(limits.part(name).value))
 
 
 def _no_host(pod: Pod) -> Iterator[str]:
@@ -201,6 +222,9 @@ def _no_host(pod: Pod) -> Iterator[str]:
     for name in HOST_NAMESPACES:
         if pod.spec.get(name) is True:
             yield f"the pod has {name}: it shares that of its node; remove it"
+    for each in pod.spec.each("securityContext", "sysctls"):
+        if each.get("name") not in SAFE_SYSCTLS:
+            yield f"the pod sets {each.get('name')}, which counts for its whole node; remove it"
     for volume in pod.spec.each("volumes"):
         if volume.has("hostPath"):
             path = _text(volume.part("hostPath"), "path") or "a path"

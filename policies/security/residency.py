@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from policies.guardrail import guardrail, stack_guardrail
 from policies.resource import Props, Resource
+from policies.security.buckets import AWS_BUCKETS, bucket_names
 from policies.update import Update
 
 PROVIDERS = ("pulumi:providers:aws", "pulumi:providers:gcp")
@@ -34,7 +35,8 @@ CONFIDENTIAL = "confidential"
 DATA_CLASS = "data-class"
 ACCESS_LOGS = ("aws:s3/bucketLogging:BucketLogging", "aws:s3/bucketLoggingV2:BucketLoggingV2")
 ENDPOINT = "aws:ec2/vpcEndpoint:VpcEndpoint"
-AWS_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
+LOGGED = ("bucket", "targetBucket")
+"""The bucket whose log it is, and the one that keeps it."""
 GCP_BUCKET = "gcp:storage/bucket:Bucket"
 
 
@@ -86,10 +88,10 @@ def confidential_data(resources: Sequence[Resource], update: Update) -> Iterator
         each for each in resources if each.type in (*AWS_BUCKETS, GCP_BUCKET) and (everywhere or _is_confidential(each))
     ]
     logs = [each for each in resources if each.type in ACCESS_LOGS]
-    about = {urn for each in logs for urn in each.depends_on}
-    about |= {str(each.props.part(field).value) for each in logs for field in ("bucket", "targetBucket")}
+    about = {urn for each in logs for field in LOGGED for urn in each.references.get(field, ())}
+    about |= {name for each in logs for name in bucket_names(each, *LOGGED)}
     for bucket in confidential:
-        named = {bucket.urn, str(bucket.props.part("bucket").value)}
+        named = {bucket.urn, *bucket_names(bucket)}
         if not bucket.props.has("logging") and not named & about:
             yield f"bucket {bucket.name} is confidential and keeps no access log; add one (BucketLogging, or logging)"
     in_aws = any(each.type in AWS_BUCKETS for each in confidential)

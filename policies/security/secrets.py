@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from policies.guardrail import guardrail
 from policies.resource import Path, Props, Resource, said
-from policies.security.images import TASK, task_containers
+from policies.security.images import found_at, text_containers
 from policies.security.pods import pods_of
 from policies.update import Update
 
@@ -46,17 +46,26 @@ REFERENCES = re.compile(
 """Values that name where a secret is, or are none: paths, ARNs, URLs, variables, flags, words of a tokenizer."""
 NUMBERED = re.compile(r"(?:token|key)$", re.IGNORECASE)
 """Names whose value may be the number of a token or of a key."""
+ARGUMENT = re.compile(r"^--?([A-Za-z][\w-]*)=(.+)$", re.DOTALL)
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=[\"']?([^\s\"']*)", re.MULTILINE)
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "aws:lambda/function:Function": ("environment", "variables"),
     "aws:codebuild/project:Project": ("environment", "environmentVariables"),
     "aws:sagemaker/model:Model": ("primaryContainer", "environment"),
     "gcp:cloudfunctionsv2/function:Function": ("serviceConfig", "environmentVariables"),
+    "gcp:cloudrunv2/service:Service": ("template", "containers", "envs"),
+    "gcp:cloudrunv2/job:Job": ("template", "template", "containers", "envs"),
     "gcp:compute/instance:Instance": ("metadata",),
     "gcp:compute/instanceTemplate:InstanceTemplate": ("metadata",),
+    "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": ("metadata",),
+    "gcp:compute/projectMetadata:ProjectMetadata": ("metadata",),
+    "gcp:container/nodePool:NodePool": ("nodeConfig", "metadata"),
+    "gcp:tpu/v2Vm:V2Vm": ("metadata",),
     "kubernetes:core/v1:ConfigMap": ("data",),
     "kubernetes:core/v1:ConfigMapPatch": ("data",),
 }
+STARTED_WITH = frozenset({"startup-script", "shutdown-script", "user-data", "windows-startup-script-ps1"})
+"""Keys of the metadata of Google Cloud's machines whose values are scripts."""
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "aws:ec2/instance:Instance": ("userData", "userDataBase64"),
     "aws:ec2/spotInstanceRequest:SpotInstanceRequest": ("userData", "userDataBase64"),
@@ -64,7 +73,9 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "aws:ec2/launchConfiguration:LaunchConfiguration": ("userData", "userDataBase64"),
     "gcp:compute/instance:Instance": ("metadataStartupScript",),
     "gcp:compute/instanceTemplate:InstanceTemplate": ("metadataStartupScript",),
+    "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": ("metadataStartupScript",),
 }
+FROM_A_SECRET = "read it from a Secret with valueFrom"
 STACK = "pulumi:pulumi:Stack"
 KEPT: Mapping[str, tuple[str, ...]] = {
     "kubernetes:core/v1:Secret": ("data", "stringData"),
@@ -111,11 +122,11 @@ def no_plain_secrets(resource: Resource, update: Update) -> Iterator[str]:
         if where[0] not in SCRIPTS.get(resource.type, ()) and (kind := credential(text)):
             yield f"{said(where)} holds {kind}; keep it in a secret store, or mark it with Output.secret"
     yield from _in_pods(resource)
-    if resource.type == TASK:
-        for container in task_containers(resource.props):
-            yield from _in_variables(container.part("environment"))
+    for container in text_containers(resource):
+        yield from _in_variables(container.part("environment"))
     if path := ENVIRONMENTS.get(resource.type):
-        yield from _in_variables(resource.props.part(*path))
+        for variables in found_at(resource.props, path):
+            yield from _in_variables(variables)
 
 
 def _in_config(update: Update) -> Iterator[str]:
@@ -177,14 +188,33 @@ def _in_pods(resource: Resource) -> Iterator[str]:
         for container in pod.containers():
             for variable in container.each("env"):
                 name = str(variable.get("name", default=""))
-                yield from _in_variable(name, variable.part("value"), "read it from a Secret with valueFrom")
+                yield from _in_variable(name, variable.part("value"), FROM_A_SECRET)
+            for field in ("command", "args"):
+                yield from _in_arguments(container.part(field))
+
+
+def _in_arguments(arguments: Props) -> Iterator[str]:
+    """`--db-password=…`, and the text after `--db-password`."""
+    before = ""
+    for each in arguments.each():
+        text = "" if each.is_unknown() else str(each.value)
+        found = ARGUMENT.match(text)
+        if found and _tells(found[1], found[2]):
+            yield f"{said(each.path)} holds the secret {found[1]} in plain; {FROM_A_SECRET}"
+        elif before.startswith("--") and not text.startswith("-") and _tells(before.lstrip("-"), text):
+            yield f"{said(each.path)} holds the secret {before.lstrip('-')} in plain; {FROM_A_SECRET}"
+        before = text
 
 
 def _in_variables(variables: Props) -> Iterator[str]:
     """Variables as a mapping, or as a list of blocks with name and value."""
     if isinstance(variables.value, Mapping):
         for name in variables.value:
-            yield from _in_variable(str(name), variables.inside(name), "keep it in a secret store")
+            value = variables.inside(name)
+            if name in STARTED_WITH and not value.is_unknown():
+                yield from _in_script(said(value.path), str(value.value))
+            else:
+                yield from _in_variable(str(name), value, "keep it in a secret store")
         return
     for each in variables.each():
         if each.get("type", default="PLAINTEXT") == "PLAINTEXT":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from policies.guardrail import guardrail, stack_guardrail
 from policies.resource import Props, Resource
+from policies.security.buckets import AWS_BUCKETS, bucket_names
 from policies.security.documents import Statement, WrongDocument, statements
 from policies.update import Update
 
@@ -14,7 +15,6 @@ OLD_POLICIES = ("TLS-1-0", "TLS-1-1", "2015-", "2016-08", "FS-2018")
 """Parts of the names of ELB's policies that still speak TLS below 1.2 (Elastic Load Balancing, "Security policies")."""
 SQL_MODES = ("ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED")
 BUCKET_POLICIES = ("aws:s3/bucketPolicy:BucketPolicy",)
-AWS_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
 
 
 def _listener(props: Props) -> Iterator[str]:
@@ -80,6 +80,12 @@ def _ingress(props: Props) -> Iterator[str]:
         yield "spec.tls is not set, so it answers without TLS; name the hosts and the secret of their certificate"
 
 
+def _gateway(props: Props) -> Iterator[str]:
+    for each in props.each("spec", "listeners"):
+        if (protocol := str(each.get("protocol", default="HTTP"))) not in ("HTTPS", "TLS"):
+            yield f"the listener {each.get('name', default='?')} is {protocol}, which answers without TLS; use HTTPS"
+
+
 ANSWERS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:lb/listener:Listener": _listener,
     "aws:alb/listener:Listener": _listener,
@@ -94,6 +100,8 @@ ANSWERS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "gcp:compute/sSLPolicy:SSLPolicy": _ssl_policy,
     "kubernetes:networking.k8s.io/v1:Ingress": _ingress,
     "kubernetes:extensions/v1beta1:Ingress": _ingress,
+    "kubernetes:gateway.networking.k8s.io/v1:Gateway": _gateway,
+    "kubernetes:gateway.networking.k8s.io/v1beta1:Gateway": _gateway,
 }
 
 
@@ -140,10 +148,10 @@ def _refuses_clear_text(statement: Statement) -> bool:
 def buckets_have_policies(resources: Sequence[Resource], _: Update) -> Iterator[str]:
     """Every bucket of AWS has a policy, which refuses requests without TLS."""
     policies = [each for each in resources if each.type in BUCKET_POLICIES]
-    configured = {urn for each in policies for urn in each.depends_on}
-    named = {str(each.props.part("bucket").value) for each in policies}
+    configured = {urn for each in policies for urn in each.references.get("bucket", ())}
+    named = {name for each in policies for name in bucket_names(each)}
     for bucket in resources:
-        has_policy = bucket.urn in configured or str(bucket.props.part("bucket").value) in named
+        has_policy = bucket.urn in configured or not named.isdisjoint(bucket_names(bucket))
         if bucket.type in AWS_BUCKETS and not has_policy and not bucket.props.has("policy"):
             yield (
                 f"bucket {bucket.name} has no BucketPolicy, so it answers without TLS; add one that denies s3:* to "

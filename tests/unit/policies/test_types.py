@@ -10,11 +10,14 @@ import pytest
 from policies import guardrails
 from policies.capacity import ACCELERATORS, MACHINES, TPU_TYPES
 from policies.security.encryption import ENCRYPTED
+from policies.security.identity import OPENED, TRUST
+from policies.security.images import AS_TEXT
 from policies.security.residency import REPLICAS
 from policies.security.secrets import ENVIRONMENTS, KEPT, SCRIPTS
 from policies.security.tags import TAGGED
 
-TYPES = sorted({each for rule in guardrails() for each in rule.types if each.startswith(("aws:", "gcp:"))})
+EVERY = ENCRYPTED, OPENED, TRUST, AS_TEXT, ENVIRONMENTS, SCRIPTS, *(each.types for each in guardrails())
+TYPES = sorted({kind for kinds in EVERY for kind in kinds if kind.startswith(("aws:", "gcp:"))})
 PATHS = sorted(
     {
         (kind, (*rule.blocks, *path))
@@ -31,6 +34,7 @@ PATHS = sorted(
         for field in fields
         if ":core/" not in kind
     }
+    | {(kind, (field,)) for table in (TRUST, AS_TEXT) for kind, field in table.items()}
     | {(kind, tuple(path.split("."))) for kind, path in TAGGED.items()}
     | {(kind, path) for table in (MACHINES, ACCELERATORS, TPU_TYPES) for kind, paths in table.items() for path in paths}
 )

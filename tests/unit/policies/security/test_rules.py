@@ -403,6 +403,210 @@ REFUSE: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
+GITHUB = "token.actions.githubusercontent.com"
+
+
+def federated(**condition: Any) -> dict[str, Any]:
+    """The trust policy of a role for the pipelines of GitHub."""
+    who = {"Federated": f"arn:aws:iam::123456789012:oidc-provider/{GITHUB}"}
+    action = "sts:AssumeRoleWithWebIdentity"
+    return {
+        "assumeRolePolicy": document(Principal=who, Action=action, **({"Condition": condition} if condition else {}))
+    }
+
+
+ROLE = "aws:iam/role:Role"
+POLICY = "aws:iam/policy:Policy"
+BUCKET_POLICY = "aws:s3/bucketPolicy:BucketPolicy"
+FIREWALL_RULE = "gcp:compute/networkFirewallPolicyRule:NetworkFirewallPolicyRule"
+NODE_CLASS = "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
+JOB_DEFINITION = "aws:batch/jobDefinition:JobDefinition"
+REPOSITORY_MEMBER = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
+SECURE = {
+    "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+}
+
+PASS += [
+    ("no-strangers", ROLE, federated(StringLike={f"{GITHUB}:sub": "repo:team/*"})),
+    ("no-strangers", REPOSITORY_MEMBER, {"role": "roles/artifactregistry.reader", "member": "group:a@example.com"}),
+    ("no-strangers", "aws:lambda/permission:Permission", {"principal": "*", "principalOrgId": "o-1"}),
+    ("no-wildcard-permissions", POLICY, {"policy": document(Action="s3:*", Resource="arn:aws:s3:::data/*")}),
+    ("no-open-node-ports", FIREWALL_RULE, {"action": "goto_next", "match": {"srcIpRanges": ["0.0.0.0/0"]}}),
+    ("no-plain-secrets", POD, pod({"args": ["--max-token=4096", "--api-key=$(API_KEY)", "--password", "--verbose"]})),
+    ("pods-no-privilege-escalation", POD, pod(SECURE, securityContext={"appArmorProfile": {"type": "RuntimeDefault"}})),
+    ("pods-limits", POD, pod({"resources": {"limits": {"cpu": 0.5, "memory": "1e9"}}})),
+    (
+        "tls-only",
+        "kubernetes:gateway.networking.k8s.io/v1:Gateway",
+        {"spec": {"listeners": [{"name": "a", "protocol": "HTTPS"}]}},
+    ),
+    (
+        "encryption-with-customer-keys",
+        NODE_CLASS,
+        {"spec": {"blockDeviceMappings": [{"ebs": {"encrypted": True, "kmsKeyID": KEY}}]}},
+    ),
+]
+
+REFUSE += [
+    ("no-strangers", ROLE, federated(), f"every identity of {GITHUB}"),
+    ("no-strangers", ROLE, federated(StringEquals={f"{GITHUB}:aud": "sts.amazonaws.com"}), "every identity"),
+    ("no-strangers", ROLE, federated(StringLike={f"{GITHUB}:sub": "*"}), "every identity"),
+    ("no-strangers", REPOSITORY_MEMBER, {"role": "roles/artifactregistry.reader", "member": "allUsers"}, "to allUsers"),
+    (
+        "no-strangers",
+        "gcp:cloudrunv2/serviceIamBinding:ServiceIamBinding",
+        {"role": "roles/run.invoker", "members": ["allAuthenticatedUsers"]},
+        "to allAuthenticatedUsers",
+    ),
+    (
+        "no-strangers",
+        "gcp:projects/iAMPolicy:IAMPolicy",
+        {"policyData": json.dumps({"bindings": [{"role": "roles/viewer", "members": ["allusers"]}]})},
+        "to allUsers",
+    ),
+    ("no-strangers", "aws:lambda/permission:Permission", {"principal": "*"}, "lets everybody use it"),
+    ("no-strangers", "aws:lambda/functionUrl:FunctionUrl", {"authorizationType": "NONE"}, "lets everybody call it"),
+    (
+        "no-strangers",
+        "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
+        {"oidc": {"issuerUri": f"https://{GITHUB}"}},
+        "set attributeCondition",
+    ),
+    (
+        "no-wildcard-permissions",
+        POLICY,
+        {"policy": document(Action="iam:*", Resource="arn:aws:iam::123456789012:role/*")},
+        "on every resource",
+    ),
+    (
+        "buckets-tls-only",
+        BUCKET_POLICY,
+        {"bucket": "a", "policy": json.dumps({"Statement": TLS_STATEMENT | {"Resource": "arn:aws:s3:::b/*"}})},
+        "does not",
+    ),
+    (
+        "buckets-tls-only",
+        BUCKET_POLICY,
+        {"bucket": "a", "policy": json.dumps({"Statement": TLS_STATEMENT | {"Resource": "arn:aws:s3:::a"}})},
+        "does not",
+    ),
+    (
+        "buckets-tls-only",
+        "aws:s3/bucket:Bucket",
+        {"bucket": "a", "policy": document(Principal={"AWS": "1"})},
+        "does not",
+    ),
+    ("no-open-node-ports", "kubernetes:v1:Service", {"spec": {"type": "NodePort"}}, "NodePort"),
+    (
+        "no-open-node-ports",
+        "kubernetes:core/v1:ConfigMap",
+        {"apiVersion": "v1", "kind": "Service", "spec": {"type": "NodePort"}},
+        "NodePort",
+    ),
+    (
+        "no-open-node-ports",
+        "kubernetes:core/v1:ServiceList",
+        {"items": [{}, {"spec": {"type": "NodePort"}}]},
+        "NodePort",
+    ),
+    (
+        "no-open-node-ports",
+        "kubernetes:core/v1:List",
+        {
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": [{"apiVersion": "v1", "kind": "Service", "spec": {"type": "NodePort"}}],
+        },
+        "NodePort",
+    ),
+    ("no-open-node-ports", RULE, {"cidrBlocks": [f"{first}.0.0.0/8" for first in range(1, 9)]}, "every port"),
+    ("no-open-node-ports", "aws:ec2/managedPrefixList:ManagedPrefixList", {"entries": [{"cidr": "::/0"}]}, "::/0"),
+    (
+        "no-administrators",
+        "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBindingList",
+        {"items": [{"roleRef": {"name": "cluster-admin"}}]},
+        "cluster-admin",
+    ),
+    ("secrets-are-marked", "kubernetes:v1:Secret", {"data": {"key": "aHVudGVyMg=="}}, "data.key"),
+    ("secrets-are-marked", "kubernetes:core/v1:SecretList", {"items": [{"data": {"key": "aHVudGVyMg=="}}]}, "items[0]"),
+    ("tls-only", "kubernetes:networking.k8s.io/v1:IngressList", {"items": [{"spec": {}}]}, "spec.tls"),
+    (
+        "tls-only",
+        "kubernetes:gateway.networking.k8s.io/v1:Gateway",
+        {"spec": {"listeners": [{"name": "a", "protocol": "HTTP"}]}},
+        "the listener a is HTTP",
+    ),
+    ("imdsv2", "aws:ec2/spotFleetRequest:SpotFleetRequest", {"launchSpecifications": [{"ami": "a"}]}, "can't ask for"),
+    ("imdsv2", "aws:ec2/launchTemplate:LaunchTemplate", {}, "httpTokens is not required"),
+    (
+        "no-public-nodes",
+        "aws:ec2/spotFleetRequest:SpotFleetRequest",
+        {"launchSpecifications": [{"associatePublicIpAddress": True}]},
+        "public address",
+    ),
+    (
+        "no-public-nodes",
+        "gcp:tpu/v2QueuedResource:V2QueuedResource",
+        {"tpu": {"nodeSpec": [{"node": {"networkConfig": {"enableExternalIps": True}}}]}},
+        "enableExternalIps",
+    ),
+    ("no-public-nodes", "gcp:container/nodePool:NodePool", {"networkConfig": {"enablePrivateNodes": False}}, "public"),
+    ("encryption-with-customer-keys", NODE_CLASS, {"spec": {}}, "spec.blockDeviceMappings is not set"),
+    ("encryption-with-customer-keys", "aws:ec2/launchConfiguration:LaunchConfiguration", {}, "use a launch template"),
+    ("encryption-with-customer-keys", GKE, {"nodePools": [{"nodeConfig": {}}]}, "bootDiskKmsKey is not set"),
+    ("encryption-with-customer-keys", "gcp:artifactregistry/repository:Repository", {}, "kmsKeyName is not set"),
+    (
+        "pods-no-privilege-escalation",
+        POD,
+        pod(SECURE, securityContext={"appArmorProfile": {"type": "Unconfined"}}),
+        "AppArmor",
+    ),
+    ("pods-no-privilege-escalation", POD, pod(SECURE, securityContext={"seLinuxOptions": {"type": "spc_t"}}), "spc_t"),
+    ("pods-no-host-access", POD, pod(securityContext={"sysctls": [{"name": "kernel.msgmax"}]}), "kernel.msgmax"),
+    ("pods-limits", POD, pod({"resources": {"limits": {"cpu": "1", "memory": "0Mi"}}}), "no limit of memory"),
+    (
+        "pods-not-root",
+        "kubernetes:leaderworkerset.x-k8s.io/v1:LeaderWorkerSet",
+        {"spec": {"leaderWorkerTemplate": {"workerTemplate": pod()}}},
+        "may run",
+    ),
+    (
+        "pods-not-root",
+        "kubernetes:ray.io/v1:RayCluster",
+        {"spec": {"workerGroupSpecs": [{"template": pod()}]}},
+        "may run",
+    ),
+    ("pods-not-root", POD, {"spec": {"containers": [], "ephemeralContainers": [{"name": "debug"}]}}, "container debug"),
+    (
+        "pods-not-root",
+        "kubernetes:core/v1:List",
+        {"items": [{"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": pod()}}]},
+        "may run as root",
+    ),
+    ("images-by-digest", JOB_DEFINITION, {"containerProperties": json.dumps({"image": "app"})}, "the image app"),
+    (
+        "no-plain-secrets",
+        JOB_DEFINITION,
+        {"containerProperties": json.dumps({"image": "a", "environment": [{"name": "API_KEY", "value": "hunter2"}]})},
+        "API_KEY holds a secret",
+    ),
+    (
+        "no-plain-secrets",
+        "gcp:cloudrunv2/service:Service",
+        {"template": {"containers": [{"image": "a"}, {"envs": [{"name": "DB_PASSWORD", "value": "hunter2"}]}]}},
+        "DB_PASSWORD holds a secret",
+    ),
+    (
+        "no-plain-secrets",
+        "gcp:compute/instance:Instance",
+        {"metadata": {"startup-script": "#!/bin/sh\nexport DB_PASSWORD=hunter2\n"}},
+        "metadata.startup-script holds the secret DB_PASSWORD",
+    ),
+    ("no-plain-secrets", POD, pod({"args": ["--db-password=hunter2"]}), "holds the secret db-password"),
+    ("no-plain-secrets", POD, pod({"command": ["run", "--api-key", "hunter2"]}), "holds the secret api-key"),
+]
+
+
 @pytest.mark.parametrize(("name", "kind", "inputs"), PASS)
 def test_it_passes(name: str, kind: str, inputs: dict[str, Any]) -> None:
     assert judge(RULES[name], Declared(kind, inputs)) == []
@@ -471,12 +675,29 @@ def test_required_tags_are_named_when_they_lack() -> None:
     assert told.startswith("tags lacks team, cost-center")
 
 
+def test_items_that_are_not_known_yet_are_judged_in_up() -> None:
+    declared = Declared("kubernetes:core/v1:ServiceList", {"items": UNKNOWN})
+    assert judge(RULES["no-open-node-ports"], declared) == []
+
+
+def test_each_object_of_a_list_is_exempt_by_its_own_name() -> None:
+    items = [pod() | {"metadata": {"name": name, "namespace": "kube-system"}} for name in ("plugin", "stranger")]
+    told = judge(
+        RULES["pods-not-root"],
+        Declared("kubernetes:core/v1:PodList", {"items": items}),
+        pods_exempt=["kube-system/plugin"],
+    )
+    assert len(told) == 1
+
+
 BUCKET = Declared("aws:s3/bucket:Bucket", {}, name="store")
 
 
 def companion(kind: str, **inputs: Any) -> Declared:
     return Declared(
-        f"aws:s3/{kind[0].lower()}{kind[1:]}:{kind}", {"bucket": UNKNOWN, **inputs}, depends_on=(BUCKET.urn,)
+        f"aws:s3/{kind[0].lower()}{kind[1:]}:{kind}",
+        {"bucket": UNKNOWN, **inputs},
+        references={"bucket": (BUCKET.urn,)},
     )
 
 
@@ -491,6 +712,17 @@ def test_a_bucket_has_what_guards_it(name: str, kind: str) -> None:
     assert judge(RULES[name], BUCKET, companion(kind)) == []
     (told,) = judge(RULES[name], BUCKET)
     assert told.startswith("bucket store has no")
+
+
+@pytest.mark.parametrize("name", ["buckets-have-customer-keys", "buckets-have-policies"])
+def test_the_companion_of_another_bucket_guards_no_other(name: str) -> None:
+    for kind in ("BucketServerSideEncryptionConfiguration", "BucketPolicy"):
+        field = "rules" if kind != "BucketPolicy" else "policy"
+        other = Declared(companion(kind).type, {"bucket": "another", field: UNKNOWN}, references={field: (BUCKET.urn,)})
+        (told,) = judge(RULES[name], BUCKET, other)
+        assert told.startswith("bucket store has no")
+    unknown = Declared("aws:s3/bucket:Bucket", {"bucket": UNKNOWN}, name="unnamed")
+    assert len(judge(RULES[name], unknown, companion("BucketPolicy"), companion("BucketEncryption"))) == 1
 
 
 def test_confidential_data_has_logs_and_a_private_way() -> None:
