@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from planner.guardrails import GuardrailSettings
-from planner.guardrails.settings import schema_of
+from planner.guardrails.settings import GuardrailSettings, schema_of
 from policies import guardrails
 from policies.guardrail import Guardrail
 from policies.plan import PLAN_TYPE

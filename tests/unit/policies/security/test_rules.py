@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.guardrail import Guardrail
@@ -779,6 +779,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("rule", GUARDRAILS, ids=lambda each: each.name)
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_inputs_make_a_guardrail_fail(rule: Guardrail, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(rule.types) or [POD, INSTANCE]))
@@ -789,8 +790,6 @@ def test_no_inputs_make_a_guardrail_fail(rule: Guardrail, data: st.DataObject) -
         for key in data.draw(st.lists(st.sampled_from(sorted(changed)), max_size=2)) if changed else ():
             changed[key] = data.draw(VALUES)
         inputs |= changed
-    settings = {"tags_required": ["team"], "regions_allowed": ["eu-central-1"], "budget_required": True}
-    told = judge(
-        rule, Declared(kind, inputs), image_registries_allowed=["a.b/c"], data_class="confidential", **settings
-    )
+    asked = {"tags_required": ["team"], "regions_allowed": ["eu-central-1"], "budget_required": True}
+    told = judge(rule, Declared(kind, inputs), image_registries_allowed=["a.b/c"], data_class="confidential", **asked)
     assert not [each for each in told if each.startswith("it could not be judged")]
