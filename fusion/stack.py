@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 
 from fusion.errors import FusionError
+from fusion.yaml_files import read_yaml
 
 LOCAL_PROFILE = "fusion-local"
-YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times faster where PyYAML was built with libyaml, as its wheels are."""
 PACK = "PULUMI_OPTION_POLICY_PACK"
 """Names the policy packs of previews and updates; this checkout's own unless it is set."""
 
@@ -51,10 +50,7 @@ class Stack:
     @property
     def config(self) -> dict[str, Any]:
         """The stack's config as it is written in its file."""
-        try:
-            document = yaml.load(self.file.read_text(), YAML)
-        except yaml.YAMLError as error:
-            raise FusionError(f"{self.file}: not YAML: {' '.join(str(error).split())}") from None
+        document = read_yaml(self.file)
         config = document.get("config") if isinstance(document, dict) else None
         if not isinstance(config, dict):
             raise FusionError(f"{self.file}: config: not set; expected the stack's settings below it")

@@ -9,15 +9,24 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
-from fusion.report.findings import Bill, Difference, Findings, WorkloadFindings, bill, differences, workload_findings
-from fusion.stack import YAML, Stack
+from fusion.report.findings import (
+    NOT_EXACT,
+    Bill,
+    Difference,
+    Findings,
+    WorkloadFindings,
+    bill,
+    differences,
+    workload_findings,
+)
+from fusion.stack import Stack
+from fusion.yaml_files import loaded_yaml, read_yaml
 from infra.config import ConfigError, sentences
 from infra.config import load as load_config
 from infra.planning import not_built, planned_stack
@@ -30,16 +39,18 @@ from planner.stack import StackAnswer
 from planner.targets import Scope, answer, frontier_of, places_of
 from planner.workloads import AnyWorkload, Budget, Declared, Quota
 
-NOT_EXACT = (
-    "note: more than ten services could share nodes, so each was planned by itself; a cheaper plan that shares them "
-    "may exist"
-)
+
+def _some(workloads: tuple[AnyWorkload, ...]) -> tuple[AnyWorkload, ...]:
+    """Not by `min_length`, which counts the valid ones and so speaks up about each that is not."""
+    if not workloads:
+        raise ValueError("expected at least one workload")
+    return workloads
 
 
 class WorkloadFile(Declared):
     """A file of workloads outside any stack; any cloud and region may win that `regions` does not leave out."""
 
-    workloads: tuple[AnyWorkload, ...] = Field(min_length=1)
+    workloads: Annotated[tuple[AnyWorkload, ...], AfterValidator(_some)]
     regions: tuple[str, ...] | None = Field(default=None, min_length=1, description="such as aws/eu-* or gcp/*")
     quotas: tuple[Quota, ...] = ()
     budget: Budget | None = None
@@ -98,10 +109,8 @@ def command(target: str, as_json: bool, html: Path | None, asked: tuple[str, ...
     catalog = _catalog()
     in_full = as_json or html is not None
     planned = _plan(_changed(source, asked), catalog, in_full)
-    for sentence in own_calibrations().refused:
+    for sentence in planned.findings.notes:
         click.echo(f"note: {sentence}", err=True)
-    if not planned.answer.exact:
-        click.echo(NOT_EXACT, err=True)
     before, earlier = _before(source, catalog, in_full) if asked else (None, None)
     changes = differences(before.findings, planned.findings) if before else ()
     if html is not None:
@@ -144,10 +153,7 @@ def _read(target: str) -> Source:
             raise FusionError(f"{target}: no such file; expected a stack's name or a file with workloads")
         stack = Stack.find(target)
         return Source(str(stack.file), stack.config, stack.name)
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), YAML)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FusionError(f"{target}: can't be read as YAML: {' '.join(str(error).split())}") from None
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise FusionError(f"{target}: expected `workloads:` with a list below it")
     return Source(target, document, None)
@@ -165,23 +171,29 @@ def _changed(source: Source, changes: Iterable[str]) -> Source:
     for change in changes:
         key, equals, text = change.partition("=")
         name, *fields = key.split(".")
-        if not equals or not fields:
+        if not equals or not fields or "" in (name, *fields):
             raise FusionError(f"--what-if {change}: expected WORKLOAD.FIELD=VALUE, such as digits.target.hours_max=2")
         workloads = changed.workloads if isinstance(changed.workloads, list) else []
         named = {str(each.get("name")): each for each in workloads if isinstance(each, dict)}
         if name not in named:
             raise FusionError(f"--what-if {change}: no workload is named {name}; {source.file} has {', '.join(named)}")
+        if fields == ["name"]:
+            raise FusionError(f"--what-if {change}: a workload's name is by what it is compared; change another field")
         at: dict[str, Any] = named[name]
         for field in fields[:-1]:
             inner = at.setdefault(field, {})
             if not isinstance(inner, dict):
                 raise FusionError(f"--what-if {change}: {field} is {inner!r} in {source.file}; it has no fields")
             at = inner
-        try:
-            at[fields[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise FusionError(f"--what-if {change}: {text!r} is no value; expected a number or a word") from None
+        at[fields[-1]] = _value(change, text)
     return changed
+
+
+def _value(change: str, text: str) -> Any:
+    try:
+        return loaded_yaml(text)
+    except ValueError:
+        raise FusionError(f"--what-if {change}: {text!r} is no value; expected a number or a word") from None
 
 
 def _plan(source: Source, catalog: Catalog, in_full: bool) -> Planned:
@@ -241,7 +253,8 @@ def _planned(
             continue
         choices = frontier_of(each, catalog, scope) if in_full else ()
         findings.append(workload_findings(each, own, choices))
-    return Planned(found, Findings(source.said, tuple(findings), others, stack_bill))
+    notes = (*own_calibrations().refused, *(() if found.exact else (NOT_EXACT,)))
+    return Planned(found, Findings(source.said, tuple(findings), others, stack_bill, notes))
 
 
 def _json(
@@ -268,6 +281,7 @@ def _json(
         "usd_per_hour": planned.answer.usd_per_hour,
         "egress_usd_per_month": planned.answer.egress_usd_per_month,
         "exact": planned.answer.exact,
+        "notes": list(found.notes),
         "monthly_cost_max_usd": found.bill.monthly_usd.max if found.bill else None,
         "bill_usd_per_month": {name: dataclasses.asdict(each) for name, each in found.bill.lines}
         if found.bill

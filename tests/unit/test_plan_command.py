@@ -54,6 +54,10 @@ def test_a_plan_that_is_not_the_exact_optimum_says_so(services: int, said: bool)
     declared = {"kind": "inference", "image": "x", "needs": {"vcpus": 1, "memory_gib": 2}}
     result = plan({"workloads": [declared | {"name": f"service-{each}"} for each in range(services)]})
     assert ("each was planned by itself" in result.output) is said
+    noted = json.loads(
+        plan({"workloads": [declared | {"name": f"service-{each}"} for each in range(services)]}, "--json").stdout
+    )
+    assert (noted["exact"], bool(noted["notes"])) == (not said, said)
 
 
 def test_what_if_shows_the_plan_before_and_after() -> None:
@@ -101,12 +105,47 @@ def test_the_parts_of_a_cost_and_of_a_time_add_up_to_it() -> None:
         ("train.needs.accelerator=B900", r"needs\.accelerator is 'B900'; .*nearest: B300"),
         ("other.target.hours_max=1", r"no workload is named other; .* has train"),
         ("train", r"expected WORKLOAD\.FIELD=VALUE"),
+        ("train..x=1", r"expected WORKLOAD\.FIELD=VALUE"),
+        ("train.name=other", r"a workload's name is by what it is compared"),
+        ("train.target={", r"'\{' is no value"),
     ],
 )
 def test_what_is_wrong_is_named(change: str, expected: str) -> None:
     result = plan({"workloads": [JOB]}, "--what-if", change)
     assert isinstance(result.exception, FusionError)
     assert re.search(expected, str(result.exception)), str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("workloads: []", r"workloads: got \[\]; expected at least one workload"),
+        ("a: &a [*a]\nworkloads: *a", r"nested without end"),
+        ("workloads: " + "[" * 3000 + "]" * 3000, r"nested without end or too deeply; expected at most 50 levels"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(
+                f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+                for before, name in zip("abcdefg", "bcdefgh", strict=True)
+            )
+            + "workloads: *h",
+            r"its aliases repeat too much",
+        ),
+        ("workloads: []\nworkloads: []", r"found the key workloads twice"),
+        ("workloads: [", r"not YAML"),
+    ],
+)
+def test_a_file_that_is_no_list_of_workloads_is_refused_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "workloads.yaml"
+    file.write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(command, [str(file)])
+    assert isinstance(result.exception, FusionError)
+    assert re.fullmatch(f"{re.escape(str(file))}: .*{expected}.*", str(result.exception)), str(result.exception)
+
+
+def test_a_workload_that_is_wrong_is_told_once() -> None:
+    result = plan({"workloads": [JOB | {"nodes": {"min": 5, "max": 4}}]})
+    assert len(str(result.exception).splitlines()) == 1, str(result.exception)
 
 
 def test_limits_that_nothing_keeps_are_refused_without_replaying_every_queue(monkeypatch: pytest.MonkeyPatch) -> None:
