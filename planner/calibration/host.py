@@ -36,6 +36,8 @@ FEW_ROWS = 16
 PRODUCT_KS = (64, 256, 1024, 4096)
 CONVOLUTIONS = ((1, 32, 3, 32), (3, 64, 3, 24), (64, 64, 1, 16), (16, 32, 3, 16), (64, 64, 3, 16), (128, 128, 3, 8))
 """Channels in and out, filter and side of the image; k from 9 to 1,152."""
+TURNS, TURNS_BYTES = 64, 2**22
+"""Most inputs that a probe whose branches depend on them has in turn, and their bytes together."""
 MOVED_BYTES = tuple(2**power for power in (14, 16, 18, 20, 22, 24, 26))
 
 
@@ -208,9 +210,19 @@ def _move_probes(dtype: torch.dtype) -> Iterable[Probe]:
         yield Probe(("move", "heavy", moved), _applied(nn.GELU(), flat))
         rows = torch.randn(numbers // 128, 64, dtype=dtype)  # 64 numbers a row: read, and written
         yield Probe(("move", "normalisation", moved), _applied(nn.LayerNorm(64, dtype=dtype), rows))
-        # 16 × 16 images; values and their places are written: a quarter of the numbers each
-        images = torch.randn(max(1, int(numbers / 1.5) // 256), 1, 16, 16, dtype=dtype).relu_()
-        yield Probe(("move", "reduction", moved), _applied(nn.MaxPool2d(2), images))
+        # 16 × 16 images; values and their places are written: a quarter of the numbers each. Ones that the processor
+        # has not just seen: it would remember which of the numbers are largest
+        shape, turns = (max(1, int(numbers / 1.5) // 256), 1, 16, 16), max(1, min(TURNS, TURNS_BYTES // moved))
+        images = [torch.randn(shape, dtype=dtype).relu_() for _ in range(turns)]
+        yield Probe(("move", "reduction", moved), _in_turn(nn.MaxPool2d(2), images), turns)
+
+
+def _in_turn(module: nn.Module, inputs: list[torch.Tensor]) -> Callable[[], object]:
+    def call() -> None:
+        for each in inputs:
+            module(each)
+
+    return call
 
 
 def _costs(
