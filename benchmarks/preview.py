@@ -85,7 +85,7 @@ def stack_config(folder: Path, workloads: int, **more: Any) -> dict[str, Any]:
         {
             "kind": "training",
             "name": f"job-{number}",
-            "image": "registry.example.com/fusion/training:0.1.0",
+            "image": f"registry.example.com/fusion/training@sha256:{64 * '0'}",
             "price_model": "spot",
             "needs": {"accelerator": "A10G", "accelerators": 1, "vcpus": 3, "memory_gib": 12},
         }

@@ -1,0 +1,113 @@
+"""Ways round the guardrails of security that lead nowhere: what the engine makes of a program is what is judged."""
+
+from __future__ import annotations
+
+import re
+
+from tests.engine.conftest import PACK, Engine
+
+BROKEN = re.compile(r"\[mandatory\]  ([a-z0-9-]+)  \(\S+: (\S+)\)")
+UNSAFE = """
+    import pulumi
+    import pulumi_aws as aws
+
+    def made(name, tokens="required", **options):
+        inputs = SAFE | {"instance_type": "m6i.large", "metadata_options": {"http_tokens": tokens}}
+        return aws.ec2.Instance(name, **inputs, opts=pulumi.ResourceOptions(**options))
+"""
+
+
+def instances(engine: Engine) -> list[str]:
+    return [line for line in engine.exists() if line.startswith("ec2 i-")]
+
+
+def test_transforms_secrets_components_and_patches_hide_nothing(small: Engine) -> None:
+    small.program(
+        UNSAFE
+        + """
+    def opened(args):
+        return pulumi.ResourceTransformResult(args.props | {"metadataOptions": {"httpTokens": "optional"}}, args.opts)
+
+    class Team(pulumi.ComponentResource):
+        def __init__(self):
+            super().__init__("team:index:Nodes", "nodes")
+            made("in-a-component", "optional", parent=self)
+
+    made("by-a-transform", transforms=[opened])
+    made("by-an-old-transform", transformations=[lambda args: pulumi.ResourceTransformationResult(
+        args.props | {"metadata_options": {"http_tokens": "optional"}}, args.opts)])
+    made("as-a-secret", pulumi.Output.secret("optional"))
+    Team()
+    """
+    )
+    names = {"by-a-transform", "by-an-old-transform", "as-a-secret", "in-a-component"}
+    assert set(BROKEN.findall(small.preview(status=None, **PACK))) == {("imdsv2", name) for name in names}
+    assert "imdsv2" in small.up(status=None, **PACK)
+    assert small.exists() == []
+
+
+def test_a_value_that_is_not_known_yet_is_refused_in_preview_where_a_program_can_write_it_down(small: Engine) -> None:
+    small.program(
+        UNSAFE
+        + """
+    network = aws.ec2.Vpc("network", cidr_block="10.0.0.0/16")
+    made("later", network.id.apply(lambda _: "optional"))
+    """
+    )
+    printed = small.preview(status=None, **PACK)
+    assert ("imdsv2", "later") in BROKEN.findall(printed)
+    assert (
+        "metadataOptions.httpTokens decides this and is not known before the update; give it a plain value" in printed
+    )
+
+
+def test_a_document_made_of_outputs_makes_no_noise_in_preview_and_is_judged_in_up(small: Engine) -> None:
+    small.program("""
+        import json
+        import pulumi_aws as aws
+        network = aws.ec2.Vpc("network", cidr_block="10.0.0.0/16")
+        wide = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+        aws.iam.Policy("wide", policy=network.id.apply(lambda _: json.dumps(wide)))
+    """)
+    assert "no-wildcard-permissions" not in small.preview(**PACK)
+    assert ("no-wildcard-permissions", "wide") in BROKEN.findall(small.up(status=None, **PACK))
+    assert not [line for line in small.exists() if line.startswith("iam")]
+
+
+def test_a_provider_of_another_region_is_refused_with_all_that_it_would_make(small: Engine) -> None:
+    small.configure(guardrails={"regions_allowed": ["us-east-1"]})
+    small.program(
+        UNSAFE
+        + """
+    elsewhere = aws.Provider("elsewhere", region="eu-west-1", profile="fusion-local")
+    made("by-its-provider", provider=elsewhere)
+    aws.sqs.Queue("by-its-own-word", kms_master_key_id="k", region="eu-west-1")
+    """
+    )
+    found = set(BROKEN.findall(small.preview(status=None, **PACK)))
+    assert found == {("data-residency", name) for name in ("elsewhere", "by-its-provider", "by-its-own-word")}
+    assert "data-residency" in small.up(status=None, **PACK)
+    assert small.exists() == []
+
+
+def test_an_alias_and_a_replacement_are_judged_by_what_they_become(small: Engine) -> None:
+    small.program(UNSAFE + '    made("before")')
+    small.up(**PACK)
+    before = instances(small)
+    small.program(UNSAFE + '    made("after", "optional", aliases=[pulumi.Alias(name="before")])')
+    assert ("imdsv2", "after") in BROKEN.findall(small.up(status=None, **PACK))
+    assert instances(small) == before != []
+
+
+def test_what_ignore_changes_keeps_is_judged_and_so_is_what_is_imported(small: Engine) -> None:
+    small.program(UNSAFE + '    made("kept", "optional")')
+    small.up()
+    (there,) = [each for each in small.state() if each["type"] == "aws:ec2/instance:Instance"]
+    small.program(UNSAFE + '    made("kept", ignore_changes=["metadataOptions"])')
+    assert ("imdsv2", "kept") in BROKEN.findall(small.preview(status=None, **PACK))
+    small.run("state", "delete", there["urn"], "--yes")
+    small.program(UNSAFE + f'    made("taken-in", "optional", import_="{there["id"]}")')
+    there_before = instances(small)
+    assert ("imdsv2", "taken-in") in BROKEN.findall(small.preview(status=None, **PACK))
+    assert ("imdsv2", "taken-in") in BROKEN.findall(small.up(status=None, **PACK))
+    assert instances(small) == there_before
