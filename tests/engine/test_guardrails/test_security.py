@@ -10,14 +10,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from localcloud import server
 from localcloud.aws.inventory import inventory
 from policies import security
+from policies.testing import UNKNOWN, secret
 from tests.engine.conftest import PACK, Engine, make_engine, record
-from tests.engine.test_guardrails.security_cases import CASES, SETTINGS, STACK_CASES, Made, prefixed
+from tests.engine.test_guardrails.security_cases import CASES, SETTINGS, STACK_CASES, TEAM, Made, prefixed
+from tests.unit.policies.security.test_rules import REFUSE
 
 MAKES = """
     import json
@@ -131,6 +134,25 @@ def test_a_preview_tells_all_that_breaks_a_guardrail_each_for_its_own_reason(clo
         refused = {name: made for name, made in declared("refused").items() if is_served(made) is served}
         declare(engine, refused)
         assert broken(engine.preview(status=None, **PACK)) == {name: {guardrail_of(name)} for name in refused}
+
+
+def test_a_preview_tells_each_case_of_the_rules_own_tests(recorder: Engine) -> None:
+    refused = {
+        f"{name}-refused-{index}": Made(kind, given(inputs)) for index, (name, kind, inputs, _) in enumerate(REFUSE)
+    }
+    declare(recorder, {"later": Made("aws:ec2/vpc:Vpc", {"tags": TEAM}), **refused})
+    found = broken(recorder.preview(status=None, **PACK))
+    assert {name for name in refused if guardrail_of(name) not in found.get(name, ())} == set()
+
+
+def given(value: Any) -> Any:
+    """Inputs as a guardrail sees them, as the program has to write them."""
+    if value == UNKNOWN:
+        return {"$id": "later"}
+    if isinstance(value, dict):
+        marked = value.keys() == secret("").keys()
+        return {"$secret": value["value"]} if marked else {key: given(each) for key, each in value.items()}
+    return [given(each) for each in value] if isinstance(value, list) else value
 
 
 def test_what_keeps_every_guardrail_is_created(cloud: Engine, recorder: Engine) -> None:
