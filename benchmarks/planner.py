@@ -191,7 +191,7 @@ def by_price(demand: Demand, catalog: Catalog) -> float | None:
     for each in jobs:
         for cloud, region in places(demand, catalog):
             try:
-                found.append(choose_offer(each, cloud, region, catalog))
+                found.append(choose_offer(each, cloud, region, catalog, price_model=each.price_model))
             except PlanError:
                 continue
     field = "spot_price_usd_per_hour" if demand.spot else "price_usd_per_hour"
