@@ -131,20 +131,25 @@ class Stack:
         return [each["name"] for each in listed if each["name"] != self.name and each.get("resourceCount")]
 
     def _run(self, *args: str, quiet: bool = False) -> str:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [pulumi_command(), *args, "--non-interactive"],
             cwd=self.root,
             env=pulumi_environment(),
             text=True,
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.PIPE if quiet else None,
-            check=False,
         )
-        if done.returncode == 0:
-            return done.stdout or ""
-        said = (done.stderr or "").strip()
+        try:
+            printed, complaint = process.communicate()
+        except KeyboardInterrupt:
+            # The CLI has had the Ctrl-C as well: it ends what is under way, keeps its state and takes its lock off.
+            process.communicate()
+            raise
+        if process.returncode == 0:
+            return printed or ""
+        said = (complaint or "").strip()
         raise FusionError(
-            f"pulumi {args[0]} ended with status {done.returncode}" + (f": {said}" if said else "; see above")
+            f"pulumi {args[0]} ended with status {process.returncode}" + (f": {said}" if said else "; see above")
         )
 
 

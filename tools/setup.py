@@ -320,7 +320,8 @@ def make_local_stacks() -> None:
     Pulumi adds a salt to a stack's file, which belongs to the passphrase that is set, or to the empty one.
     """
     project = re.search(r"^name: *(\S+)", (ROOT / "Pulumi.yaml").read_text(), re.MULTILINE)
-    if project is None or "PULUMI_BACKEND_URL" in os.environ:
+    of_a_checkout = f"file://{os.environ.get('FUSION_HOME')}/state?metadata=skip"
+    if project is None or os.environ.get("PULUMI_BACKEND_URL", of_a_checkout) != of_a_checkout:
         return  # in a backend of their own, teams make their stacks themselves
     state = FUSION / "state"
     settings = {"PULUMI_BACKEND_URL": f"file://{state}?metadata=skip", "PULUMI_SKIP_UPDATE_CHECK": "true"}
@@ -365,6 +366,8 @@ WITHOUT_SALT = (
 
 ENV = """\
 # Written by tools/setup.py; `source` it in bash or zsh. What is exported already for backend and passphrase stays.
+# The backend of another checkout, whose file was sourced before, is no choice of the user's.
+[ "${{PULUMI_BACKEND_URL-}}" != "file://${{FUSION_HOME-}}/state?metadata=skip" ] || unset PULUMI_BACKEND_URL
 export FUSION_HOME="{root}/.fusion"
 export VIRTUAL_ENV="{root}/.venv"
 export PATH="{root}/.fusion/bin:{root}/.venv/bin:$PATH"

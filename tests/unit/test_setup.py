@@ -167,6 +167,8 @@ def test_the_sourced_file_keeps_a_users_own_backend_and_passphrase(
     assert sourced(checkout, "PULUMI_BACKEND_URL") == f"file://{checkout}/.fusion/state?metadata=skip"
     assert sourced(checkout, "PULUMI_CONFIG_PASSPHRASE") == ""
     assert sourced(checkout, "PULUMI_BACKEND_URL", PULUMI_BACKEND_URL="s3://mine") == "s3://mine"
+    another = {"FUSION_HOME": "/other/.fusion", "PULUMI_BACKEND_URL": "file:///other/.fusion/state?metadata=skip"}
+    assert sourced(checkout, "PULUMI_BACKEND_URL", **another) == f"file://{checkout}/.fusion/state?metadata=skip"
     assert sourced(checkout, "PULUMI_CONFIG_PASSPHRASE", PULUMI_CONFIG_PASSPHRASE="own") == "own"
     assert sourced(checkout, "PULUMI_OPTION_POLICY_PACK") == f"{checkout}/policies"
     assert sourced(checkout, "PATH").startswith(f"{checkout}/.fusion/bin:{checkout}/.venv/bin:")
@@ -201,6 +203,21 @@ def test_local_stacks_are_there_at_once_and_only_once(checkout: Path, monkeypatc
     (checkout / ".fusion" / "state" / ".pulumi" / "stacks" / "fusion" / "here.json").write_text("{}")
     setup.make_local_stacks()
     assert len(called.read_text().splitlines()) == 1
+
+
+def test_in_the_shell_of_another_checkout_the_stacks_are_made_here(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ROOT", checkout)
+    monkeypatch.setenv("FUSION_HOME", "/other/.fusion")
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///other/.fusion/state?metadata=skip")
+    (checkout / "Pulumi.yaml").write_text("name: fusion\nruntime: python\n")
+    (checkout / "stacks").mkdir()
+    (checkout / "stacks" / "Pulumi.here.yaml").write_text("config:\n  aws:profile: fusion-local\n")
+    backends: list[str] = []
+    monkeypatch.setattr(setup, "run", lambda *_, env, **__: backends.append(env["PULUMI_BACKEND_URL"]))
+    setup.make_local_stacks()
+    assert backends == [f"file://{checkout}/.fusion/state?metadata=skip"]
 
 
 def test_in_a_backend_of_the_teams_own_no_stack_is_made(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

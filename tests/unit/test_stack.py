@@ -1,5 +1,10 @@
 """A stack's file as the CLI reads it: what is wrong is one sentence that names the file and the field."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,3 +50,21 @@ def test_a_stack_that_is_not_there_names_those_that_are(tmp_path: Path, monkeypa
         FusionError, match=r"stack staging: .*Pulumi\.staging\.yaml does not exist; stacks here: local$"
     ):
         Stack.find("staging")
+
+
+def test_ctrl_c_lets_pulumi_end_what_is_under_way(tmp_path: Path) -> None:
+    """A CLI that is killed instead leaves its lock, and a resource that its state does not know."""
+    stack(tmp_path, "config: {}")
+    slow = "#!/bin/sh\ntrap 'sleep 1; touch ended; exit 1' INT\ntouch begun\nwhile :; do sleep 0.1; done\n"
+    (tmp_path / "pulumi").write_text(slow)
+    (tmp_path / "pulumi").chmod(0o755)
+    program = f"from pathlib import Path\nfrom fusion.stack import Stack\nStack('local', Path({str(tmp_path)!r})).up()"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | {"PATH": path}, start_new_session=True, stderr=subprocess.PIPE
+    )
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.communicate(timeout=30)
+    assert (tmp_path / "ended").exists()
