@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 
 from policies.guardrail import guardrail
@@ -75,6 +76,9 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "gcp:compute/instanceTemplate:InstanceTemplate": ("metadataStartupScript",),
     "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": ("metadataStartupScript",),
 }
+CONFIG_MAPS = ("kubernetes:core/v1:ConfigMap", "kubernetes:core/v1:ConfigMapPatch")
+GZIP = b"\x1f\x8b"
+UNPACKED_BYTES_MAX = 1 << 20
 FROM_A_SECRET = "read it from a Secret with valueFrom"
 STACK = "pulumi:pulumi:Stack"
 KEPT: Mapping[str, tuple[str, ...]] = {
@@ -122,6 +126,9 @@ def no_plain_secrets(resource: Resource, update: Update) -> Iterator[str]:
         if where[0] not in SCRIPTS.get(resource.type, ()) and (kind := credential(text)):
             yield f"{said(where)} holds {kind}; keep it in a secret store, or mark it with Output.secret"
     yield from _in_pods(resource)
+    if resource.type in CONFIG_MAPS:
+        for each in _leaves(resource.props.part("binaryData")):
+            yield from _in_script(said(each.path), _script(each))
     for container in text_containers(resource):
         yield from _in_variables(container.part("environment"))
     if path := ENVIRONMENTS.get(resource.type):
@@ -228,12 +235,15 @@ def _in_variable(name: str, value: Props, way_out: str) -> Iterator[str]:
 
 
 def _script(part: Props) -> str:
-    """A script as it is, and as base64 where it is that."""
+    """A script as it is, and what its base64 holds, unpacked where it is gzip, as cloud-init does."""
     text = str(part.get(default=""))
     try:
-        return text + "\n" + base64.b64decode(text, validate=True).decode(errors="replace")
-    except (binascii.Error, ValueError):
+        held = base64.b64decode(text, validate=True)
+        if held.startswith(GZIP):
+            held = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(held, UNPACKED_BYTES_MAX)
+    except (binascii.Error, ValueError, zlib.error):
         return text
+    return text + "\n" + held.decode(errors="replace")
 
 
 @guardrail("secrets-are-marked", *KEPT, unknown="judged in up")

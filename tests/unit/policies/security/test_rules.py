@@ -1,5 +1,7 @@
 """Each guardrail of security and privacy: what it lets pass and what it refuses, at the edge."""
 
+import base64
+import gzip
 import json
 from typing import Any
 
@@ -601,6 +603,18 @@ REFUSE += [
         "gcp:compute/instance:Instance",
         {"metadata": {"startup-script": "#!/bin/sh\nexport DB_PASSWORD=hunter2\n"}},
         "metadata.startup-script holds the secret DB_PASSWORD",
+    ),
+    (
+        "no-plain-secrets",
+        "aws:ec2/launchTemplate:LaunchTemplate",
+        {"userData": base64.b64encode(gzip.compress(b"export DB_PASSWORD=hunter2")).decode()},
+        "the secret DB_PASSWORD",
+    ),
+    (
+        "no-plain-secrets",
+        "kubernetes:core/v1:ConfigMap",
+        {"binaryData": {"id_rsa": base64.b64encode(b"-----BEGIN RSA PRIVATE KEY-----").decode()}},
+        "binaryData.id_rsa holds a private key",
     ),
     ("no-plain-secrets", POD, pod({"args": ["--db-password=hunter2"]}), "holds the secret db-password"),
     ("no-plain-secrets", POD, pod({"command": ["run", "--api-key", "hunter2"]}), "holds the secret api-key"),
