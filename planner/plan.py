@@ -239,6 +239,8 @@ def choose_offer(
     candidates = [each for each in catalog.find(cloud=cloud, region=region) if each.instance_type not in not_built]
     fitting = [offer for offer in candidates if not _lacks(offer, needs) and _offered(offer, price_model) is not None]
     if not fitting:
+        if unusable := _sold_unusable(needs.accelerator, cloud, region, not_built, catalog):
+            raise PlanError(f"workload {workload.name}: {unusable}")
         raise PlanError(_nothing_fits(workload, price_model, cloud, region, candidates, catalog))
     return min(fitting, key=lambda offer: (_offered(offer, price_model), offer.instance_type))
 
@@ -326,6 +328,19 @@ def _nothing_fits(
     if lacks := _lacks(nearest, workload.needs):
         return f"{where} fits; the nearest, {nearest.instance_type}, {' and '.join(lacks)}: lower that need"
     return f"{where} has a price; {nearest.instance_type} fits otherwise: choose the other price_model"
+
+
+def _sold_unusable(
+    accelerator: str | None, cloud: str, region: str, not_built: Collection[str], catalog: Catalog
+) -> str | None:
+    """Why no pool can have an accelerator that the region sells; None where one can, or where it sells none."""
+    sold = {each.instance_type for each in catalog.find(cloud=cloud, region=region) if each.accelerator == accelerator}
+    if accelerator is None or not sold or not sold <= set(not_built):
+        return None
+    return (
+        f"needs.accelerator {accelerator} is sold in {cloud} {region} as {', '.join(sorted(sold))} only, which can't "
+        f"be a node of a pool: no image of {cloud}'s Kubernetes is documented for it; name another accelerator"
+    )
 
 
 def _sold_where(accelerator: str, cloud: str, catalog: Catalog) -> str:
