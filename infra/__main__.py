@@ -28,15 +28,18 @@ def main() -> None:
     """Plan and build the current stack; what is wrong is one error and nothing is created."""
     without_what_only_costs_time()
     stack = pulumi.get_stack()
+    stack_file = f"stacks/Pulumi.{stack}.yaml"
     try:
-        settings = config.load(pulumi.runtime.get_config_env(), stack=stack, stack_file=f"stacks/Pulumi.{stack}.yaml")
+        settings = config.load(pulumi.runtime.get_config_env(), stack=stack, stack_file=stack_file)
         catalog = load_catalog()
         for sentence in own_calibrations().refused:
             pulumi.log.warn(sentence)
         plan = planning.plan_stack(settings, stack, catalog)
         platform_args = assembly.platform_args(settings, plan)
-    except (config.ConfigError, CatalogError, PlanError, ArgumentError) as error:
+    except (config.ConfigError, CatalogError) as error:
         raise pulumi.RunError(str(error)) from None
+    except (PlanError, ArgumentError) as error:
+        raise pulumi.RunError(f"{stack_file}: {error}") from None
 
     if not PACK_IS_LOADED:
         pulumi.log.warn(WITHOUT_THE_PACK)

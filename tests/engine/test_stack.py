@@ -62,6 +62,15 @@ NETWORK = """
 """
 
 
+def test_what_cannot_be_planned_or_built_is_refused_with_the_stacks_file(platform: Engine) -> None:
+    file = f"stacks/{platform.stack_file.name}"
+    platform.configure(network={"zones": ["us-east-1a", "eu-west-1b"]})
+    assert f"{file}: zones: eu-west-1b is not a zone of region us-east-1" in platform.up(status=None)
+    platform.configure(network={}, workloads=[DIGITS | {"needs": {"accelerator": "Gaudi1", "accelerators": 8}}])
+    assert f"{file}: workload digits: needs.accelerator Gaudi1 is sold in" in platform.up(status=None)
+    assert platform.exists() == []
+
+
 def test_an_input_that_cannot_change_replaces_the_resource_and_what_depends_on_it(small: Engine) -> None:
     small.program(NETWORK)
     small.up()
