@@ -12,5 +12,5 @@ def guardrails() -> list[Guardrail]:
     """All guardrails of the pack, family by family."""
     from policies import capacity, cost, latency, plan, security
 
-    families = [cost.monthly_cost_limit, *latency.GUARDRAILS, *capacity.GUARDRAILS]
+    families = [*cost.GUARDRAILS, *latency.GUARDRAILS, *capacity.GUARDRAILS]
     return [*plan.guardrails(besides=frozenset(each.name for each in families)), *families, *security.GUARDRAILS]

@@ -1,49 +1,123 @@
-"""Guardrails of what a stack costs."""
+"""Guardrails of what a stack costs.
+
+The registered plan is judged first, before any other resource; then every priced resource, of the components or not,
+by a running total. Prices of resources are those of `policies.pricing`.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from planner.catalog import UnknownOffer
 from planner.errors import PlanError
-from planner.guardrails.cost import CostLedger, over_the_monthly_limit, usd
+from planner.guardrails.cost import (
+    WHEN,
+    Bound,
+    CostLedger,
+    over_the_expected_limit,
+    over_the_monthly_limit,
+    usd,
+)
 from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
-from policies.priced_resources import UnpricedResource, quantities
+from policies.pricing import Quantities, UnpricedResource, billing_of, cluster_place, quantities
 from policies.resource import Resource
 from policies.update import Update
 
+CLOUDS = ("aws", "aws-native", "azure", "azure-native", "gcp", "google-native", "kubernetes")
 
-def _ledger(update: Update) -> CostLedger:
+
+class Limit(NamedTuple):
+    """A limit on the whole stack's bill."""
+
+    usd: float
+    bound: Bound
+    setting: str
+
+
+def _at_most(update: Update) -> CostLedger:
     return CostLedger(update.catalog)
+
+
+def _as_expected(update: Update) -> CostLedger:
+    return CostLedger(update.catalog, "expected")
 
 
 @guardrail("monthly-cost-limit", settings=("monthly_cost_limit_usd",))
 def monthly_cost_limit(resource: Resource, update: Update) -> Iterator[str]:
-    """The stack costs no more a month than its limit, at the autoscaler's maximum.
-
-    The registered plan is judged first, before any other resource; then every priced resource, of the components or
-    not, by a running total.
-    """
+    """The stack costs no more a month than its limit, at the autoscaler's maximum."""
     limit_usd = update.settings.monthly_cost_limit_usd
     if limit_usd is None:
         return
-    ledger = update.remembered(_ledger)
+    ledger = update.remembered(_at_most)
     if resource.type == PLAN_TYPE:
         plan = registered_plan(resource)
         yield from over_the_monthly_limit(plan, update.settings, update.catalog)
         ledger.allow(plan)
+    else:
+        yield from _over(resource, update, ledger, Limit(limit_usd, "max", "monthly_cost_limit_usd"))
+
+
+@guardrail("expected-monthly-cost", settings=("expected_monthly_cost_limit_usd",))
+def expected_monthly_cost(resource: Resource, update: Update) -> Iterator[str]:
+    """The stack costs no more a month than its limit for the expected load."""
+    limit_usd = update.settings.expected_monthly_cost_limit_usd
+    if limit_usd is None:
         return
+    ledger = update.remembered(_as_expected)
+    if resource.type == PLAN_TYPE:
+        plan = registered_plan(resource)
+        yield from over_the_expected_limit(plan, update.settings, update.catalog)
+        ledger.allow(plan)
+    else:
+        yield from _over(resource, update, ledger, Limit(limit_usd, "expected", "expected_monthly_cost_limit_usd"))
+
+
+@guardrail("priced-types", settings=("unpriced_types_exempt",))
+def priced_types(resource: Resource, update: Update) -> Iterator[str]:
+    """Under a limit of cost, everything is of a type whose price is known, or that is free or billed by use alone.
+
+    Of AWS, Google Cloud, Azure and Kubernetes. An object of Kubernetes has no price of its own, but for load balancers
+    of Services and disks of claims; a custom one may buy nodes (a NodePool of Karpenter), so it must be exempted.
+    """
+    settings = update.settings
+    if settings.monthly_cost_limit_usd is None and settings.expected_monthly_cost_limit_usd is None:
+        return
+    if resource.type.partition(":")[0] not in CLOUDS or billing_of(resource.type) != "unknown":
+        return
+    if not any(fnmatch.fnmatchcase(resource.type, each) for each in settings.unpriced_types_exempt):
+        yield (
+            f"{resource.name}: what a {resource.type} costs is not known, so no limit can count it; use another, or "
+            "name the type in fusion:guardrails unpriced_types_exempt"
+        )
+
+
+def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Limit) -> Iterator[str]:
+    """A resource that would take the running total over a limit, or whose price can't be known."""
     try:
-        billed = quantities(resource, update.catalog)
-        excess = ledger.add(resource.urn, billed, limit_usd) if billed else None
+        billed = {each: getattr(amount, limit.bound) for each, amount in _billed(resource, update).items()}
+        excess = ledger.add(_key(resource), billed, limit.usd) if billed else None
     except (UnpricedResource, PlanError, UnknownOffer) as error:
         yield f"{resource.name} ({resource.type}): its cost can't be known: {error}"
         return
     if excess:
         yield (
             f"{resource.name} ({resource.type}) costs up to {usd(excess.resource_usd)} a month and would take the "
-            f"stack to {usd(excess.total_usd)}, {usd(excess.total_usd - limit_usd)} over the limit of "
-            f"{usd(limit_usd)} (fusion:guardrails monthly_cost_limit_usd). Remove it, make it smaller, or declare it "
-            "as a workload so that it is planned."
+            f"stack to {usd(excess.total_usd)} {WHEN[limit.bound]}, {usd(excess.total_usd - limit.usd)} over the limit "
+            f"of {usd(limit.usd)} (fusion:guardrails {limit.setting}). Remove it, make it smaller, or declare it as a "
+            "workload so that it is planned."
         )
+
+
+def _billed(resource: Resource, update: Update) -> Quantities:
+    return quantities(resource, update.catalog, cluster_place(update.config))
+
+
+def _key(resource: Resource) -> str:
+    """A resource once, each item of a list of objects by itself."""
+    return f"{resource.urn}{resource.props.path or ''}"
+
+
+GUARDRAILS = [monthly_cost_limit, expected_monthly_cost, priced_types]

@@ -38,6 +38,10 @@ EVERYBODY = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"
 PUBLIC = {"policy": json.dumps({"Statement": [EVERYBODY]})}
 EXAMPLES: Mapping[str, Example] = {
     "monthly-cost-limit": Example(INSTANCE, {"instanceType": "p5.48xlarge"}, {"monthly_cost_limit_usd": 1000}),
+    "expected-monthly-cost": Example(
+        INSTANCE, {"instanceType": "p5.48xlarge"}, {"expected_monthly_cost_limit_usd": 1000}
+    ),
+    "priced-types": Example("aws:rds/instance:Instance", {}, {"monthly_cost_limit_usd": 1000}),
     "minimum-replicas": Example(
         "kubernetes:apps/v1:Deployment",
         {

@@ -19,8 +19,9 @@ from planner.catalog import Catalog, UnknownOffer
 from planner.cost import CostItem, Quantity, Tariff, price_usd_per_month
 from planner.errors import PlanError
 from planner.plan import Plan
+from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.priced_resources import UnpricedResource, quantities
+from policies.pricing import UnpricedResource, cluster_place, quantities
 from policies.resource import Resource, read
 
 OUTSIDE = "outside the plan"
@@ -198,7 +199,8 @@ def _billed(
     regions = _regions(preview)
     for step, state in states(preview, after=after):
         try:
-            amounts = _amounts(step, state, _region(step, state, regions, preview.config), catalog)
+            region = _region(step, state, regions, preview.config)
+            amounts = _amounts(step, state, region, catalog, preview.config)
             for tariff in amounts:
                 price_usd_per_month(catalog, tariff)
         except (UnpricedResource, PlanError, UnknownOffer, TypeError, ValueError) as error:
@@ -208,25 +210,16 @@ def _billed(
             yield step, amounts
 
 
-def _amounts(step: Step, state: State, region: str, catalog: Catalog) -> Mapping[Tariff, Quantity]:
+def _amounts(
+    step: Step, state: State, region: str, catalog: Catalog, config: Mapping[str, str]
+) -> Mapping[Tariff, Quantity]:
     """What a resource is billed for at the autoscaler's minimum, as it starts, and at its maximum."""
-    by_bound = []
-    for bound in ("minSize", "desiredSize", "maxSize"):
-        resource = Resource(step.type, step.name, read(_scaled_to(state, bound)), step.urn, region, state.parent)
-        by_bound.append(quantities(resource, catalog))
-    least, expected, most = by_bound
-    return {
-        tariff: Quantity(least.get(tariff, amount), expected.get(tariff, amount), amount)
-        for tariff, amount in most.items()
-    }
-
-
-def _scaled_to(state: State, bound: str) -> Mapping[str, object]:
-    """The inputs of a node group as if one of its bounds were its maximum; of anything else as they are."""
-    scaling = state.inputs.get("scalingConfig")
-    if not isinstance(scaling, Mapping) or not isinstance(scaling.get(bound), int | float):
-        return state.inputs
-    return {**state.inputs, "scalingConfig": {**scaling, "maxSize": scaling[bound]}}
+    resource = Resource(step.type, step.name, read(state.inputs), step.urn, region, state.parent)
+    found: dict[Tariff, Quantity] = {}
+    for each in objects_of(resource):
+        for tariff, amount in quantities(each, catalog, cluster_place(config)).items():
+            found[tariff] = found.get(tariff, NOTHING) + amount
+    return found
 
 
 def _regions(preview: Preview) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from planner.catalog import Catalog
 from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, total
@@ -12,6 +13,8 @@ from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
 
 LARGEST_ITEMS_SHOWN = 4
+Bound = Literal["expected", "max"]
+WHEN: dict[Bound, str] = {"expected": "at the expected load", "max": "at the autoscaler's maximum"}
 
 
 def over_the_monthly_limit(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
@@ -19,14 +22,31 @@ def over_the_monthly_limit(plan: Plan, settings: GuardrailSettings, catalog: Cat
     limit_usd = settings.monthly_cost_limit_usd
     if limit_usd is None:
         return
-    over_usd = monthly_cost_max_usd(plan, catalog) - limit_usd
+    over_usd = monthly_cost_usd(plan, catalog, "max") - limit_usd
     if over_usd > 0:
         yield _over_the_limit(plan, catalog, limit_usd, over_usd)
 
 
-def monthly_cost_max_usd(plan: Plan, catalog: Catalog) -> float:
-    """USD by month at the autoscaler's maximum, priced anew from the catalog, to the cent."""
-    return round(sum(each.quantity.max * price_usd_per_month(catalog, each.tariff) for each in plan.items), 2)
+def over_the_expected_limit(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
+    """The whole stack's bill at the expected load, to the cent."""
+    limit_usd = settings.expected_monthly_cost_limit_usd
+    if limit_usd is None:
+        return
+    costs_usd = monthly_cost_usd(plan, catalog, "expected")
+    if costs_usd > limit_usd:
+        yield (
+            f"the plan costs {usd(costs_usd)} a month at the expected load, {usd(costs_usd - limit_usd)} over the "
+            f"limit of {usd(limit_usd)} (fusion:guardrails expected_monthly_cost_limit_usd). Largest: "
+            f"{largest(plan.items, 'expected')}. It would pass with a limit of {math.ceil(costs_usd)}, or with fewer "
+            "nodes or replicas that are desired."
+        )
+
+
+def monthly_cost_usd(plan: Plan, catalog: Catalog, bound: Bound) -> float:
+    """USD by month, priced anew from the catalog, to the cent."""
+    amounts = ((getattr(each.quantity, bound), each.tariff) for each in plan.items)
+    total_usd: float = sum(amount * price_usd_per_month(catalog, tariff) for amount, tariff in amounts)
+    return round(total_usd, 2)
 
 
 def _over_the_limit(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: float) -> str:
@@ -37,11 +57,11 @@ def _over_the_limit(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: fl
     )
 
 
-def largest(items: Iterable[CostItem]) -> str:
-    """The dearest components of a bill at the maximum, in words."""
+def largest(items: Iterable[CostItem], bound: Bound = "max") -> str:
+    """The dearest components of a bill, in words."""
     by_component: dict[str, float] = {}
     for each in items:
-        by_component[each.component] = by_component.get(each.component, 0.0) + each.monthly_usd.max
+        by_component[each.component] = by_component.get(each.component, 0.0) + getattr(each.monthly_usd, bound)
     ranked = sorted(by_component.items(), key=lambda pair: -pair[1])[:LARGEST_ITEMS_SHOWN]
     return ", ".join(f"{component} {usd(amount)}" for component, amount in ranked)
 
@@ -114,24 +134,27 @@ class CostLedger:
     """
 
     catalog: Catalog
+    bound: Bound = "max"
+    """Which of a plan's amounts it allows."""
     allowed: dict[Tariff, float] = field(default_factory=dict)
     taken: dict[Tariff, float] = field(default_factory=dict)
     counted: dict[str, Mapping[Tariff, float]] = field(default_factory=dict)
 
     def allow(self, plan: Plan) -> None:
-        """Take a registered plan's allowance, at the autoscaler's maximum, in place of any earlier one."""
+        """Take a registered plan's allowance in place of any earlier one."""
         self.allowed.clear()
         for each in plan.items:
-            self.allowed[each.tariff] = self.allowed.get(each.tariff, 0.0) + each.quantity.max
+            self.allowed[each.tariff] = self.allowed.get(each.tariff, 0.0) + getattr(each.quantity, self.bound)
 
     @property
     def total_usd(self) -> float:
-        """USD by month at the maximum, plan and resources joined."""
+        """USD by month, plan and resources joined."""
         tariffs = self.allowed.keys() | self.taken.keys()
-        return sum(
-            max(self.allowed.get(tariff, 0.0), self.taken.get(tariff, 0.0)) * price_usd_per_month(self.catalog, tariff)
-            for tariff in tariffs
-        )
+        return sum(self.amount_of(tariff) * price_usd_per_month(self.catalog, tariff) for tariff in tariffs)
+
+    def amount_of(self, tariff: Tariff) -> float:
+        """How much of a tariff the stack has, plan and resources joined."""
+        return max(self.allowed.get(tariff, 0.0), self.taken.get(tariff, 0.0))
 
     def add(self, urn: str, quantities: Mapping[Tariff, float], limit_usd: float) -> Excess | None:
         """Take a resource in; if it passes the limit it is left out again and its excess is returned.

@@ -50,6 +50,12 @@ PLAN_RULES: tuple[PlanRule, ...] = (
         cost.over_the_monthly_limit,
     ),
     PlanRule(
+        "expected-monthly-cost",
+        "The stack costs no more a month than its limit for the expected load.",
+        ("expected_monthly_cost_limit_usd",),
+        cost.over_the_expected_limit,
+    ),
+    PlanRule(
         "latency-slo",
         "Each inference service keeps the p50, p95 and p99 of its target, at its declared rate and at its peak.",
         ("latency_margin",),

@@ -54,6 +54,12 @@ class CostSettings(Declared):
     monthly_cost_limit_usd: Usd | None = Field(
         default=None, description="of the whole stack at the autoscaler's maximum; a month is 730 h"
     )
+    expected_monthly_cost_limit_usd: Usd | None = Field(
+        default=None, description="of the whole stack at the expected load, without what the autoscaler may add"
+    )
+    unpriced_types_exempt: Annotated[tuple[str, ...], ALLOWED] = Field(
+        default=(), description="types of resources without a known price that may be used, with wildcards"
+    )
 
 
 class LatencySettings(Declared):

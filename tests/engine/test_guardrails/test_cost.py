@@ -105,3 +105,13 @@ def test_the_committed_local_stack_is_within_its_guardrails(platform: Engine) ->
     committed = yaml.safe_load((Path(__file__).parents[3] / "stacks/Pulumi.local.yaml").read_text())["config"]
     platform.configure(**committed)
     assert "error" not in platform.preview(**PACK).lower()
+
+
+def test_the_expected_load_has_a_limit_of_its_own(small: Engine) -> None:
+    small.configure(guardrails={"monthly_cost_limit_usd": 100_000, "expected_monthly_cost_limit_usd": 1000})
+    small.program(STRAY)
+    assert "at the expected load" in small.up(status=None, **PACK)
+    assert small.exists() == []
+    small.program(STRAY.replace("p5.48xlarge", "m6i.large"))
+    small.up(**PACK)
+    assert any(line.startswith("ec2 i-") for line in small.exists())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from planner.catalog import Catalog, load
 from planner.cost import Tariff, price_usd_per_month
-from planner.guardrails.cost import CostLedger, monthly_cost_max_usd
+from planner.guardrails.cost import CostLedger, monthly_cost_usd
 from planner.guardrails.rules import Violation
 from planner.guardrails.rules import check_plan as check_plan_by
 from planner.guardrails.settings import GuardrailSettings
@@ -25,7 +25,7 @@ def check_plan(plan: Plan, catalog: Catalog, **settings: object) -> list[Violati
 
 def test_a_plan_at_the_limit_to_the_cent_passes_and_a_cent_less_does_not() -> None:
     plan = planned(job(needs=G5, nodes={"max": 4}))
-    limit = monthly_cost_max_usd(plan, load())
+    limit = monthly_cost_usd(plan, load(), "max")
     assert check_plan(plan, load(), monthly_cost_limit_usd=limit) == []
     (violation,) = check_plan(plan, load(), monthly_cost_limit_usd=round(limit - 0.01, 2))
     assert "$0.01 over the limit" in violation.message
@@ -35,7 +35,7 @@ def test_a_plan_at_the_limit_to_the_cent_passes_and_a_cent_less_does_not() -> No
 def test_the_nearest_change_passes_and_a_node_more_would_not(nodes: int, share: float) -> None:
     needs = {"instance_type": "p5.4xlarge", "accelerators": 1}  # it has no spot price to change to
     plan = planned(job(needs=needs, nodes={"max": nodes}))
-    limit = round(monthly_cost_max_usd(plan, load()) * share, 2)
+    limit = round(monthly_cost_usd(plan, load(), "max") * share, 2)
     (violation,) = check_plan(plan, load(), monthly_cost_limit_usd=limit)
     change = re.search(r"from (\d+) to (\d+) node", violation.message)
     if change is None:
@@ -51,7 +51,7 @@ def test_the_nearest_change_passes_and_a_node_more_would_not(nodes: int, share: 
 def test_the_message_shows_sum_limit_and_the_largest_items() -> None:
     plan = planned(job(needs=G5, nodes={"max": 20}))
     (violation,) = check_plan(plan, load(), monthly_cost_limit_usd=2000)
-    assert f"${monthly_cost_max_usd(plan, load()):,.2f}" in violation.message
+    assert f"${monthly_cost_usd(plan, load(), 'max'):,.2f}" in violation.message
     assert "over the limit of $2,000.00" in violation.message
     assert "Largest: pool g5-xlarge-on-demand $" in violation.message
 

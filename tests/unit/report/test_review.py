@@ -61,7 +61,7 @@ def test_a_resource_is_priced_where_its_provider_is(tmp_path):
         for events in ([step("create", VOLUME, "data", None, {"size": 100})], [provider, volume])
     )
     price = {
-        region: load().service_price("aws", region, "block_storage_gib").price_usd
+        region: load().service_price("aws", region, "block_storage_gp2_gib").price_usd
         for region in ("us-east-1", "eu-west-1")
     }
     assert here.total.after.max == pytest.approx(100 * price["us-east-1"])

@@ -1,0 +1,185 @@
+"""What resources of AWS are billed for: their type → the tariffs that their inputs ask for.
+
+Not here: what depends on use alone (requests, transfer, logs taken in), which no input tells; the plan's
+`expected_usage` counts it. Instances are priced as Linux with shared tenancy, which is how the catalog has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from planner.cost import Quantity, Tariff
+from planner.workloads import PriceModel
+from policies.pricing.reading import (
+    Place,
+    Priced,
+    Quantities,
+    Rule,
+    UnpricedResource,
+    added,
+    count,
+    dearest,
+    fixed,
+    needed,
+    number,
+    one,
+    plain,
+    refused,
+    times,
+)
+from policies.resource import Props
+
+EKS_DEFAULT_INSTANCE_TYPE = "t3.medium"
+EKS_DEFAULT_DISK_GIB = 20
+"""Both from the EKS API reference, CreateNodegroup."""
+EC2_DEFAULT_DISK_GIB = 8
+"""Root volume of an instance whose image says nothing else (Amazon Linux images)."""
+EBS_TYPES = {
+    "gp2": "block_storage_gp2_gib",
+    "gp3": "block_storage_gib",
+    "io1": "block_storage_provisioned_gib",
+    "io2": "block_storage_provisioned_gib",
+    "st1": "block_storage_hdd_gib",
+    "sc1": "block_storage_cold_gib",
+    "standard": "block_storage_magnetic_gib",
+}
+GP3_FREE_IOPS, GP3_FREE_MB_PER_S = 3_000, 125
+"""What a gp3 volume has without further charge: EBS pricing page."""
+
+
+def _node_group(priced: Priced) -> Quantities:
+    props, place = priced.props, priced.place
+    capacity = plain(props, "capacityType", default="ON_DEMAND")
+    price_model: PriceModel = "spot" if capacity == "SPOT" else "on_demand"
+    listed = needed(props, "instanceTypes") if props.has("instanceTypes") else None
+    if listed is None and props.has("launchTemplate"):
+        raise UnpricedResource(
+            "instanceTypes decides its price and is left to the launch template; name it on the node group instead"
+        )
+    node = dearest(
+        priced.catalog, [place.node(str(name), price_model) for name in listed or [EKS_DEFAULT_INSTANCE_TYPE]]
+    )
+    most = number(props, "scalingConfig", "maxSize")
+    least = number(props, "scalingConfig", "minSize", default=0)
+    nodes = Quantity(least, number(props, "scalingConfig", "desiredSize", default=least), most)
+    if props.has("launchTemplate"):
+        return {node: nodes}  # its disks are the launch template's
+    disk_gib = number(props, "diskSize", default=EKS_DEFAULT_DISK_GIB)
+    return times({node: Quantity.fixed(1), place.service("block_storage_gib"): Quantity.fixed(disk_gib)}, nodes)
+
+
+def _cluster(priced: Priced) -> Quantities:
+    if plain(priced.props, "computeConfig", "enabled", default=False):
+        raise UnpricedResource(
+            "computeConfig.enabled lets EKS Auto Mode buy nodes that no plan bounds; leave it out and use node groups"
+        )
+    return one("kubernetes_control_plane")(priced)
+
+
+def _instance(priced: Priced) -> Quantities:
+    spot = plain(priced.props, "instanceMarketOptions", "marketType") == "spot"
+    return _of_instance(priced, "spot" if spot else "on_demand")
+
+
+def _spot_request(priced: Priced) -> Quantities:
+    return _of_instance(priced, "spot")
+
+
+def _of_instance(priced: Priced, price_model: PriceModel) -> Quantities:
+    props, place = priced.props, priced.place
+    _check_tenancy(props)
+    parts = [(place.node(str(needed(props, "instanceType")), price_model), 1.0)]
+    if plain(props, "associatePublicIpAddress", default=False):
+        parts.append((place.service("public_ipv4"), 1.0))
+    root = _disk(props.part("rootBlockDevice"), place, "volumeSize", "volumeType", EC2_DEFAULT_DISK_GIB, "gp3")
+    further = (
+        _disk(each, place, "volumeSize", "volumeType", None, "gp3") for each in _blocks(props, "ebsBlockDevices")
+    )
+    return added(fixed(parts), root, *further)
+
+
+def _check_tenancy(props: Props) -> None:
+    tenancy = plain(props, "tenancy", default="default")
+    if tenancy != "default" or props.has("hostId"):
+        raise UnpricedResource(
+            f"tenancy {tenancy} has prices that the catalog does not hold; leave it out, for shared hosts"
+        )
+
+
+def _blocks(props: Props, *path: str) -> Iterator[Props]:
+    count(props, *path)  # refuses what is not known
+    yield from props.each(*path)
+
+
+def _volume(priced: Priced) -> Quantities:
+    return _disk(priced.props, priced.place, "size", "type", None, "gp2")
+
+
+def _disk(props: Props, place: Place, size: str, kind: str, default_gib: float | None, default_type: str) -> Quantities:
+    """A volume with what it is given beyond its type's own speed. AWS makes gp2 where a volume names no type."""
+    name = str(plain(props, kind, default=default_type))
+    if name not in EBS_TYPES:
+        raise UnpricedResource(f"{kind} is {name!r}, which has no price; expected one of {', '.join(EBS_TYPES)}")
+    parts = [(place.service(EBS_TYPES[name]), number(props, size, default=default_gib))]
+    if name in ("io1", "io2"):
+        parts.append((place.service("block_storage_provisioned_iops"), number(props, "iops")))
+    elif name == "gp3":
+        iops = number(props, "iops", default=GP3_FREE_IOPS)
+        mb_per_s = number(props, "throughput", default=GP3_FREE_MB_PER_S)
+        parts.append((place.service("block_storage_iops"), max(0.0, iops - GP3_FREE_IOPS)))
+        parts.append((place.service("block_storage_mb_per_s"), max(0.0, mb_per_s - GP3_FREE_MB_PER_S)))
+    return fixed(parts)
+
+
+def _endpoint(priced: Priced) -> Quantities:
+    if plain(priced.props, "vpcEndpointType", default="Gateway") == "Gateway":
+        return {}
+    subnets = count(priced.props, "subnetIds")
+    return fixed([(priced.place.service("interface_endpoint"), float(1 if subnets is None else subnets))])
+
+
+def _load_balancer(priced: Priced) -> Quantities:
+    kind = plain(priced.props, "loadBalancerType", default="application")
+    return one("load_balancer" if kind == "application" else "network_load_balancer")(priced)
+
+
+def _reservation(priced: Priced) -> Quantities:
+    """Billed whether it is used or not; instances in it are counted beside it, so that the sum errs upwards."""
+    props = priced.props
+    node: Tariff = priced.place.node(str(needed(props, "instanceType")), "on_demand")
+    return fixed([(node, number(props, "instanceCount"))])
+
+
+def _lustre(priced: Priced) -> Quantities:
+    return fixed([(priced.place.service("file_system_gib"), number(priced.props, "storageCapacity"))])
+
+
+_FLEET = refused(
+    "its launch template decides the price and is not known before the update; use an AcceleratorPool or a node group"
+)
+
+RULES: Mapping[str, Rule] = {
+    "aws:eks/nodeGroup:NodeGroup": _node_group,
+    "aws:eks/cluster:Cluster": _cluster,
+    "aws:ec2/instance:Instance": _instance,
+    "aws:ec2/spotInstanceRequest:SpotInstanceRequest": _spot_request,
+    "aws:ec2/capacityReservation:CapacityReservation": _reservation,
+    "aws:ec2/natGateway:NatGateway": one("nat_gateway"),
+    "aws:ec2/eip:Eip": one("public_ipv4"),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
+    "aws:ebs/volume:Volume": _volume,
+    "aws:fsx/lustreFileSystem:LustreFileSystem": _lustre,
+    "aws:kms/key:Key": one("encryption_key"),
+    "aws:kms/replicaKey:ReplicaKey": one("encryption_key"),
+    "aws:kms/externalKey:ExternalKey": one("encryption_key"),
+    "aws:lb/loadBalancer:LoadBalancer": _load_balancer,
+    "aws:alb/loadBalancer:LoadBalancer": _load_balancer,
+    "aws:elb/loadBalancer:LoadBalancer": one("classic_load_balancer"),
+    "aws:cloudwatch/metricAlarm:MetricAlarm": one("metric_alarm"),
+    "aws:cloudwatch/dashboard:Dashboard": one("dashboard"),
+    "aws:secretsmanager/secret:Secret": one("secret"),
+    "aws:route53/zone:Zone": one("dns_zone"),
+    "aws:autoscaling/group:Group": _FLEET,
+    "aws:ec2/fleet:Fleet": _FLEET,
+    "aws:ec2/spotFleetRequest:SpotFleetRequest": _FLEET,
+}

@@ -1,0 +1,234 @@
+"""What resources of Google Cloud are billed for: their type → the tariffs that their inputs ask for.
+
+Machines are rows of the catalog's offers, which include their GPUs; a machine type with GPUs beside it (n1) is the row
+`TYPE+GPUxN`, and the chips of a TPU host or slice the row `tpu-GENERATION-Nchip`. Custom machine types have no row, so
+they are refused. Not here: what depends on use alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from planner.cost import Quantity
+from planner.workloads import PriceModel
+from policies.pricing.reading import (
+    Place,
+    Priced,
+    Quantities,
+    Rule,
+    UnpricedResource,
+    added,
+    count,
+    fixed,
+    needed,
+    number,
+    one,
+    plain,
+    refused,
+    times,
+)
+from policies.resource import Props
+
+GUESTS = {"nvidia-tesla-t4": "T4", "nvidia-tesla-v100": "V100-16GB"}
+"""GPUs that are attached to n1 machines, as the catalog names them; other GPUs are part of their machine type."""
+TPU_MACHINES = {"ct4p": "v4", "ct5lp": "v5e", "ct5p": "v5p", "ct6e": "v6e"}
+"""Family of a GKE machine type → the catalog's generation; its last number is its chips. Source: AI-Hypercomputer/xpk,
+as `tpu_topologies.csv`."""
+TPU_TYPES = {
+    "v2": ("v2", 2),
+    "v3": ("v3", 2),
+    "v4": ("v4", 2),
+    "v5p": ("v5p", 2),
+    "v5litepod": ("v5e", 1),
+    "v6e": ("v6e", 1),
+}
+"""Prefix of an accelerator type such as v5litepod-16 → generation, and what its number counts by chip: TensorCores up
+to v4 and for v5p, else chips. Source: Cloud TPU documentation of each version, general knowledge."""
+TPU_CONFIGS = {"V2": "v2", "V3": "v3", "V4": "v4", "V5LITE_POD": "v5e", "V5P": "v5p", "V6E": "v6e"}
+DISKS = {
+    "pd-standard": "block_storage_standard_gib",
+    "pd-balanced": "block_storage_gib",
+    "pd-ssd": "block_storage_ssd_gib",
+    "pd-extreme": "block_storage_extreme_gib",
+    "hyperdisk-balanced": "block_storage_hyperdisk_gib",
+}
+BOOT_DISK_GIB, NODE_DISK_GIB, DISK_GIB = 10, 100, 500
+"""Where no size is set: of an instance (Debian images), of a GKE node, of a disk (pd-standard): Google's defaults."""
+LOCAL_SSD_GIB = 375
+NODE_DEFAULT_MACHINE_TYPE = "e2-medium"
+"""GKE's default."""
+ZONES_OF_A_REGION = 3
+"""In which a regional cluster puts its nodes unless it is told: GKE documentation."""
+
+
+def _instance(priced: Priced) -> Quantities:
+    props = priced.props
+    place = _place(priced, "zone")
+    spot = plain(props, "scheduling", "provisioningModel") == "SPOT" or plain(props, "scheduling", "preemptible")
+    machine = str(needed(props, "machineType"))
+    node = place.node(_offer(machine, props), "spot" if spot else "on_demand")
+    boot = props.part("bootDisk", "initializeParams")
+    disk = _disk(place, plain(boot, "type", default="pd-standard"), number(boot, "size", default=BOOT_DISK_GIB))
+    return added(fixed([(node, 1.0)]), disk, _local_ssd(place, count(props, "scratchDisks") or 0))
+
+
+def _node_pool(priced: Priced) -> Quantities:
+    props = priced.props
+    return _nodes(priced, props, props.part("nodeConfig"), _zones(props))
+
+
+def _cluster(priced: Priced) -> Quantities:
+    """Its control plane, its default pool and the pools declared inside it."""
+    props = priced.props
+    for field, why in (
+        (("enableAutopilot",), "Autopilot bills pods, which no plan bounds"),
+        (("clusterAutoscaling", "enabled"), "node auto-provisioning buys nodes that no plan bounds"),
+        (("enableTpu",), "TPUs of a cluster are bought by its pods, which no plan bounds"),
+    ):
+        if plain(props, *field, default=False):
+            raise UnpricedResource(f"{'.'.join(field)} is set: {why}; use node pools")
+    parts = [one("kubernetes_control_plane")(priced)]
+    if count(props, "nodePools"):
+        parts += [_nodes(priced, each, each.part("nodeConfig"), _zones(props)) for each in props.each("nodePools")]
+    elif not plain(props, "removeDefaultNodePool", default=False):
+        parts.append(_nodes(priced, props, props.part("nodeConfig"), _zones(props)))
+    return added(*parts)
+
+
+def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantities:
+    """A pool's nodes at their minimum, as it starts, and at their maximum, with what each of them has."""
+    place = _place(priced, "location")
+    spot = plain(config, "spot", default=False) or plain(config, "preemptible", default=False)
+    price_model: PriceModel = "spot" if spot else "on_demand"
+    machine = str(plain(config, "machineType", default=NODE_DEFAULT_MACHINE_TYPE))
+    node = place.node(_offer(machine, config), price_model)
+    disk = _disk(
+        place,
+        plain(config, "diskType", default="pd-balanced"),
+        number(config, "diskSizeGb", default=NODE_DISK_GIB),
+    )
+    ssds = number(config, "localSsdCount", default=0) + number(
+        config, "ephemeralStorageLocalSsdConfig", "localSsdCount", default=0
+    )
+    return times(added(fixed([(node, 1.0)]), disk, _local_ssd(place, ssds)), _bounds(props, zones))
+
+
+def _bounds(props: Props, zones: int) -> Quantity:
+    at_first = number(props, "initialNodeCount", default=number(props, "nodeCount", default=1)) * zones
+    scaling = props.part("autoscaling")
+    if not props.has("autoscaling"):
+        return Quantity.fixed(number(props, "nodeCount", default=at_first / zones) * zones)
+    if scaling.has("totalMaxNodeCount"):
+        least, most = number(scaling, "totalMinNodeCount", default=0), number(scaling, "totalMaxNodeCount")
+    else:
+        least, most = number(scaling, "minNodeCount", default=0) * zones, number(scaling, "maxNodeCount") * zones
+    return Quantity(least, min(max(least, at_first), most), max(most, at_first))
+
+
+def _zones(props: Props) -> int:
+    named = count(props, "nodeLocations")
+    if named:
+        return named
+    location = plain(props, "location")
+    return 1 if location is not None and _is_zone(str(location)) else ZONES_OF_A_REGION
+
+
+def _offer(machine: str, props: Props) -> str:
+    """A machine type with what is attached to it, as the catalog names it."""
+    machine = machine.rpartition("/")[2]
+    family, _, rest = machine.partition("-")
+    if family in TPU_MACHINES and (chips := re.search(r"-(\d+)t$", rest)):
+        return f"tpu-{TPU_MACHINES[family]}-{chips[1]}chip"
+    if family != "n1" or not count(props, "guestAccelerators"):
+        return machine
+    guest = next(iter(props.each("guestAccelerators")))
+    kind = str(needed(guest, "type")).rpartition("/")[2]
+    if kind not in GUESTS:
+        raise UnpricedResource(
+            f"guestAccelerators.type is {kind}, which the catalog has no price of; use {', '.join(GUESTS)}"
+        )
+    return f"{machine}+{GUESTS[kind]}x{number(guest, 'count'):g}"
+
+
+def _tpu(priced: Priced) -> Quantities:
+    """A TPU VM or slice, its hosts included."""
+    props = priced.props
+    spot = any(plain(props, "schedulingConfig", field, default=False) for field in ("spot", "preemptible"))
+    if props.has("acceleratorConfig"):
+        kind, sides = (
+            str(needed(props, "acceleratorConfig", "type")),
+            str(needed(props, "acceleratorConfig", "topology")),
+        )
+        generation, chips = TPU_CONFIGS.get(kind), 1
+        for side in sides.split("x"):
+            chips *= int(side) if side.isdecimal() else 0
+    else:
+        kind = str(needed(props, "acceleratorType"))
+        prefix, _, size = kind.rpartition("-")
+        generation, by_chip = TPU_TYPES.get(prefix, (None, 1))
+        chips = int(size) // by_chip if size.isdecimal() else 0
+    if generation is None or not chips:
+        raise UnpricedResource(f"its TPU {kind} is not known; expected such as v5litepod-16")
+    place = _place(priced, "zone")
+    return fixed([(place.node(f"tpu-{generation}-{chips}chip", "spot" if spot else "on_demand"), 1.0)])
+
+
+def _disk(place: Place, kind: object, size_gib: float) -> Quantities:
+    name = str(kind).rpartition("/")[2]
+    if name not in DISKS:
+        raise UnpricedResource(f"its disk's type is {name!r}, which has no price; expected one of {', '.join(DISKS)}")
+    return fixed([(place.service(DISKS[name]), size_gib)])
+
+
+def _local_ssd(place: Place, disks: float) -> Quantities:
+    return fixed([(place.service("local_ssd_gib"), disks * LOCAL_SSD_GIB)])
+
+
+def _own_disk(copies: int) -> Rule:
+    def rule(priced: Priced) -> Quantities:
+        props, place = priced.props, _place(priced, "zone")
+        size_gib = number(props, "size", default=DISK_GIB) * copies
+        kind = str(plain(props, "type", default="pd-standard")).rpartition("/")[2]
+        iops = number(props, "provisionedIops", default=0) if kind == "pd-extreme" else 0
+        return added(_disk(place, kind, size_gib), fixed([(place.service("block_storage_extreme_iops"), iops)]))
+
+    return rule
+
+
+def _address(priced: Priced) -> Quantities:
+    return {} if plain(priced.props, "addressType") == "INTERNAL" else one("public_ipv4")(priced)
+
+
+def _place(priced: Priced, field: str) -> Place:
+    """The region of a zone or location that the resource names, else where its provider works."""
+    named = plain(priced.props, field)
+    if named is None:
+        return priced.place
+    location = str(named).rpartition("/")[2]
+    return Place("gcp", location.rpartition("-")[0] if _is_zone(location) else location)
+
+
+def _is_zone(location: str) -> bool:
+    return re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", location.rpartition("/")[2]) is not None
+
+
+_GROUP = refused("its instance template decides the price and is not known before the update; use a node pool")
+
+RULES: Mapping[str, Rule] = {
+    "gcp:compute/instance:Instance": _instance,
+    "gcp:compute/disk:Disk": _own_disk(1),
+    "gcp:compute/regionDisk:RegionDisk": _own_disk(2),
+    "gcp:compute/address:Address": _address,
+    "gcp:compute/globalAddress:GlobalAddress": _address,
+    "gcp:compute/routerNat:RouterNat": one("nat_gateway"),
+    "gcp:compute/forwardingRule:ForwardingRule": one("load_balancer"),
+    "gcp:compute/globalForwardingRule:GlobalForwardingRule": one("load_balancer"),
+    "gcp:container/cluster:Cluster": _cluster,
+    "gcp:container/nodePool:NodePool": _node_pool,
+    "gcp:tpu/v2Vm:V2Vm": _tpu,
+    "gcp:kms/cryptoKey:CryptoKey": one("encryption_key"),
+    "gcp:compute/instanceGroupManager:InstanceGroupManager": _GROUP,
+    "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager": _GROUP,
+    "gcp:compute/instanceFromTemplate:InstanceFromTemplate": _GROUP,
+}

@@ -1,0 +1,154 @@
+"""How prices are read from a resource's inputs: plain values only, and never a price of nothing for what is missing.
+
+A mandatory policy that reads an unknown value would be made advisory by the engine, so such a value is an error that
+says which field needs a plain one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from planner.catalog import Catalog
+from planner.cost import Quantity, Tariff, price_usd_per_month
+from planner.workloads import PriceModel
+from policies.resource import NotKnown, Props, Resource
+
+Quantities = dict[Tariff, Quantity]
+
+
+class UnpricedResource(ValueError):
+    """The price of a resource can't be known from what is declared; says which field is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cloud and its region."""
+
+    cloud: str
+    region: str
+
+    def service(self, name: str) -> Tariff:
+        """A service of `services.csv` there."""
+        return Tariff(self.cloud, self.region, name)
+
+    def node(self, instance_type: str, price_model: PriceModel) -> Tariff:
+        """An instance type there."""
+        return Tariff(self.cloud, self.region, instance_type, price_model)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What a rule prices: a resource, where it is, and the prices there."""
+
+    resource: Resource
+    place: Place
+    catalog: Catalog
+
+    @property
+    def props(self) -> Props:
+        """Its inputs."""
+        return self.resource.props
+
+
+Rule = Callable[[Priced], Quantities]
+
+
+def plain(props: Props, *path: str, default: Any = None) -> Any:
+    """The value at a path; `default` where nothing is set.
+
+    Raises:
+        UnpricedResource: it is not known before the update.
+    """
+    try:
+        return props.get(*path, default=default)
+    except NotKnown as error:
+        raise _decides(str(error), "is not known before the update") from None
+
+
+def needed(props: Props, *path: str) -> Any:
+    """The value at a path.
+
+    Raises:
+        UnpricedResource: it is not set, or not known before the update.
+    """
+    value = plain(props, *path)
+    if value is None:
+        raise _decides(".".join(path), "is not set")
+    return value
+
+
+def number(props: Props, *path: str, default: float | None = None) -> float:
+    """The amount at a path; without a default it must be set.
+
+    Raises:
+        UnpricedResource: it is no amount, or not known before the update.
+    """
+    value = needed(props, *path) if default is None else plain(props, *path, default=default)
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        amount = math.nan
+    if not (math.isfinite(amount) and amount >= 0):
+        raise UnpricedResource(f"{'.'.join(path)} decides its price and is {value!r}; expected a number of 0 or more")
+    return amount
+
+
+def count(props: Props, *path: str) -> int | None:
+    """How many elements a list has, whatever is known of them; None where it is not set.
+
+    Raises:
+        UnpricedResource: the list itself is not known before the update.
+    """
+    part = props.part(*path)
+    if part.is_unknown():
+        raise _decides(".".join(path), "is not known before the update")
+    return None if part.value is None else len(part.value) if isinstance(part.value, list) else 1
+
+
+def fixed(amounts: Iterable[tuple[Tariff, float]]) -> Quantities:
+    """Amounts that no autoscaler moves; those of the same tariff are added, those of nothing left out."""
+    found: Quantities = {}
+    for tariff, amount in amounts:
+        if amount:
+            found[tariff] = found.get(tariff, Quantity.fixed(0)) + Quantity.fixed(amount)
+    return found
+
+
+def times(amounts: Quantities, nodes: Quantity) -> Quantities:
+    """What as many nodes take, of which each takes the (fixed) amounts."""
+    return {tariff: nodes * amount.max for tariff, amount in amounts.items()}
+
+
+def added(*parts: Quantities) -> Quantities:
+    """All parts together."""
+    found: Quantities = {}
+    for part in parts:
+        for tariff, amount in part.items():
+            found[tariff] = found.get(tariff, Quantity.fixed(0)) + amount
+    return found
+
+
+def one(service: str) -> Rule:
+    """The rule of what is billed as one unit of a service."""
+    return lambda priced: {priced.place.service(service): Quantity.fixed(1.0)}
+
+
+def refused(reason: str) -> Rule:
+    """The rule of what has no price that can be known before the update."""
+
+    def raises(_: Priced) -> Quantities:
+        raise UnpricedResource(reason)
+
+    return raises
+
+
+def dearest(catalog: Catalog, tariffs: Iterable[Tariff]) -> Tariff:
+    """Of several that the cloud may choose from."""
+    return max(tariffs, key=lambda tariff: price_usd_per_month(catalog, tariff))
+
+
+def _decides(path: str, why: str) -> UnpricedResource:
+    return UnpricedResource(f"{path} decides its price and {why}; give it a plain value")

@@ -1,0 +1,270 @@
+"""What resources are billed for: each sum is of rows of the catalog's files, read here without the planner."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.catalog import load
+from planner.cost import price_usd_per_month
+from policies.cost import expected_monthly_cost, monthly_cost_limit, priced_types
+from policies.pricing import Place, UnpricedResource, billing_of, quantities
+from policies.pricing.kubernetes import gib
+from policies.resource import Resource, read
+from policies.testing import UNKNOWN, Declared, judge
+
+DATA = Path(__file__).parents[3] / "planner/catalog/data"
+MONTH = 730
+REGIONS = {"aws": "us-east-1", "gcp": "us-central1", "kubernetes": ""}
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (DATA / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def node(cloud: str, instance_type: str, spot: bool = False) -> Decimal:
+    (row,) = [
+        each
+        for each in rows("offers.csv")
+        if (each["cloud"], each["region"], each["instance_type"]) == (cloud, REGIONS[cloud], instance_type)
+    ]
+    return Decimal(row["spot_price_usd_per_hour" if spot else "price_usd_per_hour"]) * MONTH
+
+
+def service(cloud: str, name: str) -> Decimal:
+    (row,) = [
+        each
+        for each in rows("services.csv")
+        if (each["cloud"], each["region"], each["service"]) == (cloud, REGIONS[cloud], name)
+    ]
+    return Decimal(row["price_usd"]) * (MONTH if row["unit"] == "hour" else 1)
+
+
+def monthly(kind: str, inputs: Mapping[str, Any], bound: str = "max", cluster_in: Place | None = None) -> Decimal:
+    resource = Resource(kind, "tested", read(inputs), "urn", REGIONS[kind.partition(":")[0]])
+    amounts = quantities(resource, load(), cluster_in or Place("", ""))
+    usd = sum(getattr(each, bound) * price_usd_per_month(load(), tariff) for tariff, each in amounts.items())
+    return Decimal(f"{usd:.6f}")
+
+
+def exact(amount: Decimal) -> Decimal:
+    return amount.quantize(Decimal("0.000001"))
+
+
+AWS: list[tuple[str, dict[str, Any], Decimal]] = [
+    (
+        "aws:ec2/instance:Instance",
+        {"instanceType": "g5.xlarge", "rootBlockDevice": {"volumeSize": 100}, "associatePublicIpAddress": True},
+        node("aws", "g5.xlarge") + 100 * service("aws", "block_storage_gib") + service("aws", "public_ipv4"),
+    ),
+    (
+        "aws:ec2/instance:Instance",
+        {
+            "instanceType": "g5.xlarge",
+            "instanceMarketOptions": {"marketType": "spot"},
+            "ebsBlockDevices": [{"volumeSize": 51, "volumeType": "io2", "iops": 4000}],
+        },
+        node("aws", "g5.xlarge", spot=True)
+        + 8 * service("aws", "block_storage_gib")
+        + 51 * service("aws", "block_storage_provisioned_gib")
+        + 4000 * service("aws", "block_storage_provisioned_iops"),
+    ),
+    (
+        "aws:ec2/spotInstanceRequest:SpotInstanceRequest",
+        {"instanceType": "g5.xlarge"},
+        node("aws", "g5.xlarge", spot=True) + 8 * service("aws", "block_storage_gib"),
+    ),
+    ("aws:ebs/volume:Volume", {"size": 40}, 40 * service("aws", "block_storage_gp2_gib")),
+    (
+        "aws:ebs/volume:Volume",
+        {"size": 40, "type": "gp3", "iops": 4000, "throughput": 130},
+        40 * service("aws", "block_storage_gib")
+        + 1000 * service("aws", "block_storage_iops")
+        + 5 * service("aws", "block_storage_mb_per_s"),
+    ),
+    ("aws:ec2/natGateway:NatGateway", {}, service("aws", "nat_gateway")),
+    ("aws:eks/cluster:Cluster", {}, service("aws", "kubernetes_control_plane")),
+    ("aws:lb/loadBalancer:LoadBalancer", {}, service("aws", "load_balancer")),
+    (
+        "aws:lb/loadBalancer:LoadBalancer",
+        {"loadBalancerType": "network"},
+        service("aws", "network_load_balancer"),
+    ),
+    (
+        "aws:ec2/vpcEndpoint:VpcEndpoint",
+        {"vpcEndpointType": "Interface", "subnetIds": [UNKNOWN, UNKNOWN, UNKNOWN]},
+        3 * service("aws", "interface_endpoint"),
+    ),
+    ("aws:ec2/vpcEndpoint:VpcEndpoint", {"serviceName": "s3"}, Decimal(0)),
+    (
+        "aws:ec2/capacityReservation:CapacityReservation",
+        {"instanceType": "p5.48xlarge", "instanceCount": 2},
+        2 * node("aws", "p5.48xlarge"),
+    ),
+    (
+        "aws:fsx/lustreFileSystem:LustreFileSystem",
+        {"storageCapacity": 1200},
+        1200 * service("aws", "file_system_gib"),
+    ),
+]
+GCP: list[tuple[str, dict[str, Any], Decimal]] = [
+    (
+        "gcp:compute/instance:Instance",
+        {
+            "machineType": "n1-standard-8",
+            "zone": "us-central1-a",
+            "guestAccelerators": [{"type": "nvidia-tesla-t4", "count": 2}],
+            "scheduling": {"provisioningModel": "SPOT"},
+            "scratchDisks": [{"interface": "NVME"}],
+        },
+        node("gcp", "n1-standard-8+T4x2", spot=True)
+        + 10 * service("gcp", "block_storage_standard_gib")
+        + 375 * service("gcp", "local_ssd_gib"),
+    ),
+    (
+        "gcp:compute/instance:Instance",
+        {"machineType": "g2-standard-24", "bootDisk": {"initializeParams": {"size": 200, "type": "pd-ssd"}}},
+        node("gcp", "g2-standard-24") + 200 * service("gcp", "block_storage_ssd_gib"),
+    ),
+    (
+        "gcp:compute/disk:Disk",
+        {"size": 1000, "type": "pd-balanced"},
+        1000 * service("gcp", "block_storage_gib"),
+    ),
+    (
+        "gcp:container/cluster:Cluster",
+        {"location": "us-central1", "removeDefaultNodePool": True, "initialNodeCount": 1},
+        service("gcp", "kubernetes_control_plane"),
+    ),
+    (
+        "gcp:container/nodePool:NodePool",
+        {
+            "location": "us-central1",
+            "autoscaling": {"minNodeCount": 0, "maxNodeCount": 2},
+            "nodeConfig": {"machineType": "g2-standard-24", "diskSizeGb": 50},
+        },
+        3 * 2 * (node("gcp", "g2-standard-24") + 50 * service("gcp", "block_storage_gib")),
+    ),
+    (
+        "gcp:container/nodePool:NodePool",
+        {
+            "location": "us-central1-a",
+            "nodeCount": 2,
+            "nodeConfig": {"machineType": "ct6e-standard-4t", "spot": True},
+        },
+        2 * (node("gcp", "tpu-v6e-4chip", spot=True) + 100 * service("gcp", "block_storage_gib")),
+    ),
+    ("gcp:tpu/v2Vm:V2Vm", {"acceleratorType": "v5litepod-16"}, node("gcp", "tpu-v5e-16chip")),
+    (
+        "gcp:tpu/v2Vm:V2Vm",
+        {"acceleratorConfig": {"type": "V6E", "topology": "4x8"}, "schedulingConfig": {"spot": True}},
+        node("gcp", "tpu-v6e-32chip", spot=True),
+    ),
+    ("gcp:compute/routerNat:RouterNat", {}, service("gcp", "nat_gateway")),
+    ("gcp:compute/address:Address", {"addressType": "INTERNAL"}, Decimal(0)),
+]
+
+
+@pytest.mark.parametrize(("kind", "inputs", "expected"), AWS + GCP)
+def test_a_resource_costs_the_sum_of_its_rows_exactly(kind: str, inputs: dict[str, Any], expected: Decimal) -> None:
+    assert monthly(kind, inputs) == exact(expected)
+
+
+def test_a_node_group_costs_its_nodes_at_each_bound_and_the_dearest_of_its_types() -> None:
+    group = {
+        "instanceTypes": ["g5.xlarge", "g5.2xlarge"],
+        "diskSize": 30,
+        "scalingConfig": {"minSize": 1, "desiredSize": 2, "maxSize": 5},
+    }
+    each = node("aws", "g5.2xlarge") + 30 * service("aws", "block_storage_gib")
+    for bound, nodes in (("min", 1), ("expected", 2), ("max", 5)):
+        assert monthly("aws:eks/nodeGroup:NodeGroup", group, bound) == exact(nodes * each)
+
+
+def test_of_kubernetes_load_balancers_and_claims_cost_what_their_cloud_asks_and_nothing_else() -> None:
+    aws = Place("aws", "us-east-1")
+    balancer, claim = {"spec": {"type": "LoadBalancer"}}, {"spec": {"resources": {"requests": {"storage": "10Gi"}}}}
+    stateful = {"spec": {"replicas": 3, "volumeClaimTemplates": [claim]}}
+    disk = 10 * service("aws", "block_storage_gib")
+    assert monthly("kubernetes:core/v1:Service", balancer, cluster_in=aws) == exact(
+        service("aws", "network_load_balancer")
+    )
+    assert monthly("kubernetes:core/v1:Service", {"spec": {"type": "ClusterIP"}}) == 0
+    assert monthly("kubernetes:core/v1:PersistentVolumeClaim", claim, cluster_in=aws) == exact(disk)
+    assert monthly("kubernetes:apps/v1:StatefulSet", stateful, cluster_in=aws) == exact(3 * disk)
+    assert monthly("kubernetes:apps/v1:Deployment", {"spec": {"replicas": 9}}) == 0
+    with pytest.raises(UnpricedResource, match="set aws:region or gcp:region"):
+        monthly("kubernetes:core/v1:Service", balancer)
+
+
+def test_sizes_are_read_as_kubernetes_writes_them() -> None:
+    assert [gib("10Gi"), gib("1Ti"), gib("512Mi")] == [10, 1024, 0.5]
+    assert math.isclose(gib("1G"), 1e9 / 2**30)
+    with pytest.raises(UnpricedResource, match="expected a size such as 10Gi"):
+        gib("ten")
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "said"),
+    [
+        ("aws:ec2/instance:Instance", {"instanceType": UNKNOWN}, "instanceType decides its price and is not known"),
+        ("aws:ec2/instance:Instance", {"instanceType": "m6i.large", "tenancy": "dedicated"}, "tenancy dedicated"),
+        ("aws:ec2/vpcEndpoint:VpcEndpoint", {"vpcEndpointType": UNKNOWN}, "vpcEndpointType decides its price"),
+        ("aws:eks/cluster:Cluster", {"computeConfig": {"enabled": True}}, "EKS Auto Mode"),
+        ("aws:eks/nodeGroup:NodeGroup", {"scalingConfig": {"maxSize": -3}}, "expected a number of 0 or more"),
+        ("aws:ebs/volume:Volume", {"size": 10, "type": "gp9"}, "type is 'gp9'"),
+        ("aws:autoscaling/group:Group", {}, "launch template decides"),
+        ("gcp:container/cluster:Cluster", {"enableAutopilot": True}, "Autopilot bills pods"),
+        ("gcp:tpu/v2Vm:V2Vm", {"acceleratorType": "v9-8"}, "TPU v9-8 is not known"),
+        (
+            "gcp:compute/instance:Instance",
+            {"machineType": "n1-standard-8", "guestAccelerators": [{"type": "nvidia-tesla-k80", "count": 1}]},
+            "nvidia-tesla-k80",
+        ),
+    ],
+)
+def test_what_has_no_price_is_an_error_and_never_free(kind: str, inputs: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnpricedResource, match=said):
+        monthly(kind, inputs)
+
+
+def test_items_of_a_list_are_counted_one_by_one() -> None:
+    balancers = {"items": [{"kind": "Service", "spec": {"type": "LoadBalancer"}}] * 3}
+    two_usd = float(2 * service("aws", "network_load_balancer"))
+    listed = Declared("kubernetes:core/v1:ServiceList", balancers)
+    assert len(judge(monthly_cost_limit, listed, monthly_cost_limit_usd=two_usd + 1)) == 1
+    assert judge(monthly_cost_limit, listed, monthly_cost_limit_usd=1.5 * two_usd + 1) == []
+
+
+def test_the_expected_load_is_judged_without_what_the_autoscaler_may_add() -> None:
+    scaling = {"minSize": 1, "desiredSize": 2, "maxSize": 50}
+    group = Declared(
+        "aws:eks/nodeGroup:NodeGroup", {"instanceTypes": ["m6i.large"], "diskSize": 20, "scalingConfig": scaling}
+    )
+    two = 2 * (node("aws", "m6i.large") + 20 * service("aws", "block_storage_gib"))
+    limit = float(exact(two))
+    assert judge(expected_monthly_cost, group, expected_monthly_cost_limit_usd=limit) == []
+    (told,) = judge(expected_monthly_cost, group, expected_monthly_cost_limit_usd=round(limit - 0.01, 2))
+    assert "at the expected load, $0.01 over the limit" in told
+
+
+def test_under_a_limit_a_type_of_unknown_price_is_refused_unless_it_is_exempt() -> None:
+    database = Declared("aws:rds/instance:Instance", {})
+    nodes = Declared("kubernetes:karpenter.sh/v1:NodePool", {})
+    assert judge(priced_types, database, nodes) == []
+    assert len(judge(priced_types, database, nodes, monthly_cost_limit_usd=10)) == 2
+    allowed = ["aws:rds/*", "kubernetes:karpenter.sh/v1:NodePool"]
+    assert judge(priced_types, database, nodes, monthly_cost_limit_usd=10, unpriced_types_exempt=allowed) == []
+    known = [Declared("aws:s3/bucket:Bucket", {}), Declared("kubernetes:core/v1:Pod", {}), Declared("my:own:Part", {})]
+    assert judge(priced_types, *known, monthly_cost_limit_usd=10) == []
+
+
+def test_the_billing_of_every_type_of_the_local_cloud_is_known() -> None:
+    schema = json.loads((Path(__file__).parents[3] / "localcloud/aws/schema.json").read_text())
+    assert {each for each in schema["resources"] if billing_of(each) == "unknown"} == set()
