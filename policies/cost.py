@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from planner.catalog import UnknownOffer
+from planner.cost import HOURS_PER_MONTH, price_usd_per_month
 from planner.errors import PlanError
 from planner.guardrails.cost import (
     WHEN,
@@ -20,12 +21,16 @@ from planner.guardrails.cost import (
     over_the_monthly_limit,
     usd,
 )
+from planner.guardrails.unit_cost import over_the_pools_limit
+from planner.plan import Plan
 from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
 from policies.pricing import Quantities, UnpricedResource, billing_of, cluster_place, quantities
 from policies.resource import Resource
 from policies.update import Update
 
+NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
+POOL_LABEL = "fusion.dev/pool"
 CLOUDS = ("aws", "aws-native", "azure", "azure-native", "gcp", "google-native", "kubernetes")
 
 
@@ -75,6 +80,35 @@ def expected_monthly_cost(resource: Resource, update: Update) -> Iterator[str]:
         yield from _over(resource, update, ledger, Limit(limit_usd, "expected", "expected_monthly_cost_limit_usd"))
 
 
+@guardrail("pool-hourly-limit", settings=("pool_hourly_limit_usd",))
+def pool_hourly_limit(resource: Resource, update: Update) -> Iterator[str]:
+    """No pool costs more an hour than the limit, with all its nodes.
+
+    The pools of the plan, and whatever else is made of machines: node groups, instances, slices of TPUs.
+    """
+    limit_usd = update.settings.pool_hourly_limit_usd
+    if limit_usd is None:
+        return
+    if resource.type == PLAN_TYPE:
+        yield from over_the_pools_limit(registered_plan(resource), update.settings, update.catalog)
+        return
+    try:
+        machines = {tariff: amount for tariff, amount in _billed(resource, update).items() if tariff.price_model}
+        cost_usd = sum(
+            amount.max * price_usd_per_month(update.catalog, tariff) / HOURS_PER_MONTH
+            for tariff, amount in machines.items()
+        )
+    except (UnpricedResource, PlanError, UnknownOffer) as error:
+        yield f"{resource.name} ({resource.type}): its cost can't be known: {error}"
+        return
+    if round(cost_usd, 4) > limit_usd:
+        yield (
+            f"{resource.name} ({resource.type}) costs {usd(cost_usd)} an hour with all its machines, "
+            f"{usd(cost_usd - limit_usd)} over the limit of {usd(limit_usd)} (fusion:guardrails "
+            "pool_hourly_limit_usd). Make it smaller"
+        )
+
+
 @guardrail("priced-types", settings=("unpriced_types_exempt",))
 def priced_types(resource: Resource, update: Update) -> Iterator[str]:
     """Under a limit of cost, everything is of a type whose price is known, or that is free or billed by use alone.
@@ -91,6 +125,32 @@ def priced_types(resource: Resource, update: Update) -> Iterator[str]:
         yield (
             f"{resource.name}: what a {resource.type} costs is not known, so no limit can count it; use another, or "
             "name the type in fusion:guardrails unpriced_types_exempt"
+        )
+
+
+def _planned(update: Update) -> list[Plan]:
+    return []
+
+
+@guardrail("spot-as-planned", PLAN_TYPE, NODE_GROUP)
+def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
+    """Nodes that the plan buys on spot are bought on spot."""
+    plans = update.remembered(_planned)
+    if resource.type == PLAN_TYPE:
+        plans[:] = [registered_plan(resource)]
+        return
+    if not plans or resource.props.get("capacityType", default="ON_DEMAND") == "SPOT":
+        return
+    types = resource.props.get("instanceTypes", default=[])
+    named = resource.props.get("labels", POOL_LABEL)
+    pools = [each for each in plans[0].pools if (each.name == named if named else each.instance_type in types)]
+    on_demand = {each.stands_in_for for each in plans[0].pools} | {
+        each.name for each in plans[0].pools if each.price_model == "on_demand"
+    }
+    if pools and not any(each.name in on_demand for each in pools):
+        yield (
+            f"{resource.name}: pool {pools[0].name} ({', '.join(pools[0].workloads)}) is planned on spot, and this "
+            "node group buys on demand; set capacityType SPOT, or price_model on_demand for the workloads"
         )
 
 
@@ -120,4 +180,4 @@ def _key(resource: Resource) -> str:
     return f"{resource.urn}{resource.props.path or ''}"
 
 
-GUARDRAILS = [monthly_cost_limit, expected_monthly_cost, priced_types]
+GUARDRAILS = [monthly_cost_limit, expected_monthly_cost, pool_hourly_limit, priced_types, spot_as_planned]

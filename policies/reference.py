@@ -36,11 +36,13 @@ INSTANCE = "aws:ec2/instance:Instance"
 BUCKET = "aws:s3/bucket:Bucket"
 EVERYBODY = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
 PUBLIC = {"policy": json.dumps({"Statement": [EVERYBODY]})}
-EXAMPLES: Mapping[str, Example] = {
+EXAMPLES: Mapping[str, Example | None] = {
     "monthly-cost-limit": Example(INSTANCE, {"instanceType": "p5.48xlarge"}, {"monthly_cost_limit_usd": 1000}),
     "expected-monthly-cost": Example(
         INSTANCE, {"instanceType": "p5.48xlarge"}, {"expected_monthly_cost_limit_usd": 1000}
     ),
+    "pool-hourly-limit": Example(INSTANCE, {"instanceType": "p5.48xlarge"}, {"pool_hourly_limit_usd": 20}),
+    "spot-as-planned": None,
     "priced-types": Example("aws:rds/instance:Instance", {}, {"monthly_cost_limit_usd": 1000}),
     "minimum-replicas": Example(
         "kubernetes:apps/v1:Deployment",
@@ -86,7 +88,7 @@ EXAMPLES: Mapping[str, Example] = {
     "required-tags": Example("aws:ec2/vpc:Vpc", {}, {"tags_required": ["team"]}),
     "budget-with-alarms": Example(BUCKET, {}, {"budget_required": True}),
 }
-"""For each guardrail that judges more than the plan."""
+"""For each guardrail that judges more than the plan; None where no resource breaks it by itself."""
 
 
 def page() -> str:
@@ -114,8 +116,8 @@ def _section(guardrail: Guardrail) -> Iterator[str]:
         default = GuardrailSettings.model_fields[name].get_default(call_default_factory=True)
         shown = "no default" if default is None else f"default `{json.dumps(default)}`"
         yield f"- `{name}` ({shown}): {schema_of((name,))[name]['description']}."
-    if guardrail.types != {PLAN_TYPE}:
-        yield f"- A violation: *{_violation(guardrail)}*"
+    if guardrail.types != {PLAN_TYPE} and (example := EXAMPLES[guardrail.name]):
+        yield f"- A violation: *{_violation(guardrail, example)}*"
 
 
 def _judged(guardrail: Guardrail) -> str:
@@ -134,8 +136,7 @@ def _unknown(guardrail: Guardrail) -> str:
     return {"refused": "is refused: give a plain one", "judged in up": "is judged in the update"}[guardrail.unknown]
 
 
-def _violation(guardrail: Guardrail) -> str:
-    example = EXAMPLES[guardrail.name]
+def _violation(guardrail: Guardrail, example: Example) -> str:
     declared = Declared(example.type, example.inputs, name="data")
     return judge(guardrail, declared, **example.settings)[0].replace("*", r"\*")
 

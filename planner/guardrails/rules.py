@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from planner.catalog import Catalog
-from planner.guardrails import capacity, cost, latency
+from planner.guardrails import capacity, cost, latency, unit_cost
 from planner.guardrails.settings import GuardrailSettings, Level
 from planner.plan import Plan
 
@@ -54,6 +54,30 @@ PLAN_RULES: tuple[PlanRule, ...] = (
         "The stack costs no more a month than its limit for the expected load.",
         ("expected_monthly_cost_limit_usd",),
         cost.over_the_expected_limit,
+    ),
+    PlanRule(
+        "workload-cost-limit",
+        "Each workload costs no more a month than its own limit, at the autoscaler's maximum.",
+        ("workload_cost_limits_usd",),
+        unit_cost.over_a_workloads_limit,
+    ),
+    PlanRule(
+        "pool-hourly-limit",
+        "No pool costs more an hour than the limit, with all its nodes.",
+        ("pool_hourly_limit_usd",),
+        unit_cost.over_the_pools_limit,
+    ),
+    PlanRule(
+        "request-cost-limit",
+        "1,000 requests to an inference service cost no more than the limit.",
+        ("usd_per_1000_requests_max",),
+        unit_cost.too_dear_by_request,
+    ),
+    PlanRule(
+        "training-run-limit",
+        "One run of a training job costs no more than the limit.",
+        ("training_run_usd_max",),
+        unit_cost.too_dear_a_run,
     ),
     PlanRule(
         "latency-slo",

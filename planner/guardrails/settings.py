@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from planner.workloads import Declared
+from planner.workloads import Declared, WorkloadName
 
 Level = Literal["mandatory", "advisory", "disabled"]
 """A mandatory violation stops the update, an advisory one is shown, a disabled guardrail is not judged."""
@@ -57,6 +57,14 @@ class CostSettings(Declared):
     expected_monthly_cost_limit_usd: Usd | None = Field(
         default=None, description="of the whole stack at the expected load, without what the autoscaler may add"
     )
+    workload_cost_limits_usd: Annotated[dict[WorkloadName, Usd], AT_MOST_EACH] = Field(
+        default_factory=dict, description="by workload, of a month at the autoscaler's maximum"
+    )
+    pool_hourly_limit_usd: Usd | None = Field(default=None, description="of any one pool with all its nodes")
+    usd_per_1000_requests_max: Usd | None = Field(
+        default=None, description="of each inference service with a target, at its declared rate"
+    )
+    training_run_usd_max: Usd | None = Field(default=None, description="of one run of each training job with a target")
     unpriced_types_exempt: Annotated[tuple[str, ...], ALLOWED] = Field(
         default=(), description="types of resources without a known price that may be used, with wildcards"
     )

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from tests.engine.conftest import DIGITS, PACK, Engine
+from infra import config
+from infra.config import StackConfig
+from infra.planning import plan_stack
+from planner.catalog import load
+from tests.engine.conftest import DIGITS, PACK, Engine, record
 
 STRAY = """
     import pulumi_aws as aws
@@ -115,3 +119,130 @@ def test_the_expected_load_has_a_limit_of_its_own(small: Engine) -> None:
     small.program(STRAY.replace("p5.48xlarge", "m6i.large"))
     small.up(**PACK)
     assert any(line.startswith("ec2 i-") for line in small.exists())
+
+
+CLASSIFY = {
+    "kind": "inference",
+    "name": "classify",
+    "image": "registry.example.com/serving@sha256:" + "0" * 64,
+    "needs": {"accelerator": "A10G", "accelerators": 1, "vcpus": 3, "memory_gib": 12},
+    "replicas": {"min": 1, "max": 2},
+    "target": {"profile": "resnet-50", "requests_per_s": 20},
+}
+TRAIN = DIGITS | {"price_model": "on_demand", "target": {"profile": "fusionnet-8", "samples": 1_000_000_000}}
+
+
+def limits_of(engine: Engine) -> dict[str, object]:
+    """What the stack costs by each measure that has a limit, as its plan predicts it."""
+    plan = plan_stack(load_config(engine), engine.stack, load())
+    hourly = {each.name: each.price_usd_per_hour * each.nodes_max for each in plan.pools}
+    train, classify = plan.prediction_of("digits"), plan.prediction_of("classify")
+    assert train is not None and train.run_usd is not None and classify is not None
+    return {
+        "expected_monthly_cost_limit_usd": round(plan.monthly_usd.expected, 2),
+        "pool_hourly_limit_usd": round(max(hourly.values()), 4),
+        "training_run_usd_max": train.run_usd.value * 1.0001,
+        "usd_per_1000_requests_max": 0.02,
+        "workload_cost_limits_usd": {"classify": 2000},
+    }
+
+
+def load_config(engine: Engine) -> StackConfig:
+    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in engine.config.items()}
+    return config.load(values, stack=engine.stack, stack_file="stacks/Pulumi.local.yaml")
+
+
+PLAN_LIMITS = (
+    "expected-monthly-cost",
+    "pool-hourly-limit",
+    "training-run-limit",
+    "request-cost-limit",
+    "workload-cost-limit",
+)
+
+
+def test_each_limit_on_the_plan_stops_at_its_edge_and_lets_pass_what_keeps_it(platform: Engine) -> None:
+    guardrails = {"monthly_cost_limit_usd": 5000, "levels": {"images-by-digest": "disabled"}}
+    platform.configure(workloads=[TRAIN, CLASSIFY], guardrails=guardrails)
+    kept = limits_of(platform)
+    broken = {
+        name: {"classify": 20}
+        if isinstance(limit, dict)
+        else limit * 0.99
+        if name != "usd_per_1000_requests_max"
+        else 1e-6
+        for name, limit in kept.items()
+    }
+    platform.configure(guardrails=guardrails | broken)
+    for environment in ({}, PACK):
+        printed = platform.up(status=None, **environment)
+        assert platform.exists() == []
+        assert [name for name in PLAN_LIMITS if name not in printed] == []
+    platform.configure(guardrails=guardrails | kept)
+    platform.up(**PACK)
+    assert any(line.startswith("eks local-cluster/local-pool-") for line in platform.exists())
+
+
+MACHINES = """
+    import pulumi_aws as aws
+    aws.ec2.Instance("one", **SAFE, instance_type="g5.xlarge")
+    aws.ec2.Instance("two", **SAFE, instance_type="m6i.large")
+"""
+
+
+def test_machines_beside_the_plan_keep_the_hourly_and_the_expected_limit(small: Engine) -> None:
+    small.program(MACHINES)
+    small.configure(guardrails={"pool_hourly_limit_usd": 1, "expected_monthly_cost_limit_usd": 70})
+    printed = small.up(status=None, **PACK)
+    assert "one (aws:ec2/instance:Instance) costs $1.01 an hour with all its machines, $0.01 over" in printed
+    assert "over the limit of $70.00 (fusion:guardrails expected_monthly_cost_limit_usd)" in printed
+    assert small.exists() == []
+    small.configure(guardrails={"pool_hourly_limit_usd": 1.01, "expected_monthly_cost_limit_usd": 810})
+    small.up(**PACK)
+    assert len([line for line in small.exists() if line.startswith("ec2 i-")]) == 2
+
+
+def test_a_type_of_unknown_price_stops_the_update_unless_it_is_listed(small: Engine) -> None:
+    record(small, "aws")
+    small.configure(guardrails={"monthly_cost_limit_usd": 100})
+    small.program("""
+        import pulumi
+        import pulumi_aws as aws
+        endpoint = pulumi.CustomResource("aws:sagemaker/endpoint:Endpoint", "endpoint", {"endpointConfigName": "x"})
+        broker = pulumi.CustomResource("aws:mq/broker:Broker", "broker", {"brokerName": "x"})
+    """)
+    printed = small.up(status=None, **PACK)
+    assert "what a aws:sagemaker/endpoint:Endpoint costs is not known" in printed
+    assert small.recorded() == []
+    small.configure(
+        guardrails={"monthly_cost_limit_usd": 100, "unpriced_types_exempt": ["aws:sagemaker/*", "aws:mq/broker:Broker"]}
+    )
+    small.up(**PACK)
+    assert small.recorded() == ["broker", "endpoint"]
+
+
+ON_DEMAND = """
+    import pulumi, pulumi_aws as aws
+    from infra.plan_resource import PlanResource
+    from planner.catalog import load
+    from tests.unit.planner.test_plan import job, planned
+    plan = planned(job(needs={"instance_type": "g5.xlarge", "accelerators": 1}, price_model="spot"))
+    first = pulumi.ResourceOptions(depends_on=[PlanResource("plan", plan)])
+    role = aws.iam.Role("nodes", assume_role_policy="{}", opts=first)
+    for name, labels in (("labelled", {"fusion.dev/pool": plan.pools[0].name}), ("bare", {})):
+        aws.eks.NodeGroup(
+            name, cluster_name="none", node_role_arn=role.arn, subnet_ids=["subnet-1"], instance_types=["g5.xlarge"],
+            capacity_type=CAPACITY, labels=labels, scaling_config={"min_size": 0, "desired_size": 0, "max_size": 1},
+            opts=first,
+        )
+"""
+
+
+def test_a_node_group_on_demand_where_the_plan_says_spot_is_refused(small: Engine) -> None:
+    small.program(ON_DEMAND.replace("CAPACITY", '"ON_DEMAND"'))
+    printed = small.preview(status=None, **PACK)
+    for name in ("labelled", "bare"):
+        assert f"{name}: pool g5-xlarge-spot (digits) is planned on spot" in printed
+    assert small.exists() == []
+    small.program(ON_DEMAND.replace("CAPACITY", '"SPOT"'))
+    assert "is planned on spot" not in small.preview(status=None, **PACK)
