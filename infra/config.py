@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota, matching
@@ -26,6 +26,13 @@ class NetworkConfig(Declared):
     zones: tuple[str, ...] | None = Field(default=None, min_length=2, max_length=6)
     nat: Literal["single", "per_zone"] = "single"
     flow_logs: bool = True
+
+    @field_validator("zones")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and len(set(value)) < len(value):
+            raise ValueError("a zone is named twice; name each once")
+        return value
 
     @field_validator("cidr")
     @classmethod
@@ -75,10 +82,13 @@ TagValue = Annotated[str, Field(max_length=256), _IN_TAGS]
 """What AWS takes ("Tag your Amazon EC2 resources", Tag restrictions); of 50 tags by resource components add some."""
 
 
+Email = Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an address such as ml-platform@example.com")]
+
+
 class BudgetAlarms(Declared):
     """The stack's budget in the cloud, which tells people before it is spent."""
 
-    emails: tuple[str, ...]
+    emails: tuple[Email, ...] = Field(min_length=1)
     monthly_limit_usd: float | None = Field(
         default=None, gt=0, le=1e9, description="that of the guardrails unless it is said"
     )
@@ -117,6 +127,13 @@ class StackConfig(Declared):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {repeated[0]} is used twice; each workload needs a name of its own")
         return value
+
+    @model_validator(mode="after")
+    def _zones_are_of_the_region(self) -> StackConfig:
+        strange = [zone for zone in self.network.zones or () if not zone.startswith(self.region)]
+        if strange:
+            raise ValueError(f"network.zones: {strange[0]} is not in {self.region}; name zones such as {self.region}a")
+        return self
 
     @property
     def zones(self) -> tuple[str, ...]:

@@ -117,3 +117,9 @@ def test_whatever_is_typed_gives_a_config_or_one_error(fusion: dict[str, object]
         config_of(**{key: value for key, value in fusion.items() if key != "region"})
     except ConfigError as error:
         assert all(line.startswith(f"{FILE}: ") for line in str(error).splitlines())
+
+
+def test_zones_are_of_the_stacks_region() -> None:
+    message = refused(network={"zones": ["us-east-1a", "eu-west-1b"]})
+    assert "network.zones: eu-west-1b is not in us-east-1" in message
+    assert message.startswith(FILE)
