@@ -48,7 +48,9 @@ class ClusterConfig(Declared):
 
     kubernetes_version: Annotated[str, matching(r"1\.[0-9]{2}", "a minor version of Kubernetes, such as 1.34")] = "1.34"
     public_access_cidrs: tuple[str, ...] = ()
-    system_instance_type: str = "m6i.large"
+    system_instance_type: str | None = Field(
+        default=None, description="m6i.large, or the cheapest that is as large where the region has none"
+    )
     system_nodes: int = Field(default=2, ge=1, le=10)
     system_disk_gib: int = Field(default=30, ge=20, le=1_000)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from infra.aws.instance_shapes import can_build as can_build_on_aws
 from infra.config import StackConfig
 from planner.catalog import Catalog, UnknownOffer
+from planner.cost import to_the_cent
 from planner.errors import PlanError
 from planner.plan import Plan, Planned, PlanRequest, PlatformShape, planned
 from planner.profiles import FOLDERS
@@ -19,6 +20,7 @@ CAN_BUILD: Mapping[str, Callable[[str], bool]] = {"aws": can_build_on_aws}
 """By cloud, whether its components can build pools of an instance type; no Pulumi, so that `fusion plan` is quick."""
 INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
 """What private nodes need without the NAT gateway: pulling images and taking their identity."""
+SYSTEM_INSTANCE_TYPE, SYSTEM_VCPUS, SYSTEM_MEMORY_GIB = "m6i.large", 2, 8
 ENCRYPTION_KEYS = 4
 """One each for the cluster's secrets and logs, the nodes' disks, the bucket and the registry."""
 
@@ -45,7 +47,7 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
         stack=stack,
         cloud=config.cloud,
         region=config.region,
-        platform=platform_shape(config),
+        platform=platform_shape(config, catalog),
         workloads=config.workloads,
         usage=config.expected_usage,
         not_built=cannot_build,
@@ -66,18 +68,41 @@ def not_built(cloud: str, region: str, catalog: Catalog) -> frozenset[str]:
     return frozenset(each.instance_type for each in offers if not can_build(each.instance_type))
 
 
-def platform_shape(config: StackConfig) -> PlatformShape:
-    """What the platform has besides its pools, as the components will build it."""
+def platform_shape(config: StackConfig, catalog: Catalog) -> PlatformShape:
+    """What the platform has besides its pools, as the components will build it.
+
+    Raises:
+        PlanError: no machine for the system's pods has a price in the region.
+    """
     zones = config.zones
     return PlatformShape(
         zones=zones,
         nat_gateways=1 if config.network.nat == "single" else len(zones),
         interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES) * len(zones),
         encryption_keys=ENCRYPTION_KEYS + config.network.flow_logs,  # flow logs have a key of their own
-        system_instance_type=config.cluster.system_instance_type,
+        system_instance_type=config.cluster.system_instance_type or _system_instance_type(config, catalog),
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,
     )
+
+
+def _system_instance_type(config: StackConfig, catalog: Catalog) -> str:
+    """The usual one where it is sold, else the cheapest that is as large."""
+    can_build = CAN_BUILD[config.cloud]
+    priced = {
+        each.instance_type: each.price_usd_per_hour
+        for each in catalog.find(cloud=config.cloud, region=config.region)
+        if not each.accelerator and each.price_usd_per_hour and can_build(each.instance_type)
+        if each.architecture == "x86_64" and each.vcpus >= SYSTEM_VCPUS and each.memory_gib >= SYSTEM_MEMORY_GIB
+    }
+    if SYSTEM_INSTANCE_TYPE in priced:
+        return SYSTEM_INSTANCE_TYPE
+    if not priced:
+        raise PlanError(
+            f"the catalog has no machine for the system's pods in {config.cloud} {config.region} ({SYSTEM_VCPUS} vCPUs "
+            f"and {SYSTEM_MEMORY_GIB} GiB, no accelerators): run `fusion catalog refresh`, or choose another region"
+        )
+    return min(priced, key=lambda each: (priced[each], each))
 
 
 def violations(planned: Plan, config: StackConfig, catalog: Catalog) -> list[Violation]:
@@ -94,9 +119,9 @@ def plan_outputs(planned: Plan, config: StackConfig) -> dict[str, Any]:
         "cloud": planned.cloud,
         "region": planned.region,
         "monthly_cost_usd": {
-            "min": round(monthly.min, 2),
-            "expected": round(monthly.expected, 2),
-            "max": round(monthly.max, 2),
+            "min": to_the_cent(monthly.min),
+            "expected": to_the_cent(monthly.expected),
+            "max": to_the_cent(monthly.max),
             "limit": config.guardrails.monthly_cost_limit_usd,
         },
     }

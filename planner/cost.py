@@ -6,6 +6,7 @@ provisioned resources are priced in the same items, so that the two can be compa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -67,6 +68,11 @@ class CostItem:
     def monthly_usd(self) -> Quantity:
         """The line's sum by month."""
         return self.quantity * self.price_usd_per_month
+
+
+def to_the_cent(amount_usd: float) -> float:
+    """Half a cent goes up, as on a bill, also where the nearest float lies a hair below it."""
+    return math.floor(amount_usd * 100 + 0.5 + 1e-6) / 100
 
 
 def price_usd_per_month(catalog: Catalog, tariff: Tariff) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from planner.calibration.store import Interval
 from planner.catalog import Catalog, Offer
 from planner.catalog.catalog import near
-from planner.cost import CostItem, Quantity, Tariff, item, total
+from planner.cost import CostItem, Quantity, Tariff, item, to_the_cent, total
 from planner.errors import PlanError
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
 from planner.prediction import WorkloadPrediction
@@ -129,9 +129,9 @@ class Plan:
         props: dict[str, Any] = finite(dataclasses.asdict(dataclasses.replace(self, workloads=())))
         return props | {
             "workloads": [each.model_dump(mode="json", exclude_none=True) for each in self.workloads],
-            "monthly_cost_min_usd": round(monthly.min, 2),
-            "monthly_cost_expected_usd": round(monthly.expected, 2),
-            "monthly_cost_max_usd": round(monthly.max, 2),
+            "monthly_cost_min_usd": to_the_cent(monthly.min),
+            "monthly_cost_expected_usd": to_the_cent(monthly.expected),
+            "monthly_cost_max_usd": to_the_cent(monthly.max),
         }
 
     @classmethod

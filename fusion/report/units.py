@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 from planner.calibration.store import Interval
+from planner.cost import to_the_cent
 
 
 def usd(value: float) -> str:
     """Dollars, with cents while they matter."""
     if value and abs(value) < 0.01:
         return f"${value:.2g}"
-    return f"${value:,.2f}" if abs(value) < 100_000 else f"${value:,.0f}"
+    return f"${to_the_cent(value):,.2f}" if abs(value) < 100_000 else f"${value:,.0f}"
 
 
 UNITS = (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from planner.catalog import Catalog
-from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, total
+from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, to_the_cent, total
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
 
@@ -46,7 +46,7 @@ def monthly_cost_usd(plan: Plan, catalog: Catalog, bound: Bound) -> float:
     """USD by month, priced anew from the catalog, to the cent."""
     amounts = ((getattr(each.quantity, bound), each.tariff) for each in plan.items)
     total_usd: float = sum(amount * price_usd_per_month(catalog, tariff) for amount, tariff in amounts)
-    return round(total_usd, 2)
+    return to_the_cent(total_usd)
 
 
 def _over_the_limit(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: float) -> str:
@@ -68,7 +68,7 @@ def largest(items: Iterable[CostItem], bound: Bound = "max") -> str:
 
 def usd(amount: float) -> str:
     """An amount as people write it: $1,234.50."""
-    return f"${amount:,.2f}"
+    return f"${to_the_cent(amount):,.2f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class CostLedger:
         self._take(previous, -1)
         self._take(quantities, 1)
         after_usd = self.total_usd
-        if round(after_usd, 2) > limit_usd and after_usd > before_usd:
+        if to_the_cent(after_usd) > limit_usd and after_usd > before_usd:
             self._take(quantities, -1)
             self._take(previous, 1)
             resource_usd = sum(amount * price_usd_per_month(self.catalog, each) for each, amount in quantities.items())

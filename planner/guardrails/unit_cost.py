@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from planner.catalog import Catalog
-from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month
+from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, to_the_cent
 from planner.errors import PlanError
 from planner.guardrails.cost import Bound, usd
 from planner.guardrails.settings import GuardrailSettings
@@ -27,7 +27,7 @@ def over_a_workloads_limit(plan: Plan, settings: GuardrailSettings, catalog: Cat
                 f"{', '.join(by_name) or 'no workloads'}; correct the name"
             )
             continue
-        cost_usd = round(_workload_usd_per_month(plan, by_name[name], catalog, "max"), 2)
+        cost_usd = to_the_cent(_workload_usd_per_month(plan, by_name[name], catalog, "max"))
         if cost_usd > limit_usd:
             pools = ", ".join(each.name for each in plan.pools if name in each.workloads)
             yield (
