@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import partial
@@ -66,8 +67,9 @@ def _update_vpc(aws: Aws, id: str, old: Properties, new: Properties) -> None:
 
 
 def _tenancy_but_to_default(old: Properties, new: Properties) -> frozenset[str]:
-    """AWS lets a VPC go back to the default tenancy, and no other way."""
-    return frozenset() if new.get("instanceTenancy") == "default" else words("instanceTenancy")
+    """AWS lets a dedicated VPC go back to the default tenancy, and no other way."""
+    goes_back = (old.get("instanceTenancy"), new.get("instanceTenancy")) == ("dedicated", "default")
+    return frozenset() if goes_back else words("instanceTenancy")
 
 
 def _read_vpc(aws: Aws, id: str) -> Properties | None:
@@ -286,17 +288,40 @@ def _delete_route(aws: Aws, id: str, inputs: Properties) -> None:
 
 
 def _create_association(aws: Aws, inputs: Properties) -> str:
-    answer = aws.call(
-        "ec2", "associate_route_table", RouteTableId=inputs["routeTableId"], SubnetId=inputs.get("subnetId")
-    )
-    return str(answer["AssociationId"])
+    table, subnet = inputs["routeTableId"], str(inputs["subnetId"])
+    there = _association_of(aws, subnet)
+    if there and there["RouteTableId"] != table:
+        raise ProviderError(f"subnetId {subnet}: is associated with {there['RouteTableId']} already")
+    aws.call("ec2", "associate_route_table", RouteTableId=table, SubnetId=subnet)
+    return subnet
+
+
+def _association_of(aws: Aws, id: str) -> dict[str, Any] | None:
+    """The association of a subnet. A change in place gives it a new id in AWS, so its id here is the subnet's, of which
+    there is one at most; `import` takes the official provider's form as well, subnet/table.
+    """
+    subnet = id.partition("/")[0]
+    filters = [{"Name": "association.subnet-id", "Values": [subnet]}]
+    found = aws.find("ec2", "describe_route_tables", "RouteTables", 0, "Associations", Filters=filters) or ()
+    return next((each for each in found if each.get("SubnetId") == subnet), None)
 
 
 def _read_association(aws: Aws, id: str) -> Properties | None:
-    filters = [{"Name": "association.route-table-association-id", "Values": [id]}]
-    table = aws.find("ec2", "describe_route_tables", "RouteTables", 0, Filters=filters)
-    found = [each for each in (table or {}).get("Associations", []) if each["RouteTableAssociationId"] == id]
-    return {"routeTableId": table["RouteTableId"], "subnetId": found[0].get("SubnetId")} if found else None
+    found = _association_of(aws, id)
+    return found and {"routeTableId": found["RouteTableId"], "subnetId": found["SubnetId"]}
+
+
+def _move_association(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    found = _association_of(aws, id)
+    if found is None:
+        raise ProviderError(f"subnetId {id}: has no association any more; `pulumi refresh` finds what is gone")
+    association = found["RouteTableAssociationId"]
+    aws.call("ec2", "replace_route_table_association", AssociationId=association, RouteTableId=new["routeTableId"])
+
+
+def _delete_association(aws: Aws, id: str, inputs: Properties) -> None:
+    if found := _association_of(aws, id):
+        aws.gone("ec2", "disassociate_route_table", AssociationId=found["RouteTableAssociationId"])
 
 
 def _create_group(aws: Aws, inputs: Properties) -> str:
@@ -745,6 +770,22 @@ def _update_reservation(aws: Aws, id: str, old: Properties, new: Properties) -> 
         )
 
 
+def architecture(instance_type: str) -> str:
+    """What its processors run, told from its name as AWS names its types: `g5g.xlarge` → `arm64`."""
+    family = instance_type.partition(".")[0]
+    if family.startswith("mac"):
+        return "x86_64_mac" if family == "mac1" else "arm64_mac"
+    return "arm64" if re.match(r"[a-z]+\d+g|a1$|.*-gb", family) else "x86_64"
+
+
+def _other_architecture(old: Properties, new: Properties) -> frozenset[str]:
+    """An instance keeps its disk when its type changes, so the new type's processors have to run what is on it."""
+    before, after = old.get("instanceType"), new.get("instanceType")
+    if not isinstance(before, str) or not isinstance(after, str) or architecture(before) == architecture(after):
+        return frozenset()
+    return words("instanceType")
+
+
 ROOT_DEVICE = "/dev/xvda"
 
 
@@ -1032,12 +1073,12 @@ TYPES = (
     ResourceType(
         token="aws:ec2/routeTableAssociation:RouteTableAssociation",
         carried=words("routeTableId subnetId"),
-        replace_on=words("routeTableId subnetId"),
+        replace_on=words("subnetId"),
         needs=words("subnetId"),
-        delete_before_replace=True,
         create=_create_association,
         read=_read_association,
-        delete=partial(_delete_by, "disassociate_route_table", "AssociationId"),
+        update=_move_association,
+        delete=_delete_association,
     ),
     ResourceType(
         token="aws:ec2/securityGroup:SecurityGroup",
@@ -1189,6 +1230,7 @@ TYPES = (
             "ami subnetId associatePublicIpAddress instanceMarketOptions "
             "rootBlockDevice.encrypted rootBlockDevice.kmsKeyId"
         ),
+        replaces=_other_architecture,
         kept=words(
             "subnetId associatePublicIpAddress vpcSecurityGroupIds instanceMarketOptions metadataOptions "
             "rootBlockDevice"

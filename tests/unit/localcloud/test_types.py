@@ -78,7 +78,9 @@ def network_lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"destinationCidrBlock": "10.9.0.0/16"},
         ),
         "aws:ec2/routeTableAssociation:RouteTableAssociation": Life(
-            {"routeTableId": world["table"], "subnetId": subnet}, replacement={"subnetId": "subnet-2"}
+            {"routeTableId": world["table"], "subnetId": subnet},
+            {"routeTableId": world["table_2"]},
+            {"subnetId": "subnet-2"},
         ),
         "aws:ec2/securityGroup:SecurityGroup": Life(
             {"vpcId": vpc} | TAGS, TAGGED | {"revokeRulesOnDelete": True}, {"description": "another"}
@@ -433,6 +435,19 @@ def test_a_change_that_the_local_cloud_can_not_make_fails_and_is_not_pretended(p
     provider.delete(made)
 
 
+def test_a_subnet_has_one_route_table_and_a_second_association_of_it_is_refused(
+    provider: Provider, world: dict[str, str]
+) -> None:
+    token = "aws:ec2/routeTableAssociation:RouteTableAssociation"
+    made = provider.create(token, {"routeTableId": world["table"], "subnetId": world["subnet"]}, "first")
+    second = {"routeTableId": world["table_2"], "subnetId": world["subnet"]}
+    assert f"is associated with {world['table']} already" in refused(provider.create, token, second, "second")
+    kept = provider.read(made)
+    assert kept is not None
+    assert kept.outputs["routeTableId"] == world["table"]
+    provider.delete(made)
+
+
 def test_a_rule_between_groups_may_name_another_group(provider: Provider, world: dict[str, str]) -> None:
     token = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
     rule = {"securityGroupId": world["group"], "ipProtocol": "-1", "referencedSecurityGroupId": world["group"]}
@@ -544,6 +559,7 @@ def world(home: Any) -> Iterator[dict[str, str]]:
         "principal": principal,
         "bucket": make("aws:s3/bucket:Bucket", bucket="world-bucket").id,
         "table": make("aws:ec2/routeTable:RouteTable", vpcId=vpc).id,
+        "table_2": make("aws:ec2/routeTable:RouteTable", "another", vpcId=vpc).id,
         "gateway": make("aws:ec2/internetGateway:InternetGateway").id,
         "group": make("aws:ec2/securityGroup:SecurityGroup", vpcId=vpc, name="world").id,
         "eip": make("aws:ec2/eip:Eip").id,
