@@ -7,6 +7,7 @@ import pulumi_aws as aws
 
 from infra.accelerator_pool import POOL_LABEL, AcceleratorPool, AcceleratorPoolArgs, Taint
 from infra.aws.cluster import AwsCluster
+from infra.aws.deployed import size_of
 from infra.aws.instance_shapes import InstanceShape, shape_of
 from infra.aws.nodes import (
     LAUNCH_TEMPLATE_NAME_MAX,
@@ -147,11 +148,13 @@ class AwsAcceleratorPool(AcceleratorPool):
     def _make_node_group(self, template: aws.ec2.LaunchTemplate) -> aws.eks.NodeGroup:
         args, capacity_type = self.args, CAPACITY_TYPES[self.args.price_model]
         subnets = self._cluster.network.private_subnet_ids
+        name = versioned_name(self._name, NODE_GROUP_NAME_MAX, args.instance_type, capacity_type, *args.zones)
+        size = size_of(self._cluster.known_name, name)
+        moved = size is not None and (size.least, size.most) != (args.nodes_min, args.nodes_max)
+        desired = size.within(args.nodes_min, args.nodes_max) if size else args.nodes_at_creation
         return aws.eks.NodeGroup(
             self._name,
-            node_group_name=versioned_name(
-                self._name, NODE_GROUP_NAME_MAX, args.instance_type, capacity_type, *args.zones
-            ),
+            node_group_name=name,
             cluster_name=self._cluster.cluster_name,
             node_role_arn=self._cluster.node_role_arn,
             subnet_ids=[subnets[zone] for zone in args.zones],
@@ -160,7 +163,7 @@ class AwsAcceleratorPool(AcceleratorPool):
             instance_types=None if args.price_model == "capacity_block" else [args.instance_type],
             launch_template=latest(template),
             scaling_config=aws.eks.NodeGroupScalingConfigArgs(
-                min_size=args.nodes_min, desired_size=args.nodes_at_creation, max_size=args.nodes_max
+                min_size=args.nodes_min, desired_size=desired, max_size=args.nodes_max
             ),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
             labels=labels(args),
@@ -172,7 +175,9 @@ class AwsAcceleratorPool(AcceleratorPool):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[self._cluster],  # its add-ons make a node ready
-                ignore_changes=["scalingConfig.desiredSize"],  # the autoscaler's, once the pool exists
+                # The size is the autoscaler's once the pool exists. But EKS takes it together with the bounds: to
+                # ignore it when they move would set it back to the state's, which new bounds may not even allow.
+                ignore_changes=None if moved else ["scalingConfig.desiredSize"],
             ),
         )
 

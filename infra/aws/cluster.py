@@ -50,6 +50,7 @@ class AwsCluster(Cluster):
     NodeGroup for system pods, and five Addons.
 
     Attributes:
+        known_name: its name, as a plain value.
         cluster_arn: for conditions in trust policies.
         node_role_arn: what every node of the cluster is.
         disk_key_arn: key of every node's disk.
@@ -69,7 +70,7 @@ class AwsCluster(Cluster):
         self.args = args
         self.network = network
         self.pod_environment = {"AWS_REGION": args.region}
-        self._name = name
+        self._name = self.known_name = name
         self._child = pulumi.ResourceOptions(parent=self)
         self._account = account_of(self)
         self._make_keys()

@@ -52,6 +52,41 @@ def test_a_stack_is_built_kept_changed_and_destroyed_to_nothing(platform: Engine
     assert not list(platform.manifests.rglob("*.yaml"))
 
 
+def test_new_bounds_of_a_pool_take_the_size_that_the_autoscaler_has_made_and_move_it_no_further_than_they_must(
+    platform: Engine,
+) -> None:
+    def scaling() -> dict[str, int]:
+        (pool,) = pools(platform)
+        group = client(platform, "eks").describe_nodegroup(clusterName="local-cluster", nodegroupName=pool)
+        found: dict[str, int] = group["nodegroup"]["scalingConfig"]
+        return found
+
+    def bound(least: int, most: int) -> None:
+        platform.configure(workloads=[DIGITS | {"nodes": {"min": least, "desired": max(1, least), "max": most}}])
+
+    platform.configure(guardrails={"monthly_cost_limit_usd": 5000})
+    platform.up()
+    bound(2, 4)
+    assert "error" not in platform.preview()
+    platform.up()
+    assert scaling() == {"minSize": 2, "desiredSize": 2, "maxSize": 4}
+
+    (pool,) = pools(platform)
+    scaled = {"minSize": 2, "desiredSize": 4, "maxSize": 4}
+    client(platform, "eks").update_nodegroup_config(
+        clusterName="local-cluster", nodegroupName=pool, scalingConfig=scaled
+    )
+    assert "unchanged" in platform.up()  # the size is the autoscaler's
+    assert scaling() == scaled
+    bound(1, 5)
+    platform.up()
+    assert scaling() == {"minSize": 1, "desiredSize": 4, "maxSize": 5}
+    bound(0, 3)
+    platform.up()
+    assert scaling() == {"minSize": 0, "desiredSize": 3, "maxSize": 3}
+    assert "updated" not in platform.up()
+
+
 NETWORK = """
     import pulumi
     import pulumi_aws as aws

@@ -1,8 +1,11 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.accelerator_pool import Taint
 from infra.aws.accelerator_pool import AwsAcceleratorPool
 from infra.aws.cluster import AwsCluster
+from infra.aws.deployed import NodeGroupSize
 from infra.aws.network import AwsNetwork
 from infra.cluster import ClusterArgs
 from infra.network import NetworkArgs
@@ -178,3 +181,11 @@ def test_a_pool_says_what_its_pods_ask_for(cloud):
     )
     assert (pools["efa"].interconnect_resource, pools["efa"].interconnects_per_node) == ("vpc.amazonaws.com/efa", 32)
     assert (pools["cpu"].device_resource, pools["spot"].interconnect_resource) == (None, None)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9), st.integers(0, 9))
+def test_a_size_is_moved_into_new_bounds_and_stays_where_they_allow_it(desired, low, high, more):
+    least, most = min(low, high), max(low, high) + more
+    size = NodeGroupSize(0, desired, 9).within(least, most)
+    assert least <= size <= most
+    assert size == desired or desired < least or desired > most
