@@ -14,7 +14,7 @@ from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
 from infra.registry import RegistryArgs
 from planner.plan import Plan, PoolPlan
-from planner.workloads import InferenceService, TrainingJob
+from planner.workloads import InferenceService, ServiceTarget, TrainingJob
 
 BUCKET = "${FUSION_BUCKET_URL}"
 """Filled in by the training container, from its environment."""
@@ -139,6 +139,15 @@ def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[s
     }
 
 
+def serving_environment(service: InferenceService, plan: Plan) -> dict[str, str]:
+    """What the plan decided of a server: its precision and, of one that batches requests, its largest batch."""
+    predicted = plan.prediction_of(service.name)
+    if predicted is None:
+        return {}
+    batch = {"FUSION_BATCH_MAX": str(predicted.batch)} if isinstance(service.target, ServiceTarget) else {}
+    return {"FUSION_PRECISION": predicted.precision, **batch}
+
+
 def _inference_service(service: InferenceService, plan: Plan) -> InferenceServiceSpec:
     return InferenceServiceSpec(
         name=service.name,
@@ -148,6 +157,7 @@ def _inference_service(service: InferenceService, plan: Plan) -> InferenceServic
             command=service.command,
             cpus=service.needs.vcpus,
             memory_gib=service.needs.memory_gib,
+            env=serving_environment(service, plan),
         ),
         devices=_devices(service, plan),
         read=(f"runs/{service.name}/",),
