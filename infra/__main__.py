@@ -5,7 +5,7 @@ import os
 import pulumi
 
 from infra import assembly, config, planning
-from infra.build import build_platform
+from infra.build import BUILDERS, build_platform
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
 from infra.run import without_what_only_costs_time
@@ -34,7 +34,7 @@ def main() -> None:
         catalog = load_catalog()
         for sentence in own_calibrations().refused:
             pulumi.log.warn(sentence)
-        plan = planning.plan_stack(settings, stack, catalog)
+        plan = BUILDERS[settings.cloud].with_quotas(planning.plan_stack(settings, stack, catalog), catalog)
         platform_args = assembly.platform_args(settings, plan)
     except (config.ConfigError, CatalogError) as error:
         raise pulumi.RunError(str(error)) from None

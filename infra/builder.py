@@ -15,6 +15,8 @@ from infra.network import Network, NetworkArgs
 from infra.object_store import ObjectStore, ObjectStoreArgs
 from infra.registry import Registry, RegistryArgs
 from infra.workload_identity import WorkloadIdentity, WorkloadIdentityArgs
+from planner.catalog import Catalog
+from planner.plan import Plan
 
 OwnCluster = TypeVar("OwnCluster", bound=Cluster)
 Options = pulumi.ResourceOptions
@@ -26,6 +28,7 @@ class Builder(Generic[OwnCluster]):
 
     Attributes:
         check_network, check_cluster, check_accelerator_pool: raise ArgumentError for what the cloud can't build.
+        with_quotas: a plan with the quotas that it takes from, as the cloud grants them now, or why they can't be read.
     """
 
     network: Callable[[str, NetworkArgs, Options], Network]
@@ -38,3 +41,4 @@ class Builder(Generic[OwnCluster]):
     check_network: Callable[[NetworkArgs], None]
     check_cluster: Callable[[ClusterArgs], None]
     check_accelerator_pool: Callable[[AcceleratorPoolArgs], None]
+    with_quotas: Callable[[Plan, Catalog], Plan]

@@ -339,12 +339,13 @@ def application(log: Path) -> DurableApp:
     import moto.core.utils
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    from localcloud.aws import backends
+    from localcloud.aws import backends, quotas
 
     # moto's modules import this function by name, so it is its code that has to change.
     moto.core.utils.utcnow.__code__ = _moto_now.__code__
 
     backends.install()
+    quotas.install()
     app = DurableApp(DomainDispatcherApplication(create_backend_app), log)
     app.restore()
     return app

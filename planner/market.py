@@ -7,7 +7,6 @@ spot stays away) and λ of the interruption rate.
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from planner.catalog import Catalog, Offer
 from planner.machines import Machine, chips_of, machine_of
+from planner.quotas import is_in, is_of
 from planner.workloads import PriceModel, Quota
 
 Buying = Literal["on_demand", "spot", "spot_fallback"]
@@ -165,8 +165,8 @@ class Market:
 
     def use(self, quota: Quota) -> Column:
         """What a node of each row takes of a quota; of spot with a fallback, of the quotas of both price models."""
-        matches = _chosen(self.places, self.place, lambda place: _in(quota, place))
-        matches &= _chosen(self.types, self.type, functools.partial(_of_types, quota))
+        matches = _chosen(self.places, self.place, lambda place: is_in(quota, *place))
+        matches &= _chosen(self.types, self.type, lambda each: is_of(quota, each[1]))
         if quota.accelerator is not None:
             matches &= _chosen(self.names, self.name, lambda name: name == quota.accelerator)
         unit = (
@@ -195,14 +195,6 @@ def interruptions_per_hour(bucket: str | None) -> float:
 def _memory_gib(name: str | None, catalog: Catalog) -> float:
     accelerator = None if name is None else catalog.accelerators.get(name)
     return (accelerator.memory_gib if accelerator else None) or 0.0
-
-
-def _in(quota: Quota, place: tuple[str, str]) -> bool:
-    return place[0] == quota.cloud and quota.region in (None, place[1])
-
-
-def _of_types(quota: Quota, each: tuple[str, str]) -> bool:
-    return any(fnmatch.fnmatchcase(each[1], pattern) for pattern in quota.instance_types)
 
 
 def _chosen(values: list[Value], column: Index, test: Callable[[Value], bool]) -> Mask:

@@ -37,6 +37,7 @@ from planner.goals import Goal, LanguageModelGoal, Outcome, ReplicaGoal, Shape, 
 from planner.machines import Machine
 from planner.market import Column, Index, Market, Mask, Where
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
+from planner.quotas import amount, named
 from planner.workloads import Budget, Objective, Quota
 
 MILLION = 1_000_000
@@ -65,27 +66,12 @@ class SharedLimit:
 
 def shared_limits(quotas: Sequence[Quota], budget: Budget | None) -> tuple[SharedLimit, ...]:
     """In the words of the stack."""
-    found = [SharedLimit(_quota_name(quota), float(_amount(quota)), quota) for quota in quotas]
+    found = [SharedLimit(named(quota), float(amount(quota)), quota) for quota in quotas]
     if budget is not None and budget.usd_per_month is not None:
         found.append(SharedLimit("budget (USD by month)", budget.usd_per_month, None))
     if budget is not None and budget.usd_per_hour is not None:
         found.append(SharedLimit("budget (USD by hour)", budget.usd_per_hour, None, hourly=True))
     return tuple(found)
-
-
-def _amount(quota: Quota) -> int:
-    return next(each for each in (quota.vcpus, quota.accelerators, quota.nodes) if each is not None)
-
-
-def _quota_name(quota: Quota) -> str:
-    unit = "vcpus" if quota.vcpus is not None else "accelerators" if quota.accelerators is not None else "nodes"
-    words = [
-        ("" if quota.price_model is None else f"{quota.price_model.replace('_', ' ')} "),
-        ("" if quota.instance_types == ("*",) else f"{', '.join(quota.instance_types)} "),
-        ("" if quota.accelerator is None else f"{quota.accelerator} "),
-        f"in {quota.cloud}" + ("" if quota.region is None else f" {quota.region}"),
-    ]
-    return f"quota of {unit}{' of ' if any(words[:3]) else ' '}{''.join(words)}"
 
 
 class Optimizer:

@@ -109,6 +109,10 @@ class Plan:
     """Of the workloads that have a target."""
     workloads: tuple[AnyWorkload, ...] = ()
     """As they are declared: what guardrails predict anew from."""
+    quotas: tuple[Quota, ...] = ()
+    """As they were read from the cloud, of all that the plan takes from."""
+    quotas_unread: str | None = None
+    """Why they could not be read."""
 
     @property
     def monthly_usd(self) -> Quantity:
@@ -126,9 +130,10 @@ class Plan:
     def as_props(self) -> dict[str, Any]:
         """Plain values for the registered plan, from which policies judge it."""
         monthly = self.monthly_usd
-        props: dict[str, Any] = finite(dataclasses.asdict(dataclasses.replace(self, workloads=())))
+        props: dict[str, Any] = finite(dataclasses.asdict(dataclasses.replace(self, workloads=(), quotas=())))
         return props | {
             "workloads": [each.model_dump(mode="json", exclude_none=True) for each in self.workloads],
+            "quotas": [each.model_dump(mode="json", exclude_none=True) for each in self.quotas],
             "monthly_cost_min_usd": to_the_cent(monthly.min),
             "monthly_cost_expected_usd": to_the_cent(monthly.expected),
             "monthly_cost_max_usd": to_the_cent(monthly.max),

@@ -1,6 +1,6 @@
 """Who builds each component on AWS."""
 
-from infra.aws import accelerator_pool, budget, cluster, network, object_store, registry, workload_identity
+from infra.aws import accelerator_pool, budget, cluster, network, object_store, quotas, registry, workload_identity
 from infra.builder import Builder
 
 BUILDER = Builder(
@@ -14,4 +14,5 @@ BUILDER = Builder(
     check_network=network.check,
     check_cluster=cluster.check,
     check_accelerator_pool=accelerator_pool.check,
+    with_quotas=quotas.with_quotas,
 )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from localcloud import server
-from localcloud.aws.api import ACCOUNT_ID, Aws, Creation, ResourceType, json_text
+from localcloud.aws.api import ACCOUNT_ID, Aws, Creation, ResourceType, camel, json_text
 from localcloud.aws.comparison import comparable, completed, drifted, unmet
 from localcloud.aws.resources import RESOURCE_TYPES
 from localcloud.aws.schema import as_declared, inputs_of, schema, wrong_names, wrong_types
@@ -166,8 +166,9 @@ class AwsBackend(Backend):
             _kind(resource.type).delete(self._aws(inputs), id, inputs)
 
     def invoke(self, token: str, args: Properties) -> Properties:
-        """The functions that programs ask for account, region, partition and zones."""
+        """The functions that programs ask for account, region, partition, zones, quotas, clusters and node groups."""
         region = str(args.get("region") or self.region)
+        aws = self._aws({"region": region})
         match token:
             case "aws:index/getCallerIdentity:getCallerIdentity":
                 arn = f"arn:aws:iam::{ACCOUNT_ID}:user/local"
@@ -182,9 +183,18 @@ class AwsBackend(Backend):
                     "reverseDnsPrefix": "com.amazonaws",
                 }
             case "aws:index/getAvailabilityZones:getAvailabilityZones":
-                zones = self._aws({"region": region}).call("ec2", "describe_availability_zones")["AvailabilityZones"]
+                zones = aws.call("ec2", "describe_availability_zones")["AvailabilityZones"]
                 names = [zone["ZoneName"] for zone in zones]
                 return {"id": region, "names": names, "zoneIds": [zone["ZoneId"] for zone in zones], "region": region}
+            case "aws:servicequotas/getServiceQuota:getServiceQuota":
+                return {"region": region, **_quota(aws, args)}
+            case "aws:eks/getClusters:getClusters":
+                return {"id": region, "names": aws.call("eks", "list_clusters")["clusters"], "region": region}
+            case "aws:eks/getNodeGroups:getNodeGroups":
+                groups = aws.call("eks", "list_nodegroups", clusterName=args["clusterName"])["nodegroups"]
+                return {"id": args["clusterName"], "clusterName": args["clusterName"], "names": groups}
+            case "aws:eks/getNodeGroup:getNodeGroup":
+                return {"region": region, **_node_group(aws, args)}
         raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
 
     def known(self, resource: Resource, id: str) -> None:
@@ -325,6 +335,30 @@ class AwsBackend(Backend):
         with urllib.request.urlopen(request, timeout=60) as answer:
             parsed: list[dict[str, Any]] = json.load(answer)
             return parsed
+
+
+def _quota(aws: Aws, args: Properties) -> Properties:
+    quota = aws.find(
+        "service-quotas", "get_service_quota", "Quota", ServiceCode=args["serviceCode"], QuotaCode=args.get("quotaCode")
+    )
+    if quota is None:
+        raise ProviderError(f"Service Quotas: {args['serviceCode']} has no quota {args.get('quotaCode')}")
+    names = ("Adjustable", "GlobalQuota", "QuotaCode", "QuotaName", "ServiceCode", "ServiceName", "Value")
+    return {"id": quota["QuotaArn"], "arn": quota["QuotaArn"], **camel({name: quota[name] for name in names})}
+
+
+def _node_group(aws: Aws, args: Properties) -> Properties:
+    cluster, name = args["clusterName"], args["nodeGroupName"]
+    group = aws.find("eks", "describe_nodegroup", "nodegroup", clusterName=cluster, nodegroupName=name)
+    if group is None:
+        raise ProviderError(f"EKS: cluster {cluster} has no node group {name}")
+    return {
+        "id": f"{cluster}:{name}",
+        "clusterName": cluster,
+        "nodeGroupName": name,
+        "scalingConfigs": [group["scalingConfig"]],
+        "status": group["status"],
+    }
 
 
 def _kind(token: str) -> ResourceType:

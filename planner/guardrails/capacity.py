@@ -14,7 +14,8 @@ from planner.catalog.instances import not_sold, unknown_type
 from planner.errors import PlanError
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
-from planner.workloads import AnyWorkload, TrainingJob, TrainingTarget
+from planner.quotas import Taken, amount, named, taken, unit
+from planner.workloads import AnyWorkload, Quota, TrainingJob, TrainingTarget
 
 if TYPE_CHECKING:  # numpy comes with it, and only plans with targets need that
     from planner.repredict import Run
@@ -23,6 +24,8 @@ CHECKPOINT_BYTES_PER_PARAMETER = 12.0
 """The weights and Adam's two moments, all in fp32: what workloads/training/checkpoint.py writes."""
 MB = 1e6
 SLICES_SHOWN = 3
+PARTS_SHOWN = 4
+GCP_CONSOLE = "https://console.cloud.google.com/iam-admin/quotas"
 KINDS_TRIED = 64
 """Memory is quick to judge, so more kinds of machines are looked at than for a limit of time."""
 CORES_PER_CHIP = {"v2": 2, "v3": 2, "v4": 2, "v5p": 2, "v5litepod": 1, "v6e": 1}
@@ -155,6 +158,49 @@ def _nearest(topology: str, known: list[TpuTopology]) -> list[str]:
     chips = _chips(topology)
     by_size = sorted(known, key=lambda each: (abs(each.chips - chips), each.topology))
     return list(dict.fromkeys(each.topology for each in by_size))[:SLICES_SHOWN]
+
+
+def over_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
+    """What the plan takes of each quota that was read, at the autoscaler's maximum."""
+    for quota in plan.quotas:
+        parts = taken(quota, plan, catalog)
+        wanted, granted = math.ceil(sum(each.total for each in parts)), amount(quota)
+        if wanted > granted:
+            by_part = ", ".join(f"{each.part} {each.total:g}" for each in parts[:PARTS_SHOWN])
+            yield (
+                f"{named(quota)}: the plan takes up to {wanted:,} {unit(quota)} ({by_part}), {granted:,} are granted: "
+                f"{wanted - granted:,} are missing. {_where_to_ask(quota, plan.region, wanted)}"
+                f"{_fewer_nodes(parts, wanted - granted, plan)}"
+            )
+
+
+def unread_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
+    """Whether it is known that the plan fits in the account's quotas."""
+    if plan.quotas_unread:
+        yield (
+            f"the quotas of {plan.cloud} {plan.region} can't be read, so nobody knows whether the plan fits in them: "
+            f"{plan.quotas_unread.rstrip('.')}. Let whoever runs the update read them (on AWS the right "
+            "servicequotas:GetServiceQuota)"
+        )
+
+
+def _where_to_ask(quota: Quota, region: str, wanted: int) -> str:
+    if quota.cloud == "aws" and quota.code:
+        return (
+            f"Ask for them: aws service-quotas request-service-quota-increase --service-code ec2 --quota-code "
+            f"{quota.code} --desired-value {wanted} --region {region}"
+        )
+    return f"Ask for them at {GCP_CONSOLE} (metric {quota.code}, region {region})" if quota.code else "Ask for them"
+
+
+def _fewer_nodes(parts: tuple[Taken, ...], missing: int, plan: Plan) -> str:
+    """The pool that can do without the most, with what is left to it."""
+    for each in parts:
+        pool = next((pool for pool in plan.pools if f"pool {pool.name}" == each.part), None)
+        left = each.nodes - math.ceil(missing / each.each)
+        if pool is not None and left >= max(1, pool.nodes_min):
+            return f", or lower the maximum of pool {pool.name} ({', '.join(pool.workloads)}) to {left}"
+    return ", or remove a workload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +379,7 @@ def _instance_types(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+    for symbol, length in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
+            return f"{seconds / length:.3g} {symbol}"
     return f"{seconds:.3g} s"

@@ -123,6 +123,19 @@ PLAN_RULES: tuple[PlanRule, ...] = (
         capacity.without_memory,
     ),
     PlanRule(
+        "quotas",
+        "The account's quotas, as they are read before the update, grant all that the plan takes at its maximum.",
+        (),
+        capacity.over_quotas,
+    ),
+    PlanRule(
+        "quotas-read",
+        "The account's quotas can be read.",
+        (),
+        capacity.unread_quotas,
+        level="advisory",
+    ),
+    PlanRule(
         "instance-types",
         "Every instance type is known to its cloud and still sold.",
         (),

@@ -1,0 +1,133 @@
+"""Quotas: what a cloud grants, what a plan takes of it, and which of AWS's a plan must be read."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.catalog import Catalog
+from planner.plan import Plan
+from planner.workloads import PriceModel, Quota
+
+AWS_QUOTAS = Path(__file__).parent / "catalog" / "data" / "aws_quotas.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsQuota:
+    """A quota of running vCPUs in a region (``aws_quotas.csv``), of the service `ec2` in Service Quotas."""
+
+    code: str
+    name: str
+    price_model: PriceModel
+    instance_types: tuple[str, ...]
+    """Patterns."""
+    source: str
+
+    def granted(self, region: str, vcpus: float) -> Quota:
+        """The quota as it was read."""
+        return Quota(
+            cloud="aws",
+            region=region,
+            instance_types=self.instance_types,
+            price_model=self.price_model,
+            vcpus=int(vcpus),
+            code=self.code,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one part of a plan takes of a quota at the autoscaler's maximum."""
+
+    part: str
+    each: float
+    """A node's."""
+    nodes: int
+
+    @property
+    def total(self) -> float:
+        """All of its nodes'."""
+        return self.each * self.nodes
+
+
+@functools.cache
+def aws_quotas() -> tuple[AwsQuota, ...]:
+    """All of them that are known."""
+    with AWS_QUOTAS.open(encoding="utf-8", newline="") as rows:
+        return tuple(
+            AwsQuota(
+                row["code"],
+                row["name"],
+                "spot" if row["price_model"] == "spot" else "on_demand",
+                tuple(row["instance_types"].split()),
+                row["source"],
+            )
+            for row in csv.DictReader(rows)
+        )
+
+
+def aws_quotas_of(plan: Plan, catalog: Catalog) -> tuple[AwsQuota, ...]:
+    """Those that a plan takes from."""
+    return tuple(each for each in aws_quotas() if taken(each.granted(plan.region, 0), plan, catalog))
+
+
+def taken(quota: Quota, plan: Plan, catalog: Catalog) -> tuple[Taken, ...]:
+    """By pool, and of the system nodes, what a plan takes of a quota, the greediest first.
+
+    Raises:
+        planner.catalog.UnknownOffer: the catalog does not know an instance type of the plan.
+    """
+    if not is_in(quota, plan.cloud, plan.region):
+        return ()
+    system = catalog.offer(plan.cloud, plan.region, plan.platform.system_instance_type)
+    rows: list[tuple[str, str, str | None, PriceModel, float, float, int]] = [
+        ("system nodes", system.instance_type, None, "on_demand", system.vcpus, 0.0, plan.platform.system_nodes)
+    ]
+    for pool in plan.pools:
+        size = pool.vcpus_per_node, pool.accelerators_per_node, pool.nodes_max
+        rows.append((f"pool {pool.name}", pool.instance_type, pool.accelerator, pool.price_model, *size))
+    found = []
+    for part, instance_type, accelerator, price_model, vcpus, accelerators, nodes in rows:
+        is_counted = quota.accelerator in (None, accelerator) and quota.price_model in (None, price_model)
+        if is_counted and is_of(quota, instance_type) and nodes:
+            unit = vcpus if quota.vcpus is not None else accelerators if quota.accelerators is not None else 1.0
+            found.append(Taken(part, unit, nodes))
+    return tuple(sorted((each for each in found if each.each), key=lambda each: -each.total))
+
+
+def is_in(quota: Quota, cloud: str, region: str) -> bool:
+    """Whether it is of a place."""
+    return cloud == quota.cloud and quota.region in (None, region)
+
+
+def is_of(quota: Quota, instance_type: str) -> bool:
+    """Whether an instance type is among those that it counts."""
+    return any(fnmatch.fnmatchcase(instance_type, pattern) for pattern in quota.instance_types)
+
+
+def amount(quota: Quota) -> int:
+    """How much is granted, in its own unit."""
+    return next(each for each in (quota.vcpus, quota.accelerators, quota.nodes) if each is not None)
+
+
+def unit(quota: Quota) -> str:
+    """What it counts."""
+    return "vcpus" if quota.vcpus is not None else "accelerators" if quota.accelerators is not None else "nodes"
+
+
+def named(quota: Quota) -> str:
+    """In the words of the stack; by its code where the cloud gave it one."""
+    where = f"in {quota.cloud}" + ("" if quota.region is None else f" {quota.region}")
+    if quota.code is not None:
+        name = next((each.name for each in aws_quotas() if each.code == quota.code), None)
+        return f"quota {quota.code}{f' ({name})' if name else ''} {where}"
+    words = [
+        ("" if quota.price_model is None else f"{quota.price_model.replace('_', ' ')} "),
+        ("" if quota.instance_types == ("*",) else f"{', '.join(quota.instance_types)} "),
+        ("" if quota.accelerator is None else f"{quota.accelerator} "),
+        where,
+    ]
+    return f"quota of {unit(quota)}{' of ' if any(words[:3]) else ' '}{''.join(words)}"
