@@ -14,7 +14,7 @@ import pytest
 from tests.engine.conftest import ROOT, Engine
 
 POINTS = 20
-IDS = re.compile(r"[0-9a-f]{8,}(-[0-9a-f]+)*")
+IDS = re.compile(r"[0-9a-f]{8,}(-[0-9a-f]+)*|[0-9A-F]{32}")
 VICTIMS = ("cli", "pulumi-resource-aws")
 
 

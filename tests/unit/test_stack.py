@@ -61,10 +61,14 @@ def test_ctrl_c_lets_pulumi_end_what_is_under_way(tmp_path: Path) -> None:
     program = f"from pathlib import Path\nfrom fusion.stack import Stack\nStack('local', Path({str(tmp_path)!r})).up()"
     path = f"{tmp_path}:{os.environ['PATH']}"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], env=os.environ | {"PATH": path}, start_new_session=True, stderr=subprocess.PIPE
+        [sys.executable, "-c", program],
+        env=os.environ | {"PATH": path},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a job in the background ignores
     )
     while not (tmp_path / "begun").exists():
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert (tmp_path / "ended").exists()

@@ -25,7 +25,8 @@ def test_a_plan_over_the_limit_creates_nothing_with_the_pack_and_without_it(plat
         assert "lower the maximum of pool g5-xlarge-spot (digits) from 20 to" in printed
         assert platform.exists() == []
         assert not list(platform.manifests.rglob("*.yaml"))
-        assert {each["type"] for each in platform.state()} <= {"pulumi:pulumi:Stack"}
+        quotas_were_read_by = "pulumi:providers:aws"  # which is in the state, and nowhere else
+        assert {each["type"] for each in platform.state()} <= {"pulumi:pulumi:Stack", quotas_were_read_by}
     assert "[mandatory]  monthly-cost-limit" in platform.preview(status=None, **PACK)
     without_the_pack = platform.preview(status=None)
     assert "over the limit" in without_the_pack
@@ -184,9 +185,10 @@ def test_each_limit_on_the_plan_stops_at_its_edge_and_lets_pass_what_keeps_it(pl
 
 
 MACHINES = """
+    import pulumi
     import pulumi_aws as aws
-    aws.ec2.Instance("one", **SAFE, instance_type="g5.xlarge")
-    aws.ec2.Instance("two", **SAFE, instance_type="m6i.large")
+    one = aws.ec2.Instance("one", **SAFE, instance_type="g5.xlarge")
+    aws.ec2.Instance("two", **SAFE, instance_type="m6i.large", opts=pulumi.ResourceOptions(depends_on=[one]))
 """
 
 
