@@ -7,10 +7,10 @@ by a running total. Prices of resources are those of `policies.pricing`.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from planner.catalog import UnknownOffer
+from planner.catalog import Catalog, UnknownOffer
 from planner.cost import HOURS_PER_MONTH, price_usd_per_month
 from planner.errors import PlanError
 from planner.guardrails.cost import (
@@ -21,6 +21,7 @@ from planner.guardrails.cost import (
     over_the_monthly_limit,
     usd,
 )
+from planner.guardrails.settings import GuardrailSettings
 from planner.guardrails.unit_cost import over_the_pools_limit
 from planner.plan import Plan
 from policies.guardrail import guardrail
@@ -31,15 +32,17 @@ from policies.update import Update
 
 NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 POOL_LABEL = "fusion.dev/pool"
+OnPlan = Callable[[Plan, GuardrailSettings, Catalog], Iterable[str]]
 CLOUDS = ("aws", "aws-native", "azure", "azure-native", "gcp", "google-native", "kubernetes")
 
 
 class Limit(NamedTuple):
     """A limit on the whole stack's bill."""
 
-    usd: float
+    usd: float | None
     bound: Bound
     setting: str
+    on_plan: OnPlan
 
 
 def _at_most(update: Update) -> CostLedger:
@@ -53,31 +56,31 @@ def _as_expected(update: Update) -> CostLedger:
 @guardrail("monthly-cost-limit", settings=("monthly_cost_limit_usd",))
 def monthly_cost_limit(resource: Resource, update: Update) -> Iterator[str]:
     """The stack costs no more a month than its limit, at the autoscaler's maximum."""
-    limit_usd = update.settings.monthly_cost_limit_usd
-    if limit_usd is None:
-        return
-    ledger = update.remembered(_at_most)
-    if resource.type == PLAN_TYPE:
-        plan = registered_plan(resource)
-        yield from over_the_monthly_limit(plan, update.settings, update.catalog)
-        ledger.allow(plan)
-    else:
-        yield from _over(resource, update, ledger, Limit(limit_usd, "max", "monthly_cost_limit_usd"))
+    limit = Limit(update.settings.monthly_cost_limit_usd, "max", "monthly_cost_limit_usd", over_the_monthly_limit)
+    yield from _within(limit, _at_most, resource, update)
 
 
 @guardrail("expected-monthly-cost", settings=("expected_monthly_cost_limit_usd",))
 def expected_monthly_cost(resource: Resource, update: Update) -> Iterator[str]:
     """The stack costs no more a month than its limit for the expected load."""
     limit_usd = update.settings.expected_monthly_cost_limit_usd
-    if limit_usd is None:
+    limit = Limit(limit_usd, "expected", "expected_monthly_cost_limit_usd", over_the_expected_limit)
+    yield from _within(limit, _as_expected, resource, update)
+
+
+def _within(
+    limit: Limit, ledger_of: Callable[[Update], CostLedger], resource: Resource, update: Update
+) -> Iterator[str]:
+    """The plan by itself, and then each resource by what the ledger has so far."""
+    if limit.usd is None:
         return
-    ledger = update.remembered(_as_expected)
+    ledger = update.remembered(ledger_of)
     if resource.type == PLAN_TYPE:
         plan = registered_plan(resource)
-        yield from over_the_expected_limit(plan, update.settings, update.catalog)
+        yield from limit.on_plan(plan, update.settings, update.catalog)
         ledger.allow(plan)
     else:
-        yield from _over(resource, update, ledger, Limit(limit_usd, "expected", "expected_monthly_cost_limit_usd"))
+        yield from _over(resource, update, ledger, limit, limit.usd)
 
 
 @guardrail("pool-hourly-limit", settings=("pool_hourly_limit_usd",))
@@ -154,19 +157,19 @@ def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
         )
 
 
-def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Limit) -> Iterator[str]:
+def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Limit, limit_usd: float) -> Iterator[str]:
     """A resource that would take the running total over a limit, or whose price can't be known."""
     try:
         billed = {each: getattr(amount, limit.bound) for each, amount in _billed(resource, update).items()}
-        excess = ledger.add(_key(resource), billed, limit.usd) if billed else None
+        excess = ledger.add(_key(resource), billed, limit_usd) if billed else None
     except (UnpricedResource, PlanError, UnknownOffer) as error:
         yield f"{resource.name} ({resource.type}): its cost can't be known: {error}"
         return
     if excess:
         yield (
             f"{resource.name} ({resource.type}) costs up to {usd(excess.resource_usd)} a month and would take the "
-            f"stack to {usd(excess.total_usd)} {WHEN[limit.bound]}, {usd(excess.total_usd - limit.usd)} over the limit "
-            f"of {usd(limit.usd)} (fusion:guardrails {limit.setting}). Remove it, make it smaller, or declare it as a "
+            f"stack to {usd(excess.total_usd)} {WHEN[limit.bound]}, {usd(excess.total_usd - limit_usd)} over the limit "
+            f"of {usd(limit_usd)} (fusion:guardrails {limit.setting}). Remove it, make it smaller, or declare it as a "
             "workload so that it is planned."
         )
 
