@@ -102,7 +102,7 @@ def pool_hourly_limit(resource: Resource, update: Update) -> Iterator[str]:
             for tariff, amount in machines.items()
         )
     except (UnpricedResource, PlanError, UnknownOffer) as error:
-        yield f"{resource.name} ({resource.type}): its cost can't be known: {error}"
+        yield _unpriced(resource, error)
         return
     if round(cost_usd, 4) > limit_usd:
         yield (
@@ -163,7 +163,7 @@ def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Limit, 
         billed = {each: getattr(amount, limit.bound) for each, amount in _billed(resource, update).items()}
         excess = ledger.add(_key(resource), billed, limit_usd) if billed else None
     except (UnpricedResource, PlanError, UnknownOffer) as error:
-        yield f"{resource.name} ({resource.type}): its cost can't be known: {error}"
+        yield _unpriced(resource, error)
         return
     if excess:
         yield (
@@ -172,6 +172,10 @@ def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Limit, 
             f"of {usd(limit_usd)} (fusion:guardrails {limit.setting}). Remove it, make it smaller, or declare it as a "
             "workload so that it is planned."
         )
+
+
+def _unpriced(resource: Resource, error: Exception) -> str:
+    return f"{resource.name} ({resource.type}): its cost can't be known: {error}"
 
 
 def _billed(resource: Resource, update: Update) -> Quantities:
