@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota, matching
@@ -130,12 +130,14 @@ class StackConfig(Declared):
             raise ValueError(f"the name {repeated[0]} is used twice; each workload needs a name of its own")
         return value
 
-    @model_validator(mode="after")
-    def _zones_are_of_the_region(self) -> StackConfig:
-        strange = [zone for zone in self.network.zones or () if not zone.startswith(self.region)]
+    @field_validator("network")
+    @classmethod
+    def _zones_are_of_the_region(cls, value: NetworkConfig, info: ValidationInfo) -> NetworkConfig:
+        region = info.data.get("region", "")
+        strange = [zone for zone in value.zones or () if not zone.startswith(region)]
         if strange:
-            raise ValueError(f"network.zones: {strange[0]} is not in {self.region}; name zones such as {self.region}a")
-        return self
+            raise ValueError(f"zones: {strange[0]} is not a zone of region {region}; name some such as {region}a")
+        return value
 
     @property
     def zones(self) -> tuple[str, ...]:

@@ -100,8 +100,16 @@ NETWORK = """
 def test_what_cannot_be_planned_or_built_is_refused_with_the_stacks_file(platform: Engine) -> None:
     file = f"stacks/{platform.stack_file.name}"
     platform.configure(network={"zones": ["us-east-1a", "eu-west-1b"]})
-    assert f"{file}: zones: eu-west-1b is not a zone of region us-east-1" in platform.up(status=None)
-    platform.configure(network={}, workloads=[DIGITS | {"needs": {"accelerator": "Gaudi1", "accelerators": 8}}])
+    printed = platform.up(status=None)
+    assert f"{file}: fusion:network: got" in printed
+    assert "zones: eu-west-1b is not a zone of region us-east-1" in printed
+    everybody = [f"engineer-{number}@example.com" for number in range(11)]
+    platform.configure(network={}, budget_alarms={"emails": everybody})
+    assert f"{file}: emails (engineer-0@example.com, " in platform.up(status=None)
+    platform.configure(
+        budget_alarms={"emails": everybody[:1]},
+        workloads=[DIGITS | {"needs": {"accelerator": "Gaudi1", "accelerators": 8}}],
+    )
     assert f"{file}: workload digits: needs.accelerator Gaudi1 is sold in" in platform.up(status=None)
     assert platform.exists() == []
 

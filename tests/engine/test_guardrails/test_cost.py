@@ -209,12 +209,12 @@ def test_a_type_of_unknown_price_stops_the_update_unless_it_is_listed(small: Eng
     small.configure(guardrails={"monthly_cost_limit_usd": 100})
     small.program("""
         import pulumi
-        import pulumi_aws as aws
-        endpoint = pulumi.CustomResource("aws:sagemaker/endpoint:Endpoint", "endpoint", {"endpointConfigName": "x"})
         broker = pulumi.CustomResource("aws:mq/broker:Broker", "broker", {"brokerName": "x"})
+        after = pulumi.ResourceOptions(depends_on=[broker])
+        pulumi.CustomResource("aws:sagemaker/endpoint:Endpoint", "endpoint", {"endpointConfigName": "x"}, after)
     """)
-    printed = small.up(status=None, **PACK)
-    assert "what a aws:sagemaker/endpoint:Endpoint costs is not known" in printed
+    assert "what a aws:mq/broker:Broker costs is not known" in small.up(status=None, **PACK)
+    assert "what a aws:sagemaker/endpoint:Endpoint costs is not known" in small.preview(status=None, **PACK)
     assert small.recorded() == []
     small.configure(
         guardrails={"monthly_cost_limit_usd": 100, "unpriced_types_exempt": ["aws:sagemaker/*", "aws:mq/broker:Broker"]}
