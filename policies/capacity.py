@@ -16,13 +16,13 @@ from planner.catalog.instances import (
     unknown_accelerator,
     unknown_type,
 )
+from planner.catalog.tpus import slice_of_type
 from planner.guardrails.capacity import (
     impossible_slices,
     no_such_accelerator_config,
     no_such_accelerator_type,
     no_such_topology,
     not_sold_there,
-    tpu_of,
     unknown_instance_types,
 )
 from policies.guardrail import guardrail
@@ -115,8 +115,8 @@ def sold_in_region(resource: Resource, update: Update) -> Iterator[str]:
             yield f"{said(named.path)}: {_last(named)} {reason}"
     for named in (*_named(resource, ACCELERATORS), *_named(resource, TPU_TYPES)):
         known = gcp_accelerators().get(_last(named))
-        accelerator = known.accelerator if known else tpu_of(_last(named))
-        if accelerator and (reason := accelerator_not_sold(cloud, region, accelerator, update.catalog)):
+        asked = known or slice_of_type(_last(named))
+        if asked and (reason := accelerator_not_sold(cloud, region, asked.accelerator, update.catalog)):
             yield f"{said(named.path)}: {_last(named)} {reason}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from planner.catalog import Catalog, TpuTopology
 from planner.catalog.catalog import near
 from planner.catalog.instances import not_sold, unknown_type
+from planner.catalog.tpus import GENERATIONS, chips_of, slice_of_config, slice_of_type
 from planner.errors import PlanError
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
@@ -28,10 +29,6 @@ PARTS_SHOWN = 4
 GCP_CONSOLE = "https://console.cloud.google.com/iam-admin/quotas"
 KINDS_TRIED = 64
 """Memory is quick to judge, so more kinds of machines are looked at than for a limit of time."""
-CORES_PER_CHIP = {"v2": 2, "v3": 2, "v4": 2, "v5p": 2, "v5litepod": 1, "v6e": 1}
-"""What the number in an accelerator type counts: TensorCores, two a chip, or chips ("TPU versions", Cloud TPU
-documentation)."""
-GENERATIONS = {"v2": "TPUv2", "v3": "TPUv3", "v4": "TPUv4", "v5p": "TPUv5p", "v5litepod": "TPUv5e", "v6e": "TPUv6e"}
 CHIPS_OF_OLD = {"TPUv2": (4, 16, 64, 128, 256), "TPUv3": (4, 16, 64, 128, 256, 512, 1024)}
 """Slices that no GKE node pool has ("TPU v2" and "TPU v3", Cloud TPU documentation)."""
 
@@ -118,44 +115,32 @@ def no_such_topology(topology: str, machine_type: str | None, nodes: int | None,
 
 def no_such_accelerator_type(accelerator_type: str, catalog: Catalog) -> str | None:
     """Why Cloud TPU has no `v4-8` or `v5litepod-16`; None where it has."""
-    version, _, number = accelerator_type.partition("-")
-    if version not in GENERATIONS or not number.isdecimal():
+    asked = slice_of_type(accelerator_type)
+    if asked is None:
         return (
             f"{accelerator_type} is no accelerator type of Cloud TPU; such as "
             f"{', '.join(f'{each}-8' for each in GENERATIONS)}"
         )
-    chips = int(number) / CORES_PER_CHIP[version]
-    reason = no_such_slice(GENERATIONS[version], chips, catalog)
-    return None if reason is None else f"{accelerator_type} is {chips:g} chips: {reason}"
+    reason = no_such_slice(asked.accelerator, asked.chips, catalog)
+    return None if reason is None else f"{accelerator_type} is {asked.chips:g} chips: {reason}"
 
 
 def no_such_accelerator_config(kind: str, topology: str, catalog: Catalog) -> str | None:
     """Why Cloud TPU can't make a slice of a generation that its API names, such as `V5LITE_POD`; None where it can."""
-    accelerator = GENERATIONS.get(kind.lower().replace("_", ""))
-    if accelerator is None:
+    asked = slice_of_config(kind, topology)
+    if asked is None:
         return f"{kind} is no generation of Cloud TPU; such as V4, V5P, V5LITE_POD, V6E"
-    named = catalog.topologies(accelerator)
+    named = catalog.topologies(asked.accelerator)
     if not named:
-        return no_such_slice(accelerator, _chips(topology), catalog)
+        return no_such_slice(asked.accelerator, asked.chips, catalog)
     if any(each.topology == topology for each in named):
         return None
-    return f"there is no slice {topology} of {accelerator}{near(topology, _nearest(topology, list(named)))}"
-
-
-def tpu_of(accelerator_type: str) -> str | None:
-    """The generation of an accelerator type of Cloud TPU as the catalog names it: `v5litepod-16` → TPUv5e."""
-    return GENERATIONS.get(accelerator_type.partition("-")[0])
-
-
-def _chips(topology: str) -> int:
-    """0 for what is no topology."""
-    axes = topology.split("x")
-    return math.prod(map(int, axes)) if all(map(str.isdecimal, axes)) else 0
+    return f"there is no slice {topology} of {asked.accelerator}{near(topology, _nearest(topology, list(named)))}"
 
 
 def _nearest(topology: str, known: list[TpuTopology]) -> list[str]:
     """Topologies of about as many chips."""
-    chips = _chips(topology)
+    chips = chips_of(topology)
     by_size = sorted(known, key=lambda each: (abs(each.chips - chips), each.topology))
     return list(dict.fromkeys(each.topology for each in by_size))[:SLICES_SHOWN]
 

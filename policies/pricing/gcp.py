@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from planner.catalog import Catalog
+from planner.catalog.instances import gcp_accelerators
+from planner.catalog.tpus import TpuSlice, slice_of_config, slice_of_type
 from planner.cost import Quantity
 from planner.workloads import PriceModel
 from policies.pricing.reading import (
@@ -30,22 +33,6 @@ from policies.pricing.reading import (
 )
 from policies.resource import Props
 
-GUESTS = {"nvidia-tesla-t4": "T4", "nvidia-tesla-v100": "V100-16GB"}
-"""GPUs that are attached to n1 machines, as the catalog names them; other GPUs are part of their machine type."""
-TPU_MACHINES = {"ct4p": "v4", "ct5lp": "v5e", "ct5p": "v5p", "ct6e": "v6e"}
-"""Family of a GKE machine type → the catalog's generation; its last number is its chips. Source: AI-Hypercomputer/xpk,
-as `tpu_topologies.csv`."""
-TPU_TYPES = {
-    "v2": ("v2", 2),
-    "v3": ("v3", 2),
-    "v4": ("v4", 2),
-    "v5p": ("v5p", 2),
-    "v5litepod": ("v5e", 1),
-    "v6e": ("v6e", 1),
-}
-"""Prefix of an accelerator type such as v5litepod-16 → generation, and what its number counts by chip: TensorCores up
-to v4 and for v5p, else chips. Source: Cloud TPU documentation of each version, general knowledge."""
-TPU_CONFIGS = {"V2": "v2", "V3": "v3", "V4": "v4", "V5LITE_POD": "v5e", "V5P": "v5p", "V6E": "v6e"}
 DISKS = {
     "pd-standard": "block_storage_standard_gib",
     "pd-balanced": "block_storage_gib",
@@ -67,7 +54,7 @@ def _instance(priced: Priced) -> Quantities:
     place = _place(priced, "zone")
     spot = plain(props, "scheduling", "provisioningModel") == "SPOT" or plain(props, "scheduling", "preemptible")
     machine = str(needed(props, "machineType"))
-    node = place.node(_offer(machine, props), "spot" if spot else "on_demand")
+    node = place.node(_offer(machine, props, priced.catalog), "spot" if spot else "on_demand")
     boot = props.part("bootDisk", "initializeParams")
     disk = _disk(place, plain(boot, "type", default="pd-standard"), number(boot, "size", default=BOOT_DISK_GIB))
     return added(fixed([(node, 1.0)]), disk, _local_ssd(place, count(props, "scratchDisks") or 0))
@@ -102,7 +89,7 @@ def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantitie
     spot = plain(config, "spot", default=False) or plain(config, "preemptible", default=False)
     price_model: PriceModel = "spot" if spot else "on_demand"
     machine = str(plain(config, "machineType", default=NODE_DEFAULT_MACHINE_TYPE))
-    node = place.node(_offer(machine, config), price_model)
+    node = place.node(_offer(machine, config, priced.catalog), price_model)
     disk = _disk(
         place,
         plain(config, "diskType", default="pd-balanced"),
@@ -134,21 +121,20 @@ def _zones(props: Props) -> int:
     return 1 if location is not None and _is_zone(str(location)) else ZONES_OF_A_REGION
 
 
-def _offer(machine: str, props: Props) -> str:
+def _offer(machine: str, props: Props, catalog: Catalog) -> str:
     """A machine type with what is attached to it, as the catalog names it."""
     machine = machine.rpartition("/")[2]
-    family, _, rest = machine.partition("-")
-    if family in TPU_MACHINES and (chips := re.search(r"-(\d+)t$", rest)):
-        return f"tpu-{TPU_MACHINES[family]}-{chips[1]}chip"
-    if family != "n1" or not count(props, "guestAccelerators"):
-        return machine
+    host = next((each for each in catalog.tpu_topologies if each.machine_type == machine), None)
+    if host:
+        return TpuSlice(host.accelerator, host.chips / host.hosts).instance_type
+    if not machine.startswith("n1-") or not count(props, "guestAccelerators"):
+        return machine  # other GPUs are part of their machine type
     guest = next(iter(props.each("guestAccelerators")))
     kind = str(needed(guest, "type")).rpartition("/")[2]
-    if kind not in GUESTS:
-        raise UnpricedResource(
-            f"guestAccelerators.type is {kind}, which the catalog has no price of; use {', '.join(GUESTS)}"
-        )
-    return f"{machine}+{GUESTS[kind]}x{number(guest, 'count'):g}"
+    known = gcp_accelerators()
+    if kind not in known:
+        raise UnpricedResource(f"guestAccelerators.type is {kind}, which is not known; use one of {', '.join(known)}")
+    return f"{machine}+{known[kind].accelerator}x{number(guest, 'count'):g}"
 
 
 def _tpu(priced: Priced) -> Quantities:
@@ -156,22 +142,15 @@ def _tpu(priced: Priced) -> Quantities:
     props = priced.props
     spot = any(plain(props, "schedulingConfig", field, default=False) for field in ("spot", "preemptible"))
     if props.has("acceleratorConfig"):
-        kind, sides = (
-            str(needed(props, "acceleratorConfig", "type")),
-            str(needed(props, "acceleratorConfig", "topology")),
-        )
-        generation, chips = TPU_CONFIGS.get(kind), 1
-        for side in sides.split("x"):
-            chips *= int(side) if side.isdecimal() else 0
+        kind = str(needed(props, "acceleratorConfig", "type"))
+        asked = slice_of_config(kind, str(needed(props, "acceleratorConfig", "topology")))
     else:
         kind = str(needed(props, "acceleratorType"))
-        prefix, _, size = kind.rpartition("-")
-        generation, by_chip = TPU_TYPES.get(prefix, (None, 1))
-        chips = int(size) // by_chip if size.isdecimal() else 0
-    if generation is None or not chips:
+        asked = slice_of_type(kind)
+    if asked is None or not asked.chips:
         raise UnpricedResource(f"its TPU {kind} is not known; expected such as v5litepod-16")
     place = _place(priced, "zone")
-    return fixed([(place.node(f"tpu-{generation}-{chips}chip", "spot" if spot else "on_demand"), 1.0)])
+    return fixed([(place.node(asked.instance_type, "spot" if spot else "on_demand"), 1.0)])
 
 
 def _disk(place: Place, kind: object, size_gib: float) -> Quantities:
