@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pulumi
 
 from infra.errors import require
+from infra.names import EMAIL
 
 ALARM_PERCENT_MAX = 1_000
 EMAILS_MAX = 10
@@ -47,7 +48,7 @@ class BudgetArgs:
         )
         for email in self.emails:
             require(
-                re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email) is not None,
+                re.fullmatch(EMAIL, email) is not None,
                 f"emails: {email!r} is no address; write one such as ml-platform@example.com.",
             )
         for name, percent in (("actual_percent", self.actual_percent), ("forecast_percent", self.forecast_percent)):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from infra.names import EMAIL
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota, matching
 
@@ -84,7 +85,7 @@ TagValue = Annotated[str, Field(max_length=256), _IN_TAGS]
 """What AWS takes ("Tag your Amazon EC2 resources", Tag restrictions); of 50 tags by resource components add some."""
 
 
-Email = Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an address such as ml-platform@example.com")]
+Email = Annotated[str, matching(EMAIL, "an address such as ml-platform@example.com")]
 
 
 class BudgetAlarms(Declared):

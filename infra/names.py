@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 
 DIGEST_LENGTH = 6
+EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
+"""An address, by its form alone."""
 
 
 def short_name(name: str, limit: int) -> str:
