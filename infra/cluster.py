@@ -46,7 +46,7 @@ class ClusterArgs:
 
     Attributes:
         region: the cloud's name of the region.
-        kubernetes_version: minor version, such as `1.34`.
+        kubernetes_version: minor version, such as `1.35`.
         public_access_cidrs: ranges that may reach the API server from outside; empty keeps it private.
         administrators: identities (an IAM ARN on AWS) that administer the cluster, besides its creator.
         system_pool: nodes for the cluster's own pods.
@@ -59,7 +59,7 @@ class ClusterArgs:
     """
 
     region: str
-    kubernetes_version: str = "1.34"
+    kubernetes_version: str = "1.35"
     public_access_cidrs: tuple[str, ...] = ()
     administrators: tuple[str, ...] = ()
     system_pool: SystemPoolArgs = field(default_factory=SystemPoolArgs)
@@ -70,7 +70,7 @@ class ClusterArgs:
     def __post_init__(self) -> None:
         require(
             re.fullmatch(r"1\.\d{2}", self.kubernetes_version) is not None,
-            f"kubernetes_version {self.kubernetes_version!r} is not a minor version; write one such as 1.34.",
+            f"kubernetes_version {self.kubernetes_version!r} is not a minor version; write one such as 1.35.",
         )
         for cidr in self.public_access_cidrs:
             require(

@@ -47,7 +47,7 @@ class NetworkConfig(Declared):
 class ClusterConfig(Declared):
     """The Kubernetes cluster and its small pool for system pods."""
 
-    kubernetes_version: Annotated[str, matching(r"1\.[0-9]{2}", "a minor version of Kubernetes, such as 1.34")] = "1.34"
+    kubernetes_version: Annotated[str, matching(r"1\.[0-9]{2}", "a minor version of Kubernetes, such as 1.35")] = "1.35"
     public_access_cidrs: tuple[str, ...] = ()
     system_instance_type: str | None = Field(
         default=None, description="m6i.large, or the cheapest that is as large where the region has none"

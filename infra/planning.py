@@ -77,6 +77,7 @@ def platform_shape(config: StackConfig, catalog: Catalog) -> PlatformShape:
     zones = config.zones
     return PlatformShape(
         zones=zones,
+        kubernetes_version=config.cluster.kubernetes_version,
         nat_gateways=1 if config.network.nat == "single" else len(zones),
         interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES) * len(zones),
         encryption_keys=ENCRYPTION_KEYS + config.network.flow_logs,  # flow logs have a key of their own

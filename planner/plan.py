@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from planner.calibration.store import Interval
 from planner.catalog import Catalog, Offer
 from planner.catalog.catalog import near
+from planner.catalog.kubernetes import control_plane
 from planner.cost import CostItem, Quantity, Tariff, item, to_the_cent, total
 from planner.errors import PlanError
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
@@ -46,6 +47,8 @@ class PlatformShape:
     """What the platform itself has, besides the pools; the components build exactly this."""
 
     zones: tuple[str, ...]
+    kubernetes_version: str
+    """Minor version, such as `1.35`; old ones cost more."""
     nat_gateways: int
     interface_endpoints: int
     """Endpoint network interfaces: services × zones."""
@@ -435,7 +438,7 @@ def _demand(service: InferenceService, choice: Choice) -> Demand:
 def _platform_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem]:
     shape = request.platform
     services = {
-        ("cluster", "kubernetes_control_plane"): 1.0,
+        ("cluster", control_plane(request.cloud, shape.kubernetes_version)): 1.0,
         ("network", "nat_gateway"): float(shape.nat_gateways),
         ("network", "public_ipv4"): float(shape.nat_gateways),
         ("network", "interface_endpoint"): float(shape.interface_endpoints),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from planner.catalog.kubernetes import STANDARD, control_plane
 from planner.cost import Quantity, Tariff
 from planner.workloads import PriceModel
 from policies.pricing.reading import (
@@ -73,7 +74,8 @@ def _cluster(priced: Priced) -> Quantities:
         raise UnpricedResource(
             "computeConfig.enabled lets EKS Auto Mode buy nodes that no plan bounds; leave it out and use node groups"
         )
-    return one("kubernetes_control_plane")(priced)
+    version = plain(priced.props, "version", default=None)  # by default EKS takes one in standard support
+    return one(STANDARD if version is None else control_plane("aws", str(version)))(priced)
 
 
 def _instance(priced: Priced) -> Quantities:

@@ -514,6 +514,13 @@ def _log_types(value: list[str]) -> str | None:
     return f"{wrong[0]}: expected any of {', '.join(LOG_TYPES)}" if wrong else None
 
 
+def _version_problem(value: str) -> str | None:
+    from localcloud.kubernetes.validation import known_versions  # what the local cluster's objects can be held to
+
+    known = known_versions()
+    return None if value in known else f"expected a minor version of Kubernetes from {known[0]} to {known[-1]}"
+
+
 def _scope_problem(value: Mapping[str, Any]) -> str | None:
     kind, namespaces = value["type"], value.get("namespaces")
     if kind not in ("cluster", "namespace"):
@@ -554,7 +561,7 @@ TYPES = (
         changing=words("platformVersion status vpcConfig"),
         checks={
             "name": matching(r"[0-9A-Za-z][\w-]{0,99}", "1 to 100 letters, digits, _ and -, a letter or digit first"),
-            "version": matching(r"1\.\d\d", "a minor version of Kubernetes such as 1.34"),
+            "version": _version_problem,
             "enabledClusterLogTypes": _log_types,
         },
         defaults={"bootstrapSelfManagedAddons": True},

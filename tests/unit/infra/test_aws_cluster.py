@@ -134,7 +134,7 @@ def test_the_kubeconfig_holds_no_credential(cloud):
 
 
 def test_the_kubeconfig_says_the_clusters_version_to_those_who_check_objects_offline(cloud):
-    assert version_in(cloud.outputs["kubeconfig"]) == "1.34"
+    assert version_in(cloud.outputs["kubeconfig"]) == "1.35"
 
 
 def test_guardrails_see_the_keys(cloud):

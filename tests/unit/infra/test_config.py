@@ -69,7 +69,7 @@ def test_the_smallest_stack_gets_safe_defaults() -> None:
             "fusion:workloads[0].needs.accelerators: got NaN; expected a whole number from 0 to 16, or any",
         ),
         ({"workloads": [TRAINING | {"price_model": "free"}]}, "input should be 'on_demand', 'spot' or 'any'"),
-        ({"cluster": {"kubernetes_version": "1.x"}}, 'got "1.x"; expected a minor version of Kubernetes, such as 1.34'),
+        ({"cluster": {"kubernetes_version": "1.x"}}, 'got "1.x"; expected a minor version of Kubernetes, such as 1.35'),
         (
             {"tags": {"aws:team": "ml"}},
             'fusion:tags.aws:team: got "aws:team"; keys that begin with aws: are AWS\'s own',

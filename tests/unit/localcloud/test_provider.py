@@ -26,6 +26,7 @@ NODES = {
     "subnetIds": ["subnet-1"],
     "scalingConfig": {"minSize": 0, "desiredSize": 0, "maxSize": 1},
 }
+CLUSTER = {"roleArn": "arn:aws:iam::123456789012:role/it", "vpcConfig": {"subnetIds": ["subnet-1"]}}
 TABLE = {"attributes": [{"name": "run", "type": "S"}], "hashKey": "run", "billingMode": "PAY_PER_REQUEST"}
 RULE = {"id": "old", "status": "Enabled", "expiration": {"days": 1}}
 
@@ -46,6 +47,7 @@ RULE = {"id": "old", "status": "Enabled", "expiration": {"days": 1}}
         (VPC, {"cidrBlock": "10.0.0.0/8"}, "cidrBlock", "expected a block from /16 to /28"),
         ("aws:ec2/route:Route", {"routeTableId": "rtb", "destinationCidrBlock": "0.0.0.0/0"}, "gatewayId", "exactly one of"),
         ("aws:ebs/volume:Volume", {"availabilityZone": "a", "size": 8, "type": "gp9"}, "type", "expected one of standard"),
+        ("aws:eks/cluster:Cluster", CLUSTER | {"version": "1.99"}, "version", "expected a minor version of Kubernetes from 1.25 to 1."),
         ("aws:eks/nodeGroup:NodeGroup", NODES | {"amiType": "AL3"}, "amiType", "an EKS image such as"),
         ("aws:eks/nodeGroup:NodeGroup", NODES | {"scalingConfig": {"minSize": 3, "desiredSize": 1, "maxSize": 2}}, "scalingConfig", "minSize ≤ desiredSize"),
         ("aws:ec2/launchTemplate:LaunchTemplate", {"metadataOptions": {"httpTokens": "yes"}}, "metadataOptions", "expected optional or required"),

@@ -18,6 +18,7 @@ from planner.workloads import Bounds, ExpectedUsage, InferenceService, Needs, Tr
 IMAGE = "registry.example.com/image:1"
 SHAPE = PlatformShape(
     zones=("us-east-1a", "us-east-1b"),
+    kubernetes_version="1.35",
     nat_gateways=1,
     interface_endpoints=6,
     encryption_keys=3,

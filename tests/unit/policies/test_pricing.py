@@ -90,6 +90,8 @@ AWS: list[tuple[str, dict[str, Any], Decimal]] = [
     ),
     ("aws:ec2/natGateway:NatGateway", {}, service("aws", "nat_gateway")),
     ("aws:eks/cluster:Cluster", {}, service("aws", "kubernetes_control_plane")),
+    ("aws:eks/cluster:Cluster", {"version": "1.99"}, service("aws", "kubernetes_control_plane")),
+    ("aws:eks/cluster:Cluster", {"version": "1.29"}, service("aws", "kubernetes_extended_support")),
     ("aws:lb/loadBalancer:LoadBalancer", {}, service("aws", "load_balancer")),
     (
         "aws:lb/loadBalancer:LoadBalancer",
