@@ -205,6 +205,8 @@ def _expected(problem: Mapping[str, Any]) -> str:
             return "not set, and it has no default"
         case "extra_forbidden":
             return f"unknown field (got {_shown(problem['input'])}); remove it or check its spelling"
+        case "model_attributes_type" | "model_type" | "dict_type":
+            return f"got {_shown(problem['input'])}; expected fields and their values, such as `name: digits`"
         case "union_tag_invalid" | "union_tag_not_found":
             return f"kind: expected training or inference, got {_shown(problem['input'].get('kind'))}"
     return f"got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
