@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from workloads import storage
 from workloads.data.digits import main
+from workloads.data.format import Index, write_index, write_split
 from workloads.data.loader import Dataset, Loader
 from workloads.data.order import epoch_order, of_rank
 from workloads.storage import StorageError
@@ -69,6 +70,42 @@ def test_the_digits_in_the_bucket_are_scikit_learns_and_the_held_out_ones_are_in
 def test_writing_the_digits_is_one_command(bucket: str) -> None:
     done = CliRunner().invoke(main, ["--url", f"s3://{bucket}/d"])
     assert done.output == f"s3://{bucket}/d: 1,437 samples to train on, 360 held out\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "dtype"),
+    [
+        ({"kind": "image", "shape": (1, 2, 3), "classes": ("a", "b")}, np.uint8),
+        ({"kind": "tabular", "shape": (4,), "classes": ("a", "b"), "categories": (3,)}, np.float32),
+        ({"kind": "text", "shape": (5,), "classes": ("a", "b"), "vocabulary": 9}, np.int32),
+        ({"kind": "tokens", "shape": (6,), "vocabulary": 9}, np.int32),
+    ],
+)
+def test_every_kind_of_data_comes_back_as_it_was_written(tmp_path: Path, fields: dict[str, Any], dtype: Any) -> None:
+    url = f"file://{tmp_path}/data"
+    inputs = np.random.default_rng(0).integers(0, 9, (10, *fields["shape"])).astype(dtype)
+    labels = None if fields["kind"] == "tokens" else np.arange(10) % 2
+    shards = write_split(url, "train", inputs, labels, shard_samples=4)
+    write_index(url, Index(name="x", source="made here", splits={"train": shards}, **fields))
+    (batch,) = Loader(Dataset(url, "train"), batch_size=10).once()
+    assert batch.inputs.numpy().dtype == dtype
+    assert (batch.inputs.numpy() == inputs).all()
+    assert batch.labels.tolist() == (labels if labels is not None else np.zeros(10, int)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"kind": "image", "shape": (3, 8), "classes": ("a", "b")}, "shape"),
+        ({"kind": "text", "shape": (8,), "classes": ("a", "b")}, "vocabulary"),
+        ({"kind": "tokens", "shape": (8,), "vocabulary": 9, "classes": ("a", "b")}, "classes"),
+        ({"kind": "tabular", "shape": (8,), "classes": ("a",)}, "classes"),
+        ({"kind": "tabular", "shape": (1,), "classes": ("a", "b"), "categories": (2, 2)}, "categories"),
+    ],
+)
+def test_an_index_whose_fields_contradict_each_other_is_refused(fields: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"{wrong}: got"):
+        Index(name="x", source="made here", splits={}, **fields)
 
 
 def test_a_shard_that_is_not_what_the_index_says_is_refused(s3: Any, bucket: str, digits: str) -> None:

@@ -37,6 +37,7 @@ def write_digits(url: str) -> Index:
     index = Index(
         name="digits",
         source=f"scikit-learn {sklearn_version}, load_digits",
+        kind="image",
         shape=SHAPE,
         scale=PIXEL_MAX,
         classes=tuple(str(name) for name in digits.target_names),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from workloads import storage
-from workloads.data.format import Images, Index, Labels, Shard, Split, decode, read_index
+from workloads.data.format import INPUT_TYPES, Index, Inputs, Labels, Shard, Split, decode, read_index
 from workloads.data.order import BLOCK_SHARDS, Order, epoch_order, of_rank
 from workloads.storage import StorageError
 
@@ -23,10 +23,10 @@ READ_AHEAD_BATCHES = 4
 class Batch:
     """What one rank trains on in one step."""
 
-    images: Tensor
-    """(samples, channels, height, width), uint8."""
+    inputs: Tensor
+    """(samples, *the index's shape): uint8 images, float32 columns or int32 tokens."""
     labels: Tensor
-    """(samples,), int64."""
+    """(samples,), int64; all 0 where the data set has none."""
     global_samples: int
     """Over all ranks; an epoch's last batch may be smaller than the others."""
 
@@ -40,7 +40,7 @@ class Dataset:
         self.index, self.digest = read_index(url)
         self.shards: tuple[Shard, ...] = self.index.splits[split]
         self._ends = np.cumsum([shard.samples for shard in self.shards])
-        self._decoded: OrderedDict[int, tuple[Images, Labels]] = OrderedDict()
+        self._decoded: OrderedDict[int, tuple[Inputs, Labels]] = OrderedDict()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -49,19 +49,19 @@ class Dataset:
         """Every sample's number, in the order of this epoch."""
         return epoch_order([shard.samples for shard in self.shards], seed=seed, epoch=epoch)
 
-    def take(self, numbers: Order) -> tuple[Images, Labels]:
+    def take(self, numbers: Order) -> tuple[Inputs, Labels]:
         """The samples with these numbers, in this order."""
-        images = np.empty((len(numbers), *self.index.shape), dtype=np.uint8)
+        inputs = np.empty((len(numbers), *self.index.shape), dtype=INPUT_TYPES[self.index.kind])
         labels = np.empty(len(numbers), dtype=np.int64)
         shard_of = np.searchsorted(self._ends, numbers, side="right")
         for shard in np.unique(shard_of):
             chosen = shard_of == shard
             rows = numbers[chosen] - (self._ends[shard] - self.shards[shard].samples)
-            shard_images, shard_labels = self._shard(int(shard))
-            images[chosen], labels[chosen] = shard_images[rows], shard_labels[rows]
-        return images, labels
+            shard_inputs, shard_labels = self._shard(int(shard))
+            inputs[chosen], labels[chosen] = shard_inputs[rows], shard_labels[rows]
+        return inputs, labels
 
-    def _shard(self, number: int) -> tuple[Images, Labels]:
+    def _shard(self, number: int) -> tuple[Inputs, Labels]:
         if number not in self._decoded:
             self._decoded[number] = self._fetch(self.shards[number])
             if len(self._decoded) > 2 * BLOCK_SHARDS:
@@ -69,12 +69,12 @@ class Dataset:
         self._decoded.move_to_end(number)
         return self._decoded[number]
 
-    def _fetch(self, shard: Shard) -> tuple[Images, Labels]:
+    def _fetch(self, shard: Shard) -> tuple[Inputs, Labels]:
         url = storage.join(self.url, shard.file)
         data = storage.read(url)
         if storage.sha256(data) != shard.sha256:
             raise StorageError(f"{url} is not what its index says (SHA-256 differs); write the data set anew")
-        return decode(data, self.index.shape)
+        return decode(data, self.index)
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ class Loader:
                 yield pending.popleft().result()
 
     def _batch(self, numbers: Order) -> Batch:
-        images, labels = self.dataset.take(of_rank(numbers, rank=self.rank, world_size=self.world_size))
-        return Batch(torch.from_numpy(images), torch.from_numpy(labels), global_samples=len(numbers))
+        inputs, labels = self.dataset.take(of_rank(numbers, rank=self.rank, world_size=self.world_size))
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), global_samples=len(numbers))

@@ -32,7 +32,7 @@ def evaluate(
     actual: list[Tensor] = []
     with torch.inference_mode():
         for batch in held_out.once():
-            predicted.append(model(to_input(batch.images)).argmax(dim=1).cpu())
+            predicted.append(model(to_input(batch.inputs)).argmax(dim=1).cpu())
             actual.append(batch.labels)
     model.train()
     gathered = world.gather((torch.cat(predicted), torch.cat(actual)))

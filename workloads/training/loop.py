@@ -62,7 +62,7 @@ class Trainer:
         """One optimizer step; returns this rank's part of the loss."""
         seed_step(self.config.seed, step, self.world.rank)
         with precision(self.config, self.world.device):
-            logits = self.model(self.to_input(batch.images))
+            logits = self.model(self.to_input(batch.inputs))
             total = F.cross_entropy(logits, batch.labels.to(self.world.device), reduction="sum")
         # The ranks' parts may differ by one sample, and DDP averages over ranks: this makes it the mean over samples.
         loss = total * self.world.size / batch.global_samples
