@@ -30,6 +30,16 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 60
+PROFILE = """\
+[profile fusion-local]
+endpoint_url = {endpoint}
+aws_access_key_id = local
+aws_secret_access_key = local
+region = us-east-1
+s3 =
+  addressing_style = path
+"""
+"""For a person who looks with boto3 or the AWS CLI, in `aws.config`; the plugin does not read it."""
 
 
 def home() -> Path:
@@ -83,7 +93,7 @@ def ensure() -> str:
 def stop() -> None:
     """Stop the server and forget its state: the local cloud is empty afterwards."""
     kill()
-    for name in ("aws.json", "requests.jsonl", SNAPSHOT):
+    for name in ("aws.json", "aws.config", "requests.jsonl", SNAPSHOT):
         (home() / name).unlink(missing_ok=True)
 
 
@@ -351,6 +361,13 @@ def application(log: Path) -> DurableApp:
     return app
 
 
+def _replace(path: Path, text: str) -> None:
+    """Write a file that nobody reads half written."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def main(folder: Path) -> None:
     """Serve on a free port of the loopback until killed."""
     import logging
@@ -359,10 +376,9 @@ def main(folder: Path) -> None:
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, application(folder / "requests.jsonl"), threaded=True)
-    address = {"endpoint": f"http://127.0.0.1:{server.server_port}", "pid": os.getpid()}
-    temporary = folder / "aws.json.new"
-    temporary.write_text(json.dumps(address))
-    temporary.replace(folder / "aws.json")
+    address = f"http://127.0.0.1:{server.server_port}"
+    _replace(folder / "aws.config", PROFILE.format(endpoint=address))
+    _replace(folder / "aws.json", json.dumps({"endpoint": address, "pid": os.getpid()}))
     server.serve_forever()
 
 

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
+import pytest
+
 from localcloud import server
 from localcloud.aws.api import Aws
 from localcloud.aws.inventory import inventory
@@ -28,6 +31,15 @@ def everything(aws: Aws) -> dict[str, Any]:
         "clusters": [aws.call("eks", "describe_cluster", name=name)["cluster"] for name in clusters],
         "entries": [aws.call("eks", "list_access_entries", clusterName=name)["accessEntries"] for name in clusters],
     }
+
+
+def test_a_person_looks_in_with_boto3_alone(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(server.home() / "aws.config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    aws.call("s3", "create_bucket", Bucket="seen-from-outside")
+    buckets = boto3.Session(profile_name="fusion-local").client("s3").list_buckets()["Buckets"]
+    assert "seen-from-outside" in [each["Name"] for each in buckets]
 
 
 def test_a_crash_changes_nothing_that_boto3_can_see(aws: Aws) -> None:
