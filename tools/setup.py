@@ -376,6 +376,8 @@ export PULUMI_BACKEND_URL="${{PULUMI_BACKEND_URL:-file://{root}/.fusion/state?me
 [ -n "${{PULUMI_CONFIG_PASSPHRASE_FILE-}}" ] || export PULUMI_CONFIG_PASSPHRASE="${{PULUMI_CONFIG_PASSPHRASE-}}"
 export PULUMI_OPTION_POLICY_PACK="{root}/policies"
 export PULUMI_SKIP_UPDATE_CHECK=true
+# `pulumi import` would end in an error after the import: the local cloud has no schemas to write a program from.
+export PULUMI_OPTION_GENERATE_CODE="${{PULUMI_OPTION_GENERATE_CODE:-false}}"
 # Many container images set this; without kept bytecode each preview compiles the SDKs' 100 MB of source anew.
 unset PYTHONDONTWRITEBYTECODE
 """

@@ -142,6 +142,7 @@ def make_engine(folder: Path, main: str) -> Engine:
         "PULUMI_BACKEND_URL": f"file://{home}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE": "test",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_OPTION_GENERATE_CODE": "false",
     }
     home.mkdir()
     project = {

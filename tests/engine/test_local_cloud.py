@@ -102,7 +102,7 @@ def test_an_existing_resource_is_imported_by_the_cli_with_a_program_that_fits(sm
         {"type": "aws:iam/role:Role", "name": "role", "id": "found"},
     ]
     (small.folder / "import.json").write_text(json.dumps({"resources": resources}))
-    small.run("import", "--file", "import.json", "--yes", "--protect=false", "--generate-code=false")
+    small.run("import", "--file", "import.json", "--yes", "--protect=false")
     small.program("""
         import pulumi_aws as aws
         aws.s3.Bucket("bucket", bucket="found-here", tags={"team": "ml"})
