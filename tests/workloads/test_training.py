@@ -13,7 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from workloads.models import build
+from workloads.models.fusionnet import FusionNet
 from workloads.training.config import ConfigError, TrainingConfig
 from workloads.training.run import run
 from workloads.training.stopping import StopRequest
@@ -61,7 +61,7 @@ def test_fusionnet_is_above_97_percent_on_held_out_digits_and_leaves_its_results
     assert report["classification_report"]["accuracy"] == pytest.approx(report["accuracy"], abs=1e-4)
     assert "weighted avg" in content("runs/test/classification_report.txt").decode()
 
-    model = build("fusionnet", shape=(3, 8, 8), classes=10)
+    model = FusionNet(shape=(3, 8, 8), classes=10)
     model.load_state_dict(torch.load(io.BytesIO(content("runs/test/model.pt")), weights_only=True))
 
     events = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix="runs/test/tensorboard/")["Contents"]]

@@ -1,47 +1,97 @@
 """Models by name, or by `module:factory` for a team's own.
 
-A factory is called with `shape` (channels, height, width), `classes` and the config's `arguments`, and returns a module
-that maps a batch of images to a row of logits for each.
+A factory is called with what the data set's index says and with the config's `arguments`, all by name:
+
+| kind of data | the factory gets | the model maps |
+|---|---|---|
+| image | `shape` (channels, height, width), `classes` | (batch, *shape) floats from 0 to 1 → (batch, classes) logits |
+| tabular | `shape` (columns,), `classes`, `categories` | (batch, columns) floats → (batch, classes) logits |
+| text | `shape` (tokens,), `classes`, `vocabulary` | (batch, tokens) numbers → (batch, classes) logits |
+| tokens | `shape` (tokens,), `vocabulary` | (batch, tokens) numbers → (batch, tokens, vocabulary) logits |
+
+Two things a model may declare, and then the run can use them:
+
+- `blocks`, its repeated parts in order: what activation checkpointing recomputes, FSDP gathers and torch.compile
+  compiles one at a time;
+- `tensor_parallel_plan(size)`, the `ParallelStyle` of each layer, as `parallelize_module` takes it.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from workloads.data.format import Index, Kind
+
 Factory = Callable[..., nn.Module]
 
-FACTORIES: Mapping[str, str] = {"fusionnet": "workloads.models.fusionnet:FusionNet"}
-"""Registered names; a module is imported only when its model is asked for."""
+
+@dataclass(frozen=True)
+class Registered:
+    """A model that has a name; its module is imported only when the model is asked for."""
+
+    factory: str
+    kind: Kind
+    """Of data that it takes."""
+
+
+REGISTERED: Mapping[str, Registered] = {
+    "fusionnet": Registered("workloads.models.fusionnet:FusionNet", "image"),
+    "resnet-50": Registered("workloads.models.resnet:ResNet50", "image"),
+    "vit-b-16": Registered("workloads.models.vit:VisionTransformer", "image"),
+    "tabular": Registered("workloads.models.tabular:TabularNet", "tabular"),
+    "encoder": Registered("workloads.models.encoder:Encoder", "text"),
+    "decoder": Registered("workloads.models.decoder:Decoder", "tokens"),
+}
 
 
 class ModelError(ValueError):
-    """No such model, or its factory refuses the arguments; one sentence with the way out."""
+    """No such model, it does not fit the data, or its factory refuses the arguments; one sentence with the way out."""
 
 
-def build(name: str, *, shape: tuple[int, ...], classes: int, arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """Build a model.
+def build(name: str, index: Index, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a model for a data set.
 
     Raises:
-        ModelError: the name is unknown, or the factory does not take these arguments.
+        ModelError: the name is unknown, the model takes another kind of data, or refuses these arguments.
     """
+    if (known := REGISTERED.get(name)) and known.kind != index.kind:
+        fitting = [other for other, model in REGISTERED.items() if model.kind == index.kind]
+        raise ModelError(
+            f"model.name: got {name}, which takes {known.kind} data; the data set {index.name} holds {index.kind}; "
+            f"expected {' or '.join(fitting)}, or module:factory for one of your own"
+        )
+    make = factory(name)
     try:
-        return factory(name)(shape=shape, classes=classes, **(arguments or {}))
+        return make(**of_data(index), **arguments)
     except (TypeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(f"model.arguments: {name} refuses them: {error}") from error
+
+
+def of_data(index: Index) -> dict[str, Any]:
+    """What a factory is told of the data set."""
+    told: dict[str, Any] = {"shape": index.shape}
+    if index.kind == "tokens":
+        told["shape"] = (index.shape[0] - 1,)  # the last token is only predicted
+    else:
+        told["classes"] = len(index.classes)
+    if index.kind == "tabular":
+        told["categories"] = index.categories
+    if index.vocabulary is not None:
+        told["vocabulary"] = index.vocabulary
+    return told
 
 
 def factory(name: str) -> Factory:
     """The factory behind a registered name or a `module:factory`."""
-    reference = FACTORIES.get(name, name)
+    reference = REGISTERED[name].factory if name in REGISTERED else name
     module, colon, attribute = reference.partition(":")
     if not colon:
-        known = ", ".join(FACTORIES)
+        known = ", ".join(REGISTERED)
         raise ModelError(f"model.name: got {name!r}; expected one of {known}, or module:factory for one of your own")
     try:
         found: Factory = getattr(importlib.import_module(module), attribute)

@@ -35,6 +35,9 @@ Url = Annotated[str, AfterValidator(_url)]
 """An s3://, gs:// or file:// URL; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
 
 
+TaskName = Literal["classification", "next_token"]
+
+
 class Section(BaseModel):
     """Base of every section: unknown fields are errors, values don't change once read."""
 
@@ -77,6 +80,7 @@ class TrainingConfig(Section):
 
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     model: ModelConfig = ModelConfig()
+    task: TaskName | None = Field(default=None, description="if given, must be what the data set is for")
     data: DataConfig
     epochs: int = Field(default=20, ge=1, le=100_000)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from workloads.data.loader import Batch, Loader
@@ -16,6 +14,7 @@ from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
 from workloads.training.measure import Meter
 from workloads.training.stopping import Interrupted, StopRequest
+from workloads.training.tasks import Task
 from workloads.training.tensorboard import TensorBoardLog
 from workloads.training.world import World
 
@@ -35,7 +34,7 @@ class Trainer:
     checkpoints: Checkpoints
     tensorboard: TensorBoardLog | None
     stop: StopRequest
-    to_input: Callable[[Tensor], Tensor]
+    task: Task
     meter: Meter = field(default_factory=Meter)
     saved_step: int = -1
 
@@ -61,11 +60,11 @@ class Trainer:
     def step(self, batch: Batch, step: int) -> Tensor:
         """One optimizer step; returns this rank's part of the loss."""
         seed_step(self.config.seed, step, self.world.rank)
+        inputs, targets = self.task.inputs_and_targets(batch)
         with precision(self.config, self.world.device):
-            logits = self.model(self.to_input(batch.inputs))
-            total = F.cross_entropy(logits, batch.labels.to(self.world.device), reduction="sum")
-        # The ranks' parts may differ by one sample, and DDP averages over ranks: this makes it the mean over samples.
-        loss = total * self.world.size / batch.global_samples
+            total = self.task.loss(self.model(inputs), targets)
+        # The ranks' parts may differ by one sample, and DDP averages over ranks: this makes it the mean of all losses.
+        loss = total * self.world.size / (batch.global_samples * self.task.predictions_per_sample)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
         self.optimizer.step()

@@ -5,36 +5,24 @@ from __future__ import annotations
 import io
 import json
 import platform
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
 from workloads import models, storage
 from workloads.data.format import Index
 from workloads.data.loader import Dataset, Loader
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import ConfigError, TrainingConfig
-from workloads.training.evaluate import Evaluation, evaluate
+from workloads.training.evaluate import evaluate
 from workloads.training.logs import Log
 from workloads.training.loop import Trainer
 from workloads.training.measure import Meter
 from workloads.training.stopping import StopRequest
+from workloads.training.tasks import Evaluation, task_for
 from workloads.training.tensorboard import TensorBoardLog
 from workloads.training.world import World, join
-
-
-@dataclass(frozen=True)
-class ToInput:
-    """Stored pixels (uint8) → what the model takes: floats from 0 to 1 on the rank's device."""
-
-    device: torch.device
-    scale: float
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) uint8 → the same as float."""
-        return images.to(self.device, non_blocking=True).float() / self.scale
 
 
 def run(config: TrainingConfig, stop: StopRequest) -> None:
@@ -48,6 +36,7 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
         set_numerics(config)
         train_set, test_set = Dataset(config.data.url, "train"), Dataset(config.data.url, "test")
         check_model_fits(config, train_set.index)
+        task = task_for(config.task, train_set.index, world.device)
         log.info("started", run=config.run, device=world.device_name, ranks=world.size, threads=torch.get_num_threads())
         warn_of_idle_devices(world, log)
 
@@ -74,14 +63,15 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
             checkpoints=checkpoints,
             tensorboard=tensorboard,
             stop=stop,
-            to_input=ToInput(world.device, train_set.index.scale),
+            task=task,
         )
         end = trainer.train(position)
-        evaluation = evaluate(model, Loader(test_set, 1024, **ranks), world, trainer.to_input)
+        evaluation = evaluate(model, Loader(test_set, config.data.batch_size, **ranks), world, task)
         if evaluation and tensorboard:
-            tensorboard.scalars(end.step, {"test/accuracy": evaluation.accuracy})
+            tensorboard.scalars(end.step, {f"test/{name}": value for name, value in evaluation.metrics.items()})
             tensorboard.close()
-            result = {"accuracy": round(evaluation.accuracy, 4), **measured(config, trainer.meter), "steps": end.step}
+            metrics = {name: round(value, 4) for name, value in evaluation.metrics.items()}
+            result = {**metrics, **measured(config, trainer.meter), "steps": end.step}
             leave_results(config, world, model, evaluation, result)
             finished = {"event": "finished", "run": config.run, **result, "report": report_url(config)}
             print(json.dumps(finished), flush=True)
@@ -98,21 +88,19 @@ def set_numerics(config: TrainingConfig) -> None:
 
 def check_model_fits(config: TrainingConfig, index: Index) -> None:
     """Refuse a model whose declared input is not what the data set holds."""
-    channels, *sides = index.shape
+    image = index.shape if index.kind == "image" else (None, None)
     for name, declared, held in (
         ("classes", config.model.classes, len(index.classes)),
-        ("channels", config.model.channels, channels),
-        ("image_size", config.model.image_size, sides[0] if sides else None),
+        ("channels", config.model.channels, image[0]),
+        ("image_size", config.model.image_size, image[1]),
     ):
         if declared is not None and declared != held:
-            raise ConfigError(f"model.{name}: got {declared}; the data set {config.data.url} has {held}")
+            raise ConfigError(f"model.{name}: got {declared}; the data set {config.data.url} has {held or 'none'}")
 
 
 def build_model(config: TrainingConfig, index: Index, world: World) -> nn.Module:
     """The model that the config names, on this rank's device."""
-    return world.wrap(
-        models.build(config.model.name, shape=index.shape, classes=len(index.classes), arguments=config.model.arguments)
-    )
+    return world.wrap(models.build(config.model.name, index, config.model.arguments))
 
 
 def identity(config: TrainingConfig, data: Dataset) -> dict[str, Any]:
@@ -148,12 +136,13 @@ def leave_results(
     weights = io.BytesIO()
     torch.save(getattr(model, "module", model).state_dict(), weights)
     storage.write(storage.join(url, "model.pt"), weights.getvalue())
-    storage.write(storage.join(url, "classification_report.txt"), evaluation.text.encode())
+    for name, content in evaluation.files.items():
+        storage.write(storage.join(url, name), content)
     report = {
         "run": config.run,
         **result,
         "held_out_samples": evaluation.samples,
-        "classification_report": evaluation.by_class,
+        **evaluation.report,
         "device": world.device_name,
         "ranks": world.size,
         "torch": torch.__version__,
