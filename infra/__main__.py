@@ -4,7 +4,7 @@ import os
 
 import pulumi
 
-from infra import assembly, config, planning
+from infra import assembly, config, deployed, planning
 from infra.build import BUILDERS, build_platform
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
@@ -43,7 +43,9 @@ def main() -> None:
 
     if not PACK_IS_LOADED:
         pulumi.log.warn(WITHOUT_THE_PACK)
-    broken = _broken(planning.violations(plan, settings, catalog))
+    found = planning.violations(plan, settings, catalog)
+    increases = deployed.increases(plan, settings.guardrails, catalog)
+    broken = _broken(found if PACK_IS_LOADED else [*found, *increases])
     if broken and not pulumi.runtime.is_dry_run():
         raise pulumi.RunError(broken)
     platform = build_platform(platform_args, PlanResource(f"{stack}-plan", plan))

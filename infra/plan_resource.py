@@ -6,6 +6,8 @@ import pulumi
 
 from planner.plan import Plan
 
+PLAN_TYPE = "fusion:platform:Plan"
+
 
 class PlanResource(pulumi.ComponentResource):
     """The registered plan of a stack, `fusion:platform:Plan`; every other resource depends on it.
@@ -18,10 +20,12 @@ class PlanResource(pulumi.ComponentResource):
     """
 
     def __init__(self, name: str, plan: Plan, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("fusion:platform:Plan", name, plan.as_props(), opts)
+        props = plan.as_props()
+        super().__init__(PLAN_TYPE, name, props, opts)
         self.register_outputs(
             {
                 "pools": [pool.name for pool in plan.pools],
-                "monthly_cost_max_usd": plan.as_props()["monthly_cost_max_usd"],
+                "monthly_cost_max_usd": props["monthly_cost_max_usd"],
+                "items": props["items"],
             }
         )

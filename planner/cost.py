@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from planner.catalog import Catalog
+from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
 from planner.workloads import PriceModel
 
@@ -99,6 +99,18 @@ def price_usd_per_month(catalog: Catalog, tariff: Tariff) -> float:
 def item(catalog: Catalog, component: str, tariff: Tariff, quantity: Quantity) -> CostItem:
     """A cost item at the catalog's price; raises as `price_usd_per_month`."""
     return CostItem(component, tariff, quantity, price_usd_per_month(catalog, tariff))
+
+
+def repriced(items: Iterable[CostItem], catalog: Catalog) -> tuple[CostItem, ...]:
+    """Items of an earlier plan at the catalog's prices; at their own where the catalog no longer has one."""
+    found = []
+    for each in items:
+        try:
+            price = price_usd_per_month(catalog, each.tariff)
+        except (PlanError, UnknownOffer):
+            price = each.price_usd_per_month
+        found.append(CostItem(each.component, each.tariff, each.quantity, price))
+    return tuple(found)
 
 
 def total(items: Iterable[CostItem]) -> Quantity:

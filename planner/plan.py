@@ -155,6 +155,17 @@ class Plan:
         return TypeAdapter(cls).validate_python(known)
 
 
+def items_in(props: Mapping[str, Any]) -> tuple[CostItem, ...]:
+    """The bill of a plan that another version of Fusion may have registered: its `items` alone are read.
+
+    Raises:
+        pydantic.ValidationError: they are no items of a bill.
+    """
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(tuple[CostItem, ...]).validate_python(props.get("items"))
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A plan, and the search's answer that it was made from: runners-up, reasons, totals."""

@@ -82,6 +82,7 @@ class Analyzer(_PolicyAnalyzerServicer):
             self._update = Update(
                 project=request.project,
                 stack=request.stack,
+                organization=request.organization,
                 is_preview=request.dry_run,
                 config=dict(request.config),
                 secret_keys=frozenset(request.config_secret_keys),

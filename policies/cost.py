@@ -7,23 +7,23 @@ by a running total. Prices of resources are those of `policies.pricing`.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
-from planner.catalog import Catalog, UnknownOffer
+from planner.catalog import UnknownOffer
 from planner.cost import HOURS_PER_MONTH, price_usd_per_month
 from planner.errors import PlanError
 from planner.guardrails.cost import (
     WHEN,
-    Bound,
     CostLedger,
+    IncreaseLimit,
+    MonthlyLimit,
+    over,
     over_the_expected_limit,
-    over_the_monthly_limit,
     usd,
 )
-from planner.guardrails.settings import GuardrailSettings
 from planner.guardrails.unit_cost import over_the_pools_limit
 from planner.plan import Plan
+from policies.deployed import deployed_bill
 from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
 from policies.pricing import Quantities, UnpricedResource, billing_of, cluster_place, quantities
@@ -32,20 +32,19 @@ from policies.update import Update
 
 NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 POOL_LABEL = "fusion.dev/pool"
-OnPlan = Callable[[Plan, GuardrailSettings, Catalog], Iterable[str]]
+LIMITS_OF_THE_STACK = (
+    "monthly_cost_limit_usd",
+    "monthly_cost_increase_max_percent",
+    "expected_monthly_cost_limit_usd",
+)
 CLOUDS = ("aws", "aws-native", "azure", "azure-native", "gcp", "google-native", "kubernetes")
 
 
-class Limit(NamedTuple):
-    """A limit on the whole stack's bill."""
-
-    usd: float | None
-    bound: Bound
-    setting: str
-    on_plan: OnPlan
-
-
 def _at_most(update: Update) -> CostLedger:
+    return CostLedger(update.catalog)
+
+
+def _above_the_deployed(update: Update) -> CostLedger:
     return CostLedger(update.catalog)
 
 
@@ -56,31 +55,54 @@ def _as_expected(update: Update) -> CostLedger:
 @guardrail("monthly-cost-limit", settings=("monthly_cost_limit_usd",))
 def monthly_cost_limit(resource: Resource, update: Update) -> Iterator[str]:
     """The stack costs no more a month than its limit, at the autoscaler's maximum."""
-    limit = Limit(update.settings.monthly_cost_limit_usd, "max", "monthly_cost_limit_usd", over_the_monthly_limit)
-    yield from _within(limit, _at_most, resource, update)
+    limit_usd = update.settings.monthly_cost_limit_usd
+    if limit_usd is not None:
+        yield from _at_its_most(MonthlyLimit(limit_usd), _at_most, resource, update)
+
+
+@guardrail("monthly-cost-increase", settings=("monthly_cost_increase_max_percent",))
+def monthly_cost_increase(resource: Resource, update: Update) -> Iterator[str]:
+    """The stack costs no more percent above the deployed one, by month at the autoscaler's maximum, than are allowed.
+
+    A stack of which nothing with a price is deployed passes.
+    """
+    percent = update.settings.monthly_cost_increase_max_percent
+    if percent is None:
+        return
+    deployed = update.remembered(deployed_bill)
+    if deployed.unread:
+        yield from deployed.told_once()
+    elif deployed.monthly_usd:
+        yield from _at_its_most(IncreaseLimit(deployed.monthly_usd, percent), _above_the_deployed, resource, update)
 
 
 @guardrail("expected-monthly-cost", settings=("expected_monthly_cost_limit_usd",))
 def expected_monthly_cost(resource: Resource, update: Update) -> Iterator[str]:
     """The stack costs no more a month than its limit for the expected load."""
     limit_usd = update.settings.expected_monthly_cost_limit_usd
-    limit = Limit(limit_usd, "expected", "expected_monthly_cost_limit_usd", over_the_expected_limit)
-    yield from _within(limit, _as_expected, resource, update)
+    if limit_usd is None:
+        return
+    ledger = update.remembered(_as_expected)
+    if resource.type == PLAN_TYPE:
+        plan = registered_plan(resource)
+        yield from over_the_expected_limit(plan, update.settings, update.catalog)
+        ledger.allow(plan.items)
+    else:
+        limit = MonthlyLimit(limit_usd, "expected_monthly_cost_limit_usd")
+        yield from _over(resource, update, ledger, limit)
 
 
-def _within(
-    limit: Limit, ledger_of: Callable[[Update], CostLedger], resource: Resource, update: Update
+def _at_its_most(
+    limit: MonthlyLimit | IncreaseLimit, ledger_of: Callable[[Update], CostLedger], resource: Resource, update: Update
 ) -> Iterator[str]:
     """The plan by itself, and then each resource by what the ledger has so far."""
-    if limit.usd is None:
-        return
     ledger = update.remembered(ledger_of)
     if resource.type == PLAN_TYPE:
         plan = registered_plan(resource)
-        yield from limit.on_plan(plan, update.settings, update.catalog)
-        ledger.allow(plan)
+        yield from over(limit, plan, update.catalog)
+        ledger.allow(plan.items)
     else:
-        yield from _over(resource, update, ledger, limit, limit.usd)
+        yield from _over(resource, update, ledger, limit)
 
 
 @guardrail("pool-hourly-limit", settings=("pool_hourly_limit_usd",))
@@ -120,7 +142,7 @@ def priced_types(resource: Resource, update: Update) -> Iterator[str]:
     of Services and disks of claims; a custom one may buy nodes (a NodePool of Karpenter), so it must be exempted.
     """
     settings = update.settings
-    if settings.monthly_cost_limit_usd is None and settings.expected_monthly_cost_limit_usd is None:
+    if not any(getattr(settings, name) is not None for name in LIMITS_OF_THE_STACK):
         return
     if resource.type.partition(":")[0] not in CLOUDS or billing_of(resource.type) != "unknown":
         return
@@ -157,20 +179,19 @@ def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
         )
 
 
-def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Limit, limit_usd: float) -> Iterator[str]:
+def _over(resource: Resource, update: Update, ledger: CostLedger, limit: MonthlyLimit | IncreaseLimit) -> Iterator[str]:
     """A resource that would take the running total over a limit, or whose price can't be known."""
     try:
-        billed = {each: getattr(amount, limit.bound) for each, amount in _billed(resource, update).items()}
-        excess = ledger.add(_key(resource), billed, limit_usd) if billed else None
+        billed = {each: getattr(amount, ledger.bound) for each, amount in _billed(resource, update).items()}
+        excess = ledger.add(_key(resource), billed, limit.usd) if billed else None
     except (UnpricedResource, PlanError, UnknownOffer) as error:
         yield _unpriced(resource, error)
         return
     if excess:
         yield (
             f"{resource.name} ({resource.type}) costs up to {usd(excess.resource_usd)} a month and would take the "
-            f"stack to {usd(excess.total_usd)} {WHEN[limit.bound]}, {usd(excess.total_usd - limit_usd)} over the limit "
-            f"of {usd(limit_usd)} (fusion:guardrails {limit.setting}). Remove it, make it smaller, or declare it as a "
-            "workload so that it is planned."
+            f"stack to {usd(excess.total_usd)} {WHEN[ledger.bound]}, {usd(excess.total_usd - limit.usd)} over the "
+            f"{limit}. Remove it, make it smaller, or declare it as a workload so that it is planned."
         )
 
 
@@ -187,4 +208,11 @@ def _key(resource: Resource) -> str:
     return f"{resource.urn}{resource.props.path or ''}"
 
 
-GUARDRAILS = [monthly_cost_limit, expected_monthly_cost, pool_hourly_limit, priced_types, spot_as_planned]
+GUARDRAILS = [
+    monthly_cost_limit,
+    monthly_cost_increase,
+    expected_monthly_cost,
+    pool_hourly_limit,
+    priced_types,
+    spot_as_planned,
+]

@@ -38,6 +38,7 @@ EVERYBODY = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"
 PUBLIC = {"policy": json.dumps({"Statement": [EVERYBODY]})}
 EXAMPLES: Mapping[str, Example | None] = {
     "monthly-cost-limit": Example(INSTANCE, {"instanceType": "p5.48xlarge"}, {"monthly_cost_limit_usd": 1000}),
+    "monthly-cost-increase": None,  # it takes a deployed stack
     "expected-monthly-cost": Example(
         INSTANCE, {"instanceType": "p5.48xlarge"}, {"expected_monthly_cost_limit_usd": 1000}
     ),

@@ -22,7 +22,7 @@ class Update:
     """A preview or an update, from its first resource to its last.
 
     Attributes:
-        project, stack: their names.
+        project, stack, organization: their names.
         is_preview: nothing is created.
         config: the stack's config by its keys, such as `aws:region`; structured values are JSON text.
         secret_keys: the keys whose values are encrypted in the stack's file.
@@ -31,6 +31,7 @@ class Update:
 
     project: str = ""
     stack: str = ""
+    organization: str = ""
     is_preview: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
     secret_keys: frozenset[str] = frozenset()

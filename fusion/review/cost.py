@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fusion.review.changes import states
 from fusion.review.events import Preview, State, Step
 from planner.catalog import Catalog, UnknownOffer
-from planner.cost import CostItem, Quantity, Tariff, price_usd_per_month
+from planner.cost import CostItem, Quantity, Tariff, price_usd_per_month, repriced
 from planner.errors import PlanError
 from planner.plan import Plan
 from policies.objects import objects_of
@@ -107,7 +107,7 @@ def cost_change(preview: Preview, both: Plans, catalog: Catalog) -> CostChange |
     sides = []
     for plan, after in ((both.before, False), (both.after, True)):
         billed = {step.urn: each for step, each in _billed(preview, after, catalog, notes)}
-        sides.append(_Side(_planned(plan, catalog), billed, catalog))
+        sides.append(_Side(repriced(plan.items if plan else (), catalog), billed, catalog))
     old, new = sides
     if old.total is None and new.total is None:
         return None
@@ -179,18 +179,6 @@ def _sum(amounts: Iterable[Quantity]) -> Quantity:
     for each in amounts:
         total = total + each
     return total
-
-
-def _planned(plan: Plan | None, catalog: Catalog) -> tuple[CostItem, ...]:
-    """The plan's bill at the catalog's prices; at its own where the catalog no longer has one."""
-    items = []
-    for each in plan.items if plan else ():
-        try:
-            price = price_usd_per_month(catalog, each.tariff)
-        except (PlanError, UnknownOffer):
-            price = each.price_usd_per_month
-        items.append(CostItem(each.component, each.tariff, each.quantity, price))
-    return tuple(items)
 
 
 def _billed(

@@ -116,7 +116,8 @@ def _does_something(guardrail: Guardrail, settings: Mapping[str, Any]) -> bool:
     """Whether one of its limits is set, or it has none: what exempts from it is no limit."""
     limits = [name for name in guardrail.settings if not name.endswith("_exempt")]
     fields = GuardrailSettings.model_fields
-    return not limits or any(settings.get(name, fields[name].get_default(call_default_factory=True)) for name in limits)
+    values = [settings.get(name, fields[name].get_default(call_default_factory=True)) for name in limits]
+    return not limits or any(bool(each) or (each == 0 and each is not False) for each in values)
 
 
 def _description_in(message: str) -> str:

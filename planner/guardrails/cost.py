@@ -17,14 +17,60 @@ Bound = Literal["expected", "max"]
 WHEN: dict[Bound, str] = {"expected": "at the expected load", "max": "at the autoscaler's maximum"}
 
 
+@dataclass(frozen=True, slots=True)
+class MonthlyLimit:
+    """What the whole stack may cost by month, and the setting that says so."""
+
+    usd: float
+    setting: str = "monthly_cost_limit_usd"
+
+    def __str__(self) -> str:
+        return f"limit of {usd(self.usd)} (fusion:guardrails {self.setting})"
+
+    def raised_to(self, total_usd: float) -> str:
+        """The setting that such a bill would pass."""
+        return f"{self.setting} to at least {math.ceil(total_usd)}"
+
+
+@dataclass(frozen=True, slots=True)
+class IncreaseLimit:
+    """How many percent more than the deployed stack, of more than $0, the whole stack may cost by month."""
+
+    deployed_usd: float
+    percent: float
+
+    @property
+    def usd(self) -> float:
+        """USD by month, to the cent."""
+        return to_the_cent(self.deployed_usd * (1 + self.percent / 100))
+
+    def __str__(self) -> str:
+        return (
+            f"limit of {usd(self.usd)}, {self.percent:g} % more than the {usd(self.deployed_usd)} of the deployed "
+            "stack (fusion:guardrails monthly_cost_increase_max_percent)"
+        )
+
+    def raised_to(self, total_usd: float) -> str:
+        """The setting that such a bill would pass."""
+        percent = math.ceil((total_usd / self.deployed_usd - 1) * 100)
+        return f"monthly_cost_increase_max_percent to at least {percent}"
+
+
 def over_the_monthly_limit(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """The whole stack's bill at the autoscaler's maximum, to the cent."""
-    limit_usd = settings.monthly_cost_limit_usd
-    if limit_usd is None:
-        return
-    over_usd = monthly_cost_usd(plan, catalog, "max") - limit_usd
-    if over_usd > 0:
-        yield _over_the_limit(plan, catalog, limit_usd, over_usd)
+    if settings.monthly_cost_limit_usd is not None:
+        yield from over(MonthlyLimit(settings.monthly_cost_limit_usd), plan, catalog)
+
+
+def over(limit: MonthlyLimit | IncreaseLimit, plan: Plan, catalog: Catalog) -> Iterator[str]:
+    """A plan's bill at the autoscaler's maximum, to the cent, against a limit; with the nearest change that fits."""
+    costs_usd = monthly_cost_usd(plan, catalog, "max")
+    if costs_usd > limit.usd:
+        yield (
+            f"the plan costs {usd(costs_usd)} a month at the autoscaler's maximum, {usd(costs_usd - limit.usd)} over "
+            f"the {limit}. Largest: {largest(plan.items)}. Nearest change that fits: "
+            f"{_nearest_change(plan, catalog, limit, costs_usd)}."
+        )
 
 
 def over_the_expected_limit(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
@@ -47,14 +93,6 @@ def monthly_cost_usd(plan: Plan, catalog: Catalog, bound: Bound) -> float:
     amounts = ((getattr(each.quantity, bound), each.tariff) for each in plan.items)
     total_usd: float = sum(amount * price_usd_per_month(catalog, tariff) for amount, tariff in amounts)
     return to_the_cent(total_usd)
-
-
-def _over_the_limit(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: float) -> str:
-    return (
-        f"the plan costs {usd(limit_usd + over_usd)} a month at the autoscaler's maximum, {usd(over_usd)} over the "
-        f"limit of {usd(limit_usd)} (fusion:guardrails monthly_cost_limit_usd). Largest: {largest(plan.items)}. "
-        f"Nearest change that fits: {_nearest_change(plan, catalog, limit_usd, over_usd)}."
-    )
 
 
 def largest(items: Iterable[CostItem], bound: Bound = "max") -> str:
@@ -80,13 +118,14 @@ class _Change:
     saved_usd: float
 
 
-def _nearest_change(plan: Plan, catalog: Catalog, limit_usd: float, over_usd: float) -> str:
+def _nearest_change(plan: Plan, catalog: Catalog, limit: MonthlyLimit | IncreaseLimit, costs_usd: float) -> str:
     """The change that gives up least: a pool on spot, else the fewest nodes of one pool, else a higher limit."""
+    over_usd = costs_usd - limit.usd
     changes = [change for pool in plan.pools for change in _changes(plan, pool, catalog, over_usd)]
     if changes:
         best = min(changes, key=lambda change: (change.share_lost, change.saved_usd))
-        return f"{best.sentence} (then {usd(limit_usd + over_usd - best.saved_usd)})"
-    return f"set monthly_cost_limit_usd to at least {math.ceil(limit_usd + over_usd)}, or remove a workload"
+        return f"{best.sentence} (then {usd(costs_usd - best.saved_usd)})"
+    return f"set {limit.raised_to(costs_usd)}, or remove a workload"
 
 
 def _changes(plan: Plan, pool: PoolPlan, catalog: Catalog, over_usd: float) -> Iterator[_Change]:
@@ -140,10 +179,10 @@ class CostLedger:
     taken: dict[Tariff, float] = field(default_factory=dict)
     counted: dict[str, Mapping[Tariff, float]] = field(default_factory=dict)
 
-    def allow(self, plan: Plan) -> None:
+    def allow(self, items: Iterable[CostItem]) -> None:
         """Take a registered plan's allowance in place of any earlier one."""
         self.allowed.clear()
-        for each in plan.items:
+        for each in items:
             self.allowed[each.tariff] = self.allowed.get(each.tariff, 0.0) + getattr(each.quantity, self.bound)
 
     @property
@@ -162,8 +201,9 @@ class CostLedger:
         A resource registered again (same URN: an update, a replacement) counts once.
 
         Raises:
-            PlanError, planner.catalog.UnknownOffer: a tariff is not in the catalog.
+            PlanError, planner.catalog.UnknownOffer: a tariff is not in the catalog; nothing of it was taken.
         """
+        resource_usd = sum(amount * price_usd_per_month(self.catalog, each) for each, amount in quantities.items())
         before_usd = self.total_usd
         previous = self.counted.get(urn, {})
         self._take(previous, -1)
@@ -172,7 +212,6 @@ class CostLedger:
         if to_the_cent(after_usd) > limit_usd and after_usd > before_usd:
             self._take(quantities, -1)
             self._take(previous, 1)
-            resource_usd = sum(amount * price_usd_per_month(self.catalog, each) for each, amount in quantities.items())
             return Excess(resource_usd, after_usd)
         self.counted[urn] = quantities
         return None

@@ -57,6 +57,10 @@ class CostSettings(Declared):
     expected_monthly_cost_limit_usd: Usd | None = Field(
         default=None, description="of the whole stack at the expected load, without what the autoscaler may add"
     )
+    monthly_cost_increase_max_percent: Annotated[float, Field(ge=0, le=1e6), AT_MOST] | None = Field(
+        default=None,
+        description="by which the whole stack may cost more than the deployed one",
+    )
     workload_cost_limits_usd: Annotated[dict[WorkloadName, Usd], AT_MOST_EACH] = Field(
         default_factory=dict, description="by workload, of a month at the autoscaler's maximum"
     )

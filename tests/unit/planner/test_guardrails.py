@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.catalog import Catalog, load
+from planner.catalog import Catalog, UnknownOffer, load
 from planner.cost import Tariff, price_usd_per_month
 from planner.guardrails.cost import CostLedger, monthly_cost_usd
 from planner.guardrails.rules import Violation
@@ -21,6 +21,13 @@ G5 = {"instance_type": "g5.xlarge", "accelerators": 1}
 
 def check_plan(plan: Plan, catalog: Catalog, **settings: object) -> list[Violation]:
     return check_plan_by(plan, GuardrailSettings.model_validate(settings), catalog)
+
+
+def test_a_resource_without_a_price_is_refused_and_the_next_is_counted_as_if_it_had_not_been() -> None:
+    ledger = CostLedger(load())
+    with pytest.raises(UnknownOffer):
+        ledger.add("urn:one", {Tariff("aws", "us-east-1", "x9.huge", "on_demand"): 1.0}, 1000.0)
+    assert ledger.add("urn:two", {Tariff("aws", "us-east-1", "m6i.large", "on_demand"): 1.0}, 1000.0) is None
 
 
 def test_a_plan_at_the_limit_to_the_cent_passes_and_a_cent_less_does_not() -> None:
@@ -69,7 +76,7 @@ def test_prices_that_a_plan_states_are_not_believed() -> None:
 def test_planned_resources_add_nothing_and_one_outside_the_plan_is_refused() -> None:
     plan = planned(job(needs=G5, nodes={"max": 2}))
     ledger = CostLedger(load())
-    ledger.allow(plan)
+    ledger.allow(plan.items)
     limit = ledger.total_usd + 1
     assert ledger.add("urn:planned", {NODE: 2.0}, limit) is None
     excess = ledger.add("urn:outside", {NODE: 1.0}, limit)

@@ -342,3 +342,10 @@ def damaged_source() -> str:
         error("half way"),
     ]
     return log(*events, config=config)
+
+
+def test_a_limit_of_nothing_is_a_limit(tmp_path):
+    limits = {"fusion:guardrails": json.dumps({"monthly_cost_increase_max_percent": 0})}
+    found = reviewed(tmp_path, log(passed("urn:a", "monthly-cost-increase"), config=limits))
+    assert outcome(found, "monthly-cost-increase") == "passed"
+    assert outcome(reviewed(tmp_path, log(passed("urn:a", "imdsv2"))), "monthly-cost-increase") == "not set"

@@ -1,0 +1,90 @@
+"""What a deployed stack costs, from its state; and that nobody is let through where it can't be known."""
+
+from typing import Any
+
+import pytest
+
+from planner.cost import to_the_cent
+from policies import cost
+from policies.deployed import StateNotRead, monthly_usd
+from policies.plan import PLAN_TYPE
+from policies.testing import Declared, judge
+from policies.update import Update
+from tests.unit.planner.test_plan import job, planned
+
+PLAN = planned(job(needs={"instance_type": "g5.xlarge", "accelerators": 1}, nodes={"min": 0, "max": 2}))
+PLAN_USD = to_the_cent(PLAN.monthly_usd.max)
+INSTANCE, GROUP, VOLUME = "aws:ec2/instance:Instance", "aws:eks/nodeGroup:NodeGroup", "aws:ebs/volume:Volume"
+UPDATE = Update(config={"aws:region": "us-east-1"})
+
+
+def state(resource_type: str, name: str, inputs: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {
+        "type": resource_type,
+        "urn": f"urn:pulumi:prod::fusion::{resource_type}::{name}",
+        "inputs": inputs,
+    } | fields
+
+
+REGISTERED = state(PLAN_TYPE, "plan", PLAN.as_props())
+POOL = state(
+    GROUP,
+    "pool",
+    {
+        "instanceTypes": ["g5.xlarge"],
+        "diskSize": PLAN.pools[0].disk_gib,
+        "scalingConfig": {"minSize": 0, "desiredSize": 0, "maxSize": 2},
+    },
+)
+
+
+def test_nothing_deployed_costs_nothing() -> None:
+    assert monthly_usd(UPDATE, []) == 0
+
+
+def test_what_the_deployed_plan_foresaw_is_counted_once_and_what_goes_beyond_it_too() -> None:
+    assert monthly_usd(UPDATE, [REGISTERED]) == PLAN_USD
+    assert monthly_usd(UPDATE, [POOL, REGISTERED]) == PLAN_USD
+    larger = POOL | {"inputs": POOL["inputs"] | {"scalingConfig": {"minSize": 0, "desiredSize": 0, "maxSize": 4}}}
+    assert monthly_usd(UPDATE, [REGISTERED, larger]) > PLAN_USD + 2 * 730 * PLAN.pools[0].price_usd_per_hour
+
+
+def test_what_is_only_waiting_for_its_deletion_counts_nothing() -> None:
+    assert monthly_usd(UPDATE, [state(VOLUME, "old", {"size": 100}, delete=True)]) == 0
+
+
+def test_a_resource_is_priced_where_its_provider_is() -> None:
+    provider = state("pulumi:providers:aws", "far", {"region": "eu-west-1"})
+    there = state(VOLUME, "data", {"size": 1000}, provider=f"{provider['urn']}::id")
+    price = UPDATE.catalog.service_price("aws", "eu-west-1", "block_storage_gp2_gib").price_usd
+    assert monthly_usd(UPDATE, [there, provider]) == to_the_cent(1000 * price)
+
+
+def test_what_has_no_price_counts_nothing_so_that_the_limit_errs_towards_the_strict_side() -> None:
+    without = [state(VOLUME, "a", {}), state(INSTANCE, "b", {"instanceType": "x9.huge"}), state(GROUP, "c", {})]
+    assert monthly_usd(UPDATE, [*without, REGISTERED]) == PLAN_USD
+
+
+def test_a_plan_of_which_even_the_bill_has_another_form_is_an_error_and_not_a_bill_of_nothing() -> None:
+    with pytest.raises(StateNotRead, match="written by another version"):
+        monthly_usd(UPDATE, [state(PLAN_TYPE, "plan", {"items": [{"usd": 1}]})])
+
+
+def test_of_another_versions_plan_the_bill_is_enough() -> None:
+    assert monthly_usd(UPDATE, [state(PLAN_TYPE, "plan", {"items": PLAN.as_props()["items"], "new": 1})]) == PLAN_USD
+
+
+def test_what_the_catalog_no_longer_has_is_counted_at_the_price_of_its_plan() -> None:
+    items = PLAN.as_props()["items"]
+    gone = items[0] | {"tariff": items[0]["tariff"] | {"item": "x9.huge", "price_model": "on_demand"}}
+    counted = gone["quantity"]["max"] * gone["price_usd_per_month"]
+    usd = monthly_usd(UPDATE, [state(PLAN_TYPE, "plan", {"items": [*items, gone]}), POOL])
+    assert usd == pytest.approx(PLAN_USD + counted, abs=0.01)
+
+
+def test_a_state_that_nobody_can_read_breaks_the_guardrail_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    machines = [Declared(INSTANCE, {"instanceType": "m6i.large"}, name=name) for name in ("one", "two")]
+    (told,) = judge(cost.monthly_cost_increase, *machines, monthly_cost_increase_max_percent=10)
+    assert told.startswith("what the deployed stack costs can't be known: the pulumi command is not on PATH")
+    assert judge(cost.monthly_cost_increase, *machines) == []
