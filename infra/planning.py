@@ -23,6 +23,8 @@ INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
 SYSTEM_INSTANCE_TYPE, SYSTEM_VCPUS, SYSTEM_MEMORY_GIB = "m6i.large", 2, 8
 ENCRYPTION_KEYS = 4
 """One each for the cluster's secrets and logs, the nodes' disks, the bucket and the registry."""
+BUDGET_ALARMS = 2
+"""One on what was spent, one on what is forecast."""
 
 
 def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
@@ -84,6 +86,7 @@ def platform_shape(config: StackConfig, catalog: Catalog) -> PlatformShape:
         system_instance_type=config.cluster.system_instance_type or _system_instance_type(config, catalog),
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,
+        budget_alarms=BUDGET_ALARMS if config.budget_alarms else 0,
     )
 
 

@@ -6,15 +6,18 @@ provisioned resources are priced in the same items, so that the two can be compa
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
 from planner.workloads import PriceModel
 
 HOURS_PER_MONTH = 730
+Amount = TypeVar("Amount", float, "Quantity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Tariff:
     region: str
     item: str
     price_model: PriceModel | None = None
+    reservation: Literal["reserved", "used"] | None = None
+    """Of nodes: capacity that is reserved, or nodes that run in such capacity and are billed with it (`netted`)."""
 
     def __str__(self) -> str:
         return self.item if self.price_model is None else f"{self.item} ({self.price_model.replace('_', ' ')})"
@@ -49,6 +54,10 @@ class Quantity:
 
     def __add__(self, other: Quantity) -> Quantity:
         return Quantity(self.min + other.min, self.expected + other.expected, self.max + other.max)
+
+    def or_more(self, other: Quantity) -> Quantity:
+        """The larger of both, bound by bound."""
+        return Quantity(max(self.min, other.min), max(self.expected, other.expected), max(self.max, other.max))
 
     def __mul__(self, factor: float) -> Quantity:
         return Quantity(self.min * factor, self.expected * factor, self.max * factor)
@@ -99,6 +108,21 @@ def price_usd_per_month(catalog: Catalog, tariff: Tariff) -> float:
 def item(catalog: Catalog, component: str, tariff: Tariff, quantity: Quantity) -> CostItem:
     """A cost item at the catalog's price; raises as `price_usd_per_month`."""
     return CostItem(component, tariff, quantity, price_usd_per_month(catalog, tariff))
+
+
+def netted(
+    taken: Mapping[Tariff, Amount], nothing: Amount, larger: Callable[[Amount, Amount], Amount]
+) -> dict[Tariff, Amount]:
+    """What is billed of what resources take: nodes in reserved capacity with that capacity, and not beside it.
+
+    As many as are reserved; those beyond it (of another stack's reservation) as themselves.
+    """
+    found: dict[Tariff, Amount] = {}
+    for each in dict.fromkeys(dataclasses.replace(tariff, reservation=None) for tariff in taken):
+        reserved = taken.get(dataclasses.replace(each, reservation="reserved"), nothing)
+        used = taken.get(dataclasses.replace(each, reservation="used"), nothing)
+        found[each] = taken.get(each, nothing) + larger(reserved, used)
+    return found
 
 
 def repriced(items: Iterable[CostItem], catalog: Catalog) -> tuple[CostItem, ...]:

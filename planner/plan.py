@@ -56,6 +56,8 @@ class PlatformShape:
     system_instance_type: str
     system_nodes: int
     system_disk_gib: int
+    budget_alarms: int | None = None
+    """Of the stack's own budget in the cloud; None where the program does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,5 +12,5 @@ def guardrails() -> list[Guardrail]:
     """All guardrails of the pack, family by family."""
     from policies import capacity, cost, latency, plan, security
 
-    families = [*cost.GUARDRAILS, *latency.GUARDRAILS, *capacity.GUARDRAILS]
-    return [*plan.guardrails(besides=frozenset(each.name for each in families)), *families, *security.GUARDRAILS]
+    families = [*cost.GUARDRAILS, *latency.GUARDRAILS, *capacity.GUARDRAILS, *security.GUARDRAILS]
+    return [*plan.guardrails(besides=frozenset(each.name for each in families)), *families]

@@ -26,7 +26,7 @@ from planner.plan import Plan
 from policies.deployed import deployed_bill
 from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
-from policies.pricing import Quantities, UnpricedResource, billing_of, cluster_place, quantities
+from policies.pricing import LaunchTemplates, Quantities, UnpricedResource, billing_of, cluster_place, quantities
 from policies.resource import Resource
 from policies.update import Update
 
@@ -199,8 +199,14 @@ def _unpriced(resource: Resource, error: Exception) -> str:
     return f"{resource.name} ({resource.type}): its cost can't be known: {error}"
 
 
+def _templates(_: Update) -> LaunchTemplates:
+    return LaunchTemplates()
+
+
 def _billed(resource: Resource, update: Update) -> Quantities:
-    return quantities(resource, update.catalog, cluster_place(update.config))
+    templates = update.remembered(_templates)
+    templates.take(resource)
+    return quantities(resource, update.catalog, cluster_place(update.config), templates)
 
 
 def _key(resource: Resource) -> str:

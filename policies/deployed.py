@@ -24,7 +24,7 @@ from planner.guardrails.cost import CostLedger
 from planner.plan import items_in
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import UnpricedResource, cluster_place, quantities
+from policies.pricing import LaunchTemplates, UnpricedResource, cluster_place, quantities
 from policies.resource import NotKnown, Resource, read
 from policies.update import Update
 
@@ -80,14 +80,17 @@ def monthly_usd(update: Update, state: State) -> float:
     planned = [item for each in standing if each["type"] == PLAN_TYPE for item in _items(each)]
     ledger.allow(each for each in planned if _is_sold(each.tariff, update.catalog))
     no_longer_sold = total(each for each in planned if not _is_sold(each.tariff, update.catalog))
-    for each in standing:
-        for one in objects_of(_resource(each, regions, update)):
-            try:
-                billed = quantities(one, update.catalog, cluster_place(update.config))
-                most = {tariff: amount.max for tariff, amount in billed.items()}
-                ledger.add(f"{one.urn}{one.props.path or ''}", most, math.inf)
-            except (UnpricedResource, NotKnown, PlanError, UnknownOffer):
-                continue
+    resources = [one for each in standing for one in objects_of(_resource(each, regions, update))]
+    templates = LaunchTemplates()
+    for one in resources:
+        templates.take(one)
+    for one in resources:
+        try:
+            billed = quantities(one, update.catalog, cluster_place(update.config), templates)
+            most = {tariff: amount.max for tariff, amount in billed.items()}
+            ledger.add(f"{one.urn}{one.props.path or ''}", most, math.inf)
+        except (UnpricedResource, NotKnown, PlanError, UnknownOffer):
+            continue
     return to_the_cent(ledger.total_usd + no_longer_sold.max)
 
 

@@ -33,7 +33,8 @@ class Guardrail:
             `refused`: a violation that asks for a plain value, for choices that a program can write down (instance
             types, flags). `judged in up`: nothing in the preview, for what is made of outputs by nature (policies with
             ARNs, images of a registry that the stack creates); the update judges it before the resource is created.
-        judge_stack: for what only the whole stack shows; judged after every resource.
+        judge_stack: for what only the whole stack shows; judged after every resource. With a `judge` as well, that
+            says of the `types` what they show before anything is created.
     """
 
     name: str
@@ -80,16 +81,24 @@ def guardrail(
 
 
 def stack_guardrail(
-    name: str, *, settings: tuple[str, ...] = (), level: Level = "mandatory", unknown: Unknown = "judged in up"
+    name: str,
+    *types: str,
+    judge: Judge | None = None,
+    settings: tuple[str, ...] = (),
+    level: Level = "mandatory",
+    unknown: Unknown = "judged in up",
 ) -> Callable[[JudgeStack], Guardrail]:
     """Make a function the guardrail of the stack as a whole, for what no single resource shows.
 
     The engine asks it after every resource: in a preview before anything exists, with `--skip-preview` too late to
-    stop a creation. So use it only for what is missing, or said by several resources together.
+    stop a creation. So use it only for what is missing, or said by several resources together; what resources of some
+    types say before that, such as the registered plan, is for `judge` and stops the update there.
     """
 
-    def made(judge: JudgeStack) -> Guardrail:
-        return Guardrail(name, _description(judge), EVERY_TYPE, settings, level, unknown, judge_stack=judge)
+    def made(judge_stack: JudgeStack) -> Guardrail:
+        return Guardrail(
+            name, _description(judge_stack), frozenset(types), settings, level, unknown, judge, judge_stack
+        )
 
     return made
 

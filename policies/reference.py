@@ -117,13 +117,14 @@ def _section(guardrail: Guardrail) -> Iterator[str]:
         default = GuardrailSettings.model_fields[name].get_default(call_default_factory=True)
         shown = "no default" if default is None else f"default `{json.dumps(default)}`"
         yield f"- `{name}` ({shown}): {schema_of((name,))[name]['description']}."
-    if guardrail.types != {PLAN_TYPE} and (example := EXAMPLES[guardrail.name]):
+    if (guardrail.types != {PLAN_TYPE} or guardrail.judge_stack) and (example := EXAMPLES[guardrail.name]):
         yield f"- A violation: *{_violation(guardrail, example)}*"
 
 
 def _judged(guardrail: Guardrail) -> str:
     if guardrail.judge_stack is not None:
-        return "the stack as a whole, after its resources: in the preview before anything exists"
+        plan = "the plan, before anything exists, and then " if guardrail.types == {PLAN_TYPE} else ""
+        return f"{plan}the stack as a whole, after its resources: in the preview before anything exists"
     types = sorted(guardrail.types)
     if not types:
         return "every resource"

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from fusion.review.changes import states
 from fusion.review.events import Preview, State, Step
 from planner.catalog import Catalog, UnknownOffer
-from planner.cost import CostItem, Quantity, Tariff, price_usd_per_month, repriced
+from planner.cost import CostItem, Quantity, Tariff, netted, price_usd_per_month, repriced
 from planner.errors import PlanError
 from planner.plan import Plan
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import UnpricedResource, cluster_place, quantities
+from policies.pricing import LaunchTemplates, UnpricedResource, cluster_place, quantities
 from policies.resource import Resource, read
 
 OUTSIDE = "outside the plan"
@@ -160,7 +160,8 @@ class _Side:
         for amounts in self.billed.values():
             for tariff, amount in amounts.items():
                 taken[tariff] = taken.get(tariff, NOTHING) + amount
-        return self._usd({tariff: _excess(amount, allowed.get(tariff, NOTHING)) for tariff, amount in taken.items()})
+        billed = netted(taken, NOTHING, Quantity.or_more)
+        return self._usd({tariff: _excess(amount, allowed.get(tariff, NOTHING)) for tariff, amount in billed.items()})
 
     def _usd(self, amounts: Mapping[Tariff, Quantity]) -> Quantity:
         return _sum(amount * price_usd_per_month(self.catalog, tariff) for tariff, amount in amounts.items())
@@ -185,10 +186,17 @@ def _billed(
     preview: Preview, after: bool, catalog: Catalog, notes: list[str]
 ) -> Iterator[tuple[Step, Mapping[Tariff, Quantity]]]:
     regions = _regions(preview)
-    for step, state in states(preview, after=after):
+    found = [
+        (step, Resource(step.type, step.name, read(state.inputs), step.urn, region, state.parent))
+        for step, state in states(preview, after=after)
+        for region in [_region(step, state, regions, preview.config)]
+    ]
+    templates = LaunchTemplates()
+    for _, resource in found:
+        templates.take(resource)
+    for step, resource in found:
         try:
-            region = _region(step, state, regions, preview.config)
-            amounts = _amounts(step, state, region, catalog, preview.config)
+            amounts = _amounts(resource, catalog, preview.config, templates)
             for tariff in amounts:
                 price_usd_per_month(catalog, tariff)
         except (UnpricedResource, PlanError, UnknownOffer, TypeError, ValueError) as error:
@@ -199,13 +207,12 @@ def _billed(
 
 
 def _amounts(
-    step: Step, state: State, region: str, catalog: Catalog, config: Mapping[str, str]
+    resource: Resource, catalog: Catalog, config: Mapping[str, str], templates: LaunchTemplates
 ) -> Mapping[Tariff, Quantity]:
     """What a resource is billed for at the autoscaler's minimum, as it starts, and at its maximum."""
-    resource = Resource(step.type, step.name, read(state.inputs), step.urn, region, state.parent)
     found: dict[Tariff, Quantity] = {}
     for each in objects_of(resource):
-        for tariff, amount in quantities(each, catalog, cluster_place(config)).items():
+        for tariff, amount in quantities(each, catalog, cluster_place(config), templates).items():
             found[tariff] = found.get(tariff, NOTHING) + amount
     return found
 

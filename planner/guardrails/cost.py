@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from planner.catalog import Catalog
-from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, to_the_cent, total
+from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, netted, price_usd_per_month, to_the_cent, total
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
 
@@ -86,6 +86,12 @@ def over_the_expected_limit(plan: Plan, settings: GuardrailSettings, catalog: Ca
             f"{largest(plan.items, 'expected')}. It would pass with a limit of {math.ceil(costs_usd)}, or with fewer "
             "nodes or replicas that are desired."
         )
+
+
+def without_a_budget(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
+    """The budget that the stack's file declares; a plan that does not say is judged by its resources alone."""
+    if settings.budget_required and plan.platform.budget_alarms == 0:
+        yield "the stack declares no budget; name whom it tells under fusion:budget_alarms emails"
 
 
 def monthly_cost_usd(plan: Plan, catalog: Catalog, bound: Bound) -> float:
@@ -188,12 +194,11 @@ class CostLedger:
     @property
     def total_usd(self) -> float:
         """USD by month, plan and resources joined."""
-        tariffs = self.allowed.keys() | self.taken.keys()
-        return sum(self.amount_of(tariff) * price_usd_per_month(self.catalog, tariff) for tariff in tariffs)
-
-    def amount_of(self, tariff: Tariff) -> float:
-        """How much of a tariff the stack has, plan and resources joined."""
-        return max(self.allowed.get(tariff, 0.0), self.taken.get(tariff, 0.0))
+        taken = netted(self.taken, 0.0, max)
+        return sum(
+            max(self.allowed.get(each, 0.0), taken.get(each, 0.0)) * price_usd_per_month(self.catalog, each)
+            for each in self.allowed.keys() | taken.keys()
+        )
 
     def add(self, urn: str, quantities: Mapping[Tariff, float], limit_usd: float) -> Excess | None:
         """Take a resource in; if it passes the limit it is left out again and its excess is returned.

@@ -56,6 +56,12 @@ PLAN_RULES: tuple[PlanRule, ...] = (
         cost.over_the_expected_limit,
     ),
     PlanRule(
+        "budget-with-alarms",
+        "The stack has a budget that tells somebody before it is spent.",
+        ("budget_required",),
+        cost.without_a_budget,
+    ),
+    PlanRule(
         "workload-cost-limit",
         "Each workload costs no more a month than its own limit, at the autoscaler's maximum.",
         ("workload_cost_limits_usd",),

@@ -17,20 +17,32 @@ from typing import Literal
 
 from planner.catalog import Catalog
 from policies.pricing import aws, gcp, kubernetes
-from policies.pricing.reading import Place, Priced, Quantities, Rule, UnpricedResource
+from policies.pricing.reading import LaunchTemplates, Place, Priced, Quantities, Rule, UnpricedResource
 from policies.resource import Resource
 
-__all__ = ["Billing", "Place", "Quantities", "UnpricedResource", "billing_of", "cluster_place", "quantities"]
+__all__ = [
+    "Billing",
+    "LaunchTemplates",
+    "Place",
+    "Quantities",
+    "UnpricedResource",
+    "billing_of",
+    "cluster_place",
+    "quantities",
+]
 
 Billing = Literal["priced", "by use", "free", "unknown"]
 RULES: Mapping[str, Rule] = {**aws.RULES, **gcp.RULES, **kubernetes.RULES}
 NOWHERE = Place("", "")
 
 
-def quantities(resource: Resource, catalog: Catalog, cluster_in: Place = NOWHERE) -> Quantities:
+def quantities(
+    resource: Resource, catalog: Catalog, cluster_in: Place = NOWHERE, templates: LaunchTemplates | None = None
+) -> Quantities:
     """What one resource is billed for at the autoscaler's minimum, as it starts, and at its maximum.
 
-    Empty for types without a price of their own. `cluster_in` is where the stack's Kubernetes objects are.
+    Empty for types without a price of their own. `cluster_in` is where the stack's Kubernetes objects are, `templates`
+    are the launch templates that were registered before it.
 
     Raises:
         UnpricedResource: a field that decides the price is missing or not known before the update.
@@ -40,7 +52,7 @@ def quantities(resource: Resource, catalog: Catalog, cluster_in: Place = NOWHERE
         return {}
     package = resource.type.partition(":")[0]
     place = cluster_in if package == "kubernetes" else Place(package, resource.region)
-    return rule(Priced(resource, place, catalog))
+    return rule(Priced(resource, place, catalog, templates or LaunchTemplates()))
 
 
 def cluster_place(config: Mapping[str, str]) -> Place:

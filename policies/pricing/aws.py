@@ -6,10 +6,11 @@ Not here: what depends on use alone (requests, transfer, logs taken in), which n
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 from planner.catalog.kubernetes import STANDARD, control_plane
-from planner.cost import Quantity, Tariff
+from planner.cost import Quantity, Tariff, price_usd_per_month
 from planner.workloads import PriceModel
 from policies.pricing.reading import (
     Place,
@@ -64,9 +65,45 @@ def _node_group(priced: Priced) -> Quantities:
     least = number(props, "scalingConfig", "minSize", default=0)
     nodes = Quantity(least, number(props, "scalingConfig", "desiredSize", default=least), most)
     if props.has("launchTemplate"):
-        return {node: nodes}  # its disks are the launch template's
+        templates = priced.templates.of(priced.resource)
+        if templates and all(map(_is_in_a_reservation, templates)):
+            node = dataclasses.replace(node, reservation="used")
+        return times(added({node: Quantity.fixed(1)}, _dearest_disks(priced, templates)), nodes)
     disk_gib = number(props, "diskSize", default=EKS_DEFAULT_DISK_GIB)
     return times({node: Quantity.fixed(1), place.service("block_storage_gib"): Quantity.fixed(disk_gib)}, nodes)
+
+
+def _dearest_disks(priced: Priced, templates: list[Props]) -> Quantities:
+    """A node's, of the launch template that may be its own; what the image has where no template says."""
+    found = [_template_disks(each, priced.place) for each in templates]
+    usual = {priced.place.service("block_storage_gib"): Quantity.fixed(EKS_DEFAULT_DISK_GIB)}
+    return max(
+        (each or usual for each in found),
+        key=lambda disks: sum(
+            amount.max * price_usd_per_month(priced.catalog, tariff) for tariff, amount in disks.items()
+        ),
+        default=usual,
+    )
+
+
+def _template_disks(template: Props, place: Place) -> Quantities:
+    mapped = (each.part("ebs") for each in _blocks(template, "blockDeviceMappings"))
+    return added(
+        *(
+            _disk(each, place, "volumeSize", "volumeType", EKS_DEFAULT_DISK_GIB, "gp2")
+            for each in mapped
+            if each.value is not None
+        )
+    )
+
+
+def _is_in_a_reservation(props: Props) -> bool:
+    """Whether an instance or a launch template asks to run in reserved capacity alone."""
+    asked = props.part("capacityReservationSpecification")
+    return (
+        asked.has("capacityReservationTarget")
+        or plain(asked, "capacityReservationPreference") == "capacity-reservations-only"
+    )
 
 
 def _cluster(priced: Priced) -> Quantities:
@@ -90,7 +127,10 @@ def _spot_request(priced: Priced) -> Quantities:
 def _of_instance(priced: Priced, price_model: PriceModel) -> Quantities:
     props, place = priced.props, priced.place
     _check_tenancy(props)
-    parts = [(place.node(str(needed(props, "instanceType")), price_model), 1.0)]
+    node = place.node(str(needed(props, "instanceType")), price_model)
+    if price_model == "on_demand" and _is_in_a_reservation(props):
+        node = dataclasses.replace(node, reservation="used")
+    parts = [(node, 1.0)]
     if plain(props, "associatePublicIpAddress", default=False):
         parts.append((place.service("public_ipv4"), 1.0))
     root = _disk(props.part("rootBlockDevice"), place, "volumeSize", "volumeType", EC2_DEFAULT_DISK_GIB, "gp3")
@@ -146,10 +186,14 @@ def _load_balancer(priced: Priced) -> Quantities:
 
 
 def _reservation(priced: Priced) -> Quantities:
-    """Billed whether it is used or not; instances in it are counted beside it, so that the sum errs upwards."""
+    """Billed whether it is used or not, with the instances in it.
+
+    Those that name it, or ask for reserved capacity alone. One that only happens to match an open reservation is
+    counted beside it, so that the sum errs upwards.
+    """
     props = priced.props
-    node: Tariff = priced.place.node(str(needed(props, "instanceType")), "on_demand")
-    return fixed([(node, number(props, "instanceCount"))])
+    node = priced.place.node(str(needed(props, "instanceType")), "on_demand")
+    return fixed([(dataclasses.replace(node, reservation="reserved"), number(props, "instanceCount"))])
 
 
 def _lustre(priced: Priced) -> Quantities:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from planner.catalog import Catalog
@@ -17,6 +17,7 @@ from planner.workloads import PriceModel
 from policies.resource import NotKnown, Props, Resource
 
 Quantities = dict[Tariff, Quantity]
+LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 
 
 class UnpricedResource(ValueError):
@@ -39,13 +40,37 @@ class Place:
         return Tariff(self.cloud, self.region, instance_type, price_model)
 
 
+@dataclass(slots=True)
+class LaunchTemplates:
+    """The launch templates of a stack, as far as they were registered."""
+
+    _known: dict[str, Resource] = field(default_factory=dict)
+
+    def take(self, resource: Resource) -> None:
+        """Remember it if it is one."""
+        if resource.type == LAUNCH_TEMPLATE:
+            self._known[resource.urn] = resource
+
+    def of(self, node_group: Resource) -> list[Props]:
+        """Those that may be a node group's: the one that it names, else those of its component, else all.
+
+        An id tells nothing: it is an output of the template, which guardrails never see.
+        """
+        known = list(self._known.values())
+        name = node_group.props.part("launchTemplate", "name")
+        named = [each for each in known if each.props.part("name").value == name.value is not None]
+        own = [each for each in known if each.parent == node_group.parent]
+        return [each.props for each in (([] if name.is_unknown() else named) or own or known)]
+
+
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """What a rule prices: a resource, where it is, and the prices there."""
+    """What a rule prices: a resource, where it is, the prices there, and the stack's launch templates."""
 
     resource: Resource
     place: Place
     catalog: Catalog
+    templates: LaunchTemplates
 
     @property
     def props(self) -> Props:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from planner.guardrails.cost import without_a_budget
 from policies.guardrail import guardrail, stack_guardrail
+from policies.plan import PLAN_TYPE, registered_plan
 from policies.resource import Resource
 from policies.update import Update
 
@@ -58,7 +60,11 @@ def _has(tags: object, name: str) -> bool:
     return isinstance(tags, Mapping) and any(str(key).lower() == name.lower() and tags[key] for key in tags)
 
 
-@stack_guardrail("budget-with-alarms", settings=("budget_required",))
+def _declared(plan: Resource, update: Update) -> Iterator[str]:
+    return without_a_budget(registered_plan(plan), update.settings, update.catalog)
+
+
+@stack_guardrail("budget-with-alarms", PLAN_TYPE, judge=_declared, settings=("budget_required",))
 def budget_with_alarms(resources: Sequence[Resource], update: Update) -> Iterator[str]:
     """The stack has a budget that tells somebody before it is spent."""
     if not update.settings.budget_required:

@@ -270,3 +270,85 @@ def test_under_a_limit_a_type_of_unknown_price_is_refused_unless_it_is_exempt() 
 def test_the_billing_of_every_type_of_the_local_cloud_is_known() -> None:
     schema = json.loads((Path(__file__).parents[3] / "localcloud/aws/schema.json").read_text())
     assert {each for each in schema["resources"] if billing_of(each) == "unknown"} == set()
+
+
+RESERVED = Declared(
+    "aws:ec2/capacityReservation:CapacityReservation", {"instanceType": "g5.xlarge", "instanceCount": 2}, name="kept"
+)
+TARGET = {"capacityReservationTarget": {"capacityReservationId": UNKNOWN}}
+
+
+def machine(name: str, **inputs: Any) -> Declared:
+    return Declared("aws:ec2/instance:Instance", {"instanceType": "g5.xlarge"} | inputs, name=name)
+
+
+@pytest.mark.parametrize("asked", [TARGET, {"capacityReservationPreference": "capacity-reservations-only"}])
+def test_instances_in_a_reservation_are_billed_with_it_and_those_beyond_it_as_themselves(asked: dict[str, Any]) -> None:
+    disk = 8 * service("aws", "block_storage_gib")
+    inside = [machine(name, capacityReservationSpecification=asked) for name in ("one", "two", "three")]
+    outside = machine("outside")
+    for declared, usd in (
+        ([RESERVED, *inside[:2]], 2 * node("aws", "g5.xlarge") + 2 * disk),
+        ([*inside[:2], RESERVED], 2 * node("aws", "g5.xlarge") + 2 * disk),
+        ([RESERVED, *inside], 3 * node("aws", "g5.xlarge") + 3 * disk),
+        ([RESERVED, inside[0], outside], 3 * node("aws", "g5.xlarge") + 2 * disk),
+        ([inside[0]], node("aws", "g5.xlarge") + disk),
+    ):
+        cents = math.ceil(usd * 100) / 100
+        assert judge(monthly_cost_limit, *declared, monthly_cost_limit_usd=cents) == []
+        assert judge(monthly_cost_limit, *declared, monthly_cost_limit_usd=round(cents - 0.02, 2))
+
+
+def test_a_reservation_does_not_pay_for_spot() -> None:
+    spot = machine("spot", instanceMarketOptions={"marketType": "spot"}, capacityReservationSpecification=TARGET)
+    usd = 2 * node("aws", "g5.xlarge") + node("aws", "g5.xlarge", spot=True)
+    assert judge(monthly_cost_limit, RESERVED, spot, monthly_cost_limit_usd=float(usd) - 1)
+
+
+SCALING = {"minSize": 0, "desiredSize": 1, "maxSize": 3}
+COMPONENT = "urn:pulumi:test::test::fusion:aws:AcceleratorPool::pool"
+
+
+def template(name: str, size: int, parent: str = "", **inputs: Any) -> Declared:
+    mapped = [{"deviceName": "/dev/xvda", "ebs": {"volumeSize": size, "volumeType": "gp3"}}]
+    given = {"name": name, "blockDeviceMappings": mapped} | inputs
+    return Declared("aws:ec2/launchTemplate:LaunchTemplate", given, name=name, parent=parent)
+
+
+def nodes_of(launch_template: dict[str, Any], parent: str = "") -> Declared:
+    given = {"instanceTypes": ["m6i.large"], "scalingConfig": SCALING, "launchTemplate": launch_template}
+    return Declared("aws:eks/nodeGroup:NodeGroup", given, name="nodes", parent=parent)
+
+
+@pytest.mark.parametrize(
+    ("templates", "group", "gib"),
+    [
+        ([template("a", 100), template("b", 500)], nodes_of({"name": "a"}), 100),
+        ([template("a", 100), template("b", 500)], nodes_of({"id": UNKNOWN}), 500),
+        ([template("a", 100, COMPONENT), template("b", 500)], nodes_of({"id": UNKNOWN}, COMPONENT), 100),
+        ([template("a", 100, blockDeviceMappings=None)], nodes_of({"id": UNKNOWN}), 20),
+        ([], nodes_of({"id": "lt-of-another-stack"}), 20),
+    ],
+)
+def test_disks_of_a_node_group_are_those_of_its_launch_template(
+    templates: list[Declared], group: Declared, gib: int
+) -> None:
+    usd = 3 * (node("aws", "m6i.large") + gib * service("aws", "block_storage_gib"))
+    cents = math.ceil(usd * 100) / 100
+    assert judge(monthly_cost_limit, *templates, group, monthly_cost_limit_usd=cents) == []
+    (told,) = judge(monthly_cost_limit, *templates, group, monthly_cost_limit_usd=round(cents - 0.02, 2))
+    assert told.startswith("nodes (aws:eks/nodeGroup:NodeGroup) costs up to")
+
+
+def test_a_template_whose_disks_are_not_known_leaves_the_node_group_without_a_price() -> None:
+    unknown = template("a", 1, blockDeviceMappings=UNKNOWN)
+    (told,) = judge(monthly_cost_limit, unknown, nodes_of({"name": "a"}), monthly_cost_limit_usd=10**6)
+    assert "blockDeviceMappings decides its price and is not known before the update" in told
+
+
+def test_nodes_of_a_template_for_a_reservation_are_billed_with_it() -> None:
+    into = template("a", 20, instanceType=None, capacityReservationSpecification=TARGET)
+    reserved = Declared(RESERVED.type, {"instanceType": "m6i.large", "instanceCount": 3}, name="kept")
+    usd = 3 * (node("aws", "m6i.large") + 20 * service("aws", "block_storage_gib"))
+    cents = math.ceil(usd * 100) / 100
+    assert judge(monthly_cost_limit, reserved, into, nodes_of({"name": "a"}), monthly_cost_limit_usd=cents) == []

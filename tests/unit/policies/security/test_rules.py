@@ -1,6 +1,7 @@
 """Each guardrail of security and privacy: what it lets pass and what it refuses, at the edge."""
 
 import base64
+import dataclasses
 import gzip
 import json
 from typing import Any
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.guardrail import Guardrail
+from policies.plan import PLAN_TYPE
 from policies.security import GUARDRAILS
 from policies.testing import UNKNOWN, Declared, judge, secret
+from tests.unit.planner.test_plan import job, planned
 
 RULES = {each.name: each for each in GUARDRAILS}
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
@@ -758,6 +761,18 @@ def test_a_budget_with_alarms_where_one_is_asked_for() -> None:
     assert "has no alarm" in judge(rule, Declared("aws:budgets/budget:Budget", {}), budget_required=True)[0]
 
 
+def test_a_plan_that_declares_no_budget_is_told_before_anything_is_made() -> None:
+    rule = RULES["budget-with-alarms"]
+    told = "the stack declares no budget; name whom it tells under fusion:budget_alarms emails"
+    plan = planned(job())
+    for alarms, said in ((0, [told]), (2, []), (None, [])):
+        shape = dataclasses.replace(plan.platform, budget_alarms=alarms)
+        registered = Declared(PLAN_TYPE, dataclasses.replace(plan, platform=shape).as_props())
+        budget = Declared("aws:budgets/budget:Budget", {"notifications": [{"threshold": 80}]})
+        assert judge(rule, registered, budget, budget_required=True) == said
+        assert judge(rule, registered, budget) == []
+
+
 def test_config_in_plain_is_told_and_encrypted_config_is_not() -> None:
     stack = Declared("pulumi:pulumi:Stack", {})
     rule = RULES["no-plain-secrets"]
@@ -796,7 +811,7 @@ VALUES = st.recursive(
 @settings(deadline=None)
 @given(data=st.data())
 def test_no_inputs_make_a_guardrail_fail(rule: Guardrail, data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(sorted(rule.types) or [POD, INSTANCE]))
+    kind = data.draw(st.sampled_from(sorted(rule.types - {PLAN_TYPE}) or [POD, INSTANCE]))
     of_kind = [inputs for _, each, inputs, _ in REFUSE if each == kind]
     inputs = data.draw(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=5))
     if of_kind:
