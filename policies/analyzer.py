@@ -10,8 +10,9 @@ import difflib
 import gc
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
+from functools import partial
 from typing import Any
 
 import grpc
@@ -100,7 +101,7 @@ class Analyzer(_PolicyAnalyzerServicer):
             for each in objects_of(_resource(request, self._update)):
                 for guardrail in self._guardrails_on(each.type):
                     if guardrail.judge is not None:
-                        self._judge(guardrail, guardrail.judge(each, self._update), response)
+                        self._judge(guardrail, partial(guardrail.judge, each, self._update), response)
         return response
 
     def AnalyzeStack(self, request: AnalyzeStackRequest, _context: Any) -> AnalyzeResponse:
@@ -113,7 +114,7 @@ class Analyzer(_PolicyAnalyzerServicer):
             resources = [each for one in request.resources for each in objects_of(_resource(one, self._update))]
             for each in guardrails:
                 if each.judge_stack is not None:
-                    self._judge(each, each.judge_stack(resources, self._update), response)
+                    self._judge(each, partial(each.judge_stack, resources, self._update), response)
         return response
 
     def _get_enforcement_level(self, policy: Policy) -> EnforcementLevel:
@@ -134,10 +135,10 @@ class Analyzer(_PolicyAnalyzerServicer):
             ]
         return [each for each in self._by_type[resource_type] if self._is_enabled(each)]
 
-    def _judge(self, guardrail: Guardrail, violations: Iterable[str], response: AnalyzeResponse) -> None:
+    def _judge(self, guardrail: Guardrail, judge: Callable[[], Iterable[str]], response: AnalyzeResponse) -> None:
         """Take each violation; what can't be judged is never passed over in silence."""
         try:
-            for message in violations:
+            for message in judge():
                 self._report(guardrail.name, message, response)
         except NotKnown as error:
             if guardrail.unknown == "refused":

@@ -61,7 +61,7 @@ def _has(tags: object, name: str) -> bool:
 
 
 def _declared(plan: Resource, update: Update) -> Iterator[str]:
-    return without_a_budget(registered_plan(plan), update.settings, update.catalog)
+    yield from without_a_budget(registered_plan(plan), update.settings, update.catalog)
 
 
 @stack_guardrail("budget-with-alarms", PLAN_TYPE, judge=_declared, settings=("budget_required",))

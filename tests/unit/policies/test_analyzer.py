@@ -119,6 +119,16 @@ def test_wrong_settings_stop_the_update_and_are_told_once() -> None:
     assert told == "fusion:guardrails.levels.imds-v2: no guardrail has this name; such as imdsv2"
 
 
+def test_a_guardrail_that_fails_before_its_first_sentence_is_told_and_lets_nothing_pass() -> None:
+    def judged(resource: Resource, update: Update) -> list[str]:
+        """It holds."""
+        return [str(resource.props.get("size") + 1)]
+
+    (told,) = judge(guardrail("sizes")(judged), Declared(INSTANCE, {"size": "8"}))
+    assert told.startswith("it could not be judged: TypeError")
+    assert "not known before the update" in judge(guardrail("sizes")(judged), Declared(INSTANCE, {"size": UNKNOWN}))[0]
+
+
 @given(stack=st.floats(1, 1e6), pack=st.floats(1, 1e6))
 def test_the_lower_of_two_limits_holds(stack: float, pack: float) -> None:
     update = Update(

@@ -20,6 +20,8 @@ from tests.unit.report.logs import error, log, passed, replaced, secret, step, u
 
 VOLUME = "aws:ebs/volume:Volume"
 GROUP = "aws:eks/nodeGroup:NodeGroup"
+INSTANCE = "aws:ec2/instance:Instance"
+RESERVATION = "aws:ec2/capacityReservation:CapacityReservation"
 REGION = {"aws:region": "us-east-1"}
 
 
@@ -43,14 +45,31 @@ def group(minimum: int, desired: int, maximum: int) -> dict:
 
 def test_a_pool_outside_any_plan_is_priced_at_each_bound_of_its_autoscaler(tmp_path):
     found = reviewed(tmp_path, log(step("update", GROUP, "pool", group(0, 1, 2), group(0, 1, 4)), config=REGION))
-    hourly = load().offer("aws", "us-east-1", "g5.xlarge").price_usd_per_hour
+    disk = 20 * load().service_price("aws", "us-east-1", "block_storage_gib").price_usd
+    each = 730 * load().offer("aws", "us-east-1", "g5.xlarge").price_usd_per_hour + disk
     total = found.cost.total
-    assert (total.before.min, total.before.expected, total.before.max) == pytest.approx(
-        (0, hourly * 730, 2 * hourly * 730)
-    )
-    assert total.difference.max == pytest.approx(2 * hourly * 730)
+    assert (total.before.min, total.before.expected, total.before.max) == pytest.approx((0, each, 2 * each))
+    assert total.difference.max == pytest.approx(2 * each)
     assert total.difference.expected == 0
     assert [each.name for each in found.cost.components] == ["outside the plan"]
+
+
+def test_disks_of_a_launch_template_and_reserved_capacity_are_priced_as_the_guardrail_prices_them(tmp_path):
+    mapped = {"blockDeviceMappings": [{"ebs": {"volumeSize": 100, "volumeType": "gp3"}}]}
+    target = {"capacityReservationSpecification": {"capacityReservationTarget": {"capacityReservationId": "cr-1"}}}
+    found = reviewed(
+        tmp_path,
+        log(
+            step("create", GROUP, "pool", None, group(0, 0, 1)),
+            step("create", "aws:ec2/launchTemplate:LaunchTemplate", "pool", None, mapped),
+            step("create", RESERVATION, "kept", None, {"instanceType": "p5.48xlarge", "instanceCount": 1}),
+            step("create", INSTANCE, "one", None, {"instanceType": "p5.48xlarge"} | target),
+            config=REGION,
+        ),
+    )
+    hourly = {name: load().offer("aws", "us-east-1", name).price_usd_per_hour for name in ("g5.xlarge", "p5.48xlarge")}
+    disk = load().service_price("aws", "us-east-1", "block_storage_gib").price_usd
+    assert found.cost.total.after.max == pytest.approx(730 * sum(hourly.values()) + (100 + 8) * disk)
 
 
 def test_a_resource_is_priced_where_its_provider_is(tmp_path):
