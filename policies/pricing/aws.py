@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from planner.catalog.kubernetes import STANDARD, control_plane
-from planner.cost import Quantity, Tariff, price_usd_per_month
+from planner.cost import Quantity, price_usd_per_month
 from planner.workloads import PriceModel
 from policies.pricing.reading import (
     Place,
