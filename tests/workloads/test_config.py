@@ -42,7 +42,7 @@ def test_the_smallest_config_has_the_documented_defaults(tmp_path: Path) -> None
     ("change", "sentence"),
     [
         ({"epochs": 0}, "FILE: epochs: got 0; input should be greater than or equal to 1"),
-        ({"precision": "fp7"}, "FILE: precision: got \"fp7\"; input should be 'fp32', 'tf32' or 'bf16'"),
+        ({"precision": "fp7"}, "FILE: precision: got \"fp7\"; input should be 'fp32', 'tf32', 'bf16', 'fp16' or 'fp8'"),
         ({"epoch": 3}, "FILE: epoch: unknown field; remove it or check its spelling"),
         ({"data": {}}, "FILE: data.url: not set, and it has no default"),
         (

@@ -88,6 +88,11 @@ class Loader:
     rank: int = 0
     world_size: int = 1
 
+    @property
+    def batches(self) -> int:
+        """How many an epoch has."""
+        return -(-len(self.dataset) // self.batch_size)
+
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, without its first ``start`` samples (over all ranks): where a run resumes."""
         return self._batches(self.dataset.order(seed=self.seed, epoch=epoch)[start:])

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workloads.storage import SCHEMES
 
@@ -61,6 +61,55 @@ class DataConfig(Section):
     batch_size: int = Field(default=32, ge=1, le=1_048_576, description="samples of one step over all ranks together")
 
 
+class OptimizerConfig(Section):
+    """How the weights follow the gradients."""
+
+    name: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"
+    weight_decay: float = Field(default=0, ge=0, le=1)
+    momentum: float = Field(default=0, ge=0, lt=1, description="of sgd")
+    clip_norm: float | None = Field(default=None, gt=0, description="a longer gradient, over all weights, is shortened")
+    warmup_steps: int = Field(default=0, ge=0, description="the learning rate rises to its full value over them")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine: falls to 0 at the end")
+    sparse_embeddings: bool = Field(default=False, description="touch only the rows that a batch looked up")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum is of sgd; {self.name} has its own, leave it out")
+        if self.sparse_embeddings:
+            if self.name not in ("sgd", "adagrad") or self.momentum:
+                raise ValueError("sparse_embeddings needs adagrad, or sgd without momentum: others move every row")
+            if self.weight_decay or self.clip_norm:
+                raise ValueError("sparse_embeddings goes with neither weight_decay nor clip_norm: both need every row")
+        return self
+
+
+class ParallelConfig(Section):
+    """How the model and each batch are spread over the ranks, and over parts of a step."""
+
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="ddp: each rank holds the model; fsdp: each holds a part of every weight"
+    )
+    tensor_parallel: int = Field(default=1, ge=1, description="ranks that compute each layer together; needs fsdp")
+    gradient_compression: Literal["fp16", "bf16", "powersgd"] | None = Field(
+        default=None, description="of what ddp's ranks send each other"
+    )
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, description="most samples that a rank computes at once; it accumulates the batch's gradient"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="compute each block's activations anew in the backward pass: less memory, more work"
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.tensor_parallel > 1 and self.strategy != "fsdp":
+            raise ValueError("tensor_parallel needs strategy: fsdp")
+        if self.gradient_compression and self.strategy != "ddp":
+            raise ValueError("gradient_compression is of strategy: ddp; fsdp sends what `precision` says")
+        return self
+
+
 class CheckpointConfig(Section):
     """Where and how often the run is saved."""
 
@@ -85,12 +134,27 @@ class TrainingConfig(Section):
     epochs: int = Field(default=20, ge=1, le=100_000)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "fp8"] = Field(
+        default="fp32", description="of the arithmetic; weights and optimizer stay fp32"
+    )
+    compile: bool = Field(default=False, description="torch.compile: a slow first step, then faster ones")
+    parallel: ParallelConfig = ParallelConfig()
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
     deterministic: bool = Field(default=False, description="same bits from the same config; slower on CUDA")
     threads: int | None = Field(default=None, ge=1, le=1_024, description="CPU threads of a rank; by default its share")
     checkpoint: CheckpointConfig
     outputs: OutputConfig
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.precision == "fp8" and self.parallel.tensor_parallel > 1:
+            raise ValueError("precision: fp8 does not go with parallel.tensor_parallel; expected bf16")
+        if self.optimizer.sparse_embeddings and self.parallel.strategy == "fsdp":
+            raise ValueError("optimizer.sparse_embeddings does not go with parallel.strategy: fsdp; expected ddp")
+        if self.optimizer.sparse_embeddings and self.parallel.gradient_compression:
+            raise ValueError("optimizer.sparse_embeddings does not go with parallel.gradient_compression")
+        return self
 
 
 def load(path: Path) -> TrainingConfig:
@@ -115,6 +179,8 @@ def load(path: Path) -> TrainingConfig:
 
 def _sentence(problem: Mapping[str, Any], path: Path) -> str:
     field = ".".join(str(part) for part in problem["loc"])
+    if not field:
+        return f"{path}: {str(problem['msg']).removeprefix('Value error, ')}"
     match problem["type"]:
         case "missing":
             return f"{path}: {field}: not set, and it has no default"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +12,9 @@ from workloads.training.checkpoint import Checkpoints, Position
 from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
 from workloads.training.measure import Meter
+from workloads.training.optimizers import clip_gradients, learning_rate_at
+from workloads.training.parallel import gradients_summed, micro_batches
+from workloads.training.precision import LossScale, autocast
 from workloads.training.stopping import Interrupted, StopRequest
 from workloads.training.tasks import Task
 from workloads.training.tensorboard import TensorBoardLog
@@ -35,6 +37,7 @@ class Trainer:
     tensorboard: TensorBoardLog | None
     stop: StopRequest
     task: Task
+    loss_scale: LossScale
     meter: Meter = field(default_factory=Meter)
     saved_step: int = -1
 
@@ -59,16 +62,34 @@ class Trainer:
 
     def step(self, batch: Batch, step: int) -> Tensor:
         """One optimizer step; returns this rank's part of the loss."""
-        seed_step(self.config.seed, step, self.world.rank)
-        inputs, targets = self.task.inputs_and_targets(batch)
-        with precision(self.config, self.world.device):
-            total = self.task.loss(self.model(inputs), targets)
-        # The ranks' parts may differ by one sample, and DDP averages over ranks: this makes it the mean of all losses.
-        loss = total * self.world.size / (batch.global_samples * self.task.predictions_per_sample)
+        seed_step(self.config.seed, step, self.world.data_rank)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
-        self.optimizer.step()
+        parts = micro_batches(batch, self.config.parallel.micro_batch_size, self.world)
+        losses = [self.backward(part, last=part is parts[-1]) for part in parts]
+        self.update(step)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def backward(self, batch: Batch, *, last: bool) -> Tensor:
+        """Add the gradient of a part of a batch; returns its part of the loss."""
+        inputs, targets = self.task.inputs_and_targets(batch)
+        with gradients_summed(self.model, last):
+            with autocast(self.config, self.world.device):
+                total = self.task.loss(self.model(inputs), targets)
+            # Parts differ by a sample, and gradients are averaged over ranks: this makes it the mean of all losses.
+            loss = total * (self.world.data_size / (batch.global_samples * self.task.predictions_per_sample))
+            self.loss_scale.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
         return loss.detach()
+
+    def update(self, step: int) -> None:
+        """Move the weights along the gradient; with fp16, not where it overflowed."""
+        scaler = self.loss_scale.scaler
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.config, step, self.config.epochs * self.loader.batches)
+        if self.config.optimizer.clip_norm is not None:
+            scaler.unscale_(self.optimizer)
+            clip_gradients(self.model.parameters(), self.config.optimizer.clip_norm)
+        scaler.step(self.optimizer)
+        scaler.update()
 
     def save_if_due(self, position: Position) -> None:
         """Save every so many steps, and leave where a signal asked for it on any rank."""
@@ -82,6 +103,7 @@ class Trainer:
         """Save the run and what it has logged, unless this step is saved already."""
         if position.step == self.saved_step:
             return
+        self.loss_scale.store()
         self.checkpoints.save(self.model, self.optimizer, position)
         self.saved_step = position.step
         if self.tensorboard:
@@ -91,7 +113,7 @@ class Trainer:
         """Say how an epoch went; reads the losses from the device once."""
         if not losses:  # resumed at this epoch's very end
             return
-        loss = torch.stack(losses).mean().item()
+        loss = self.world.mean(torch.stack(losses).mean().item())
         self.log.info("epoch", epoch=epoch + 1, of=self.config.epochs, step=step, loss=round(loss, 5))
         if self.tensorboard:
             measured = self.meter.summary()
@@ -108,10 +130,3 @@ class Trainer:
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Random numbers as a function of the place in the run: a resumed run draws what an uninterrupted one would."""
     torch.manual_seed((seed * _SEED_STRIDE + step) * _SEED_STRIDE + rank)
-
-
-def precision(config: TrainingConfig, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Autocast for bf16; nothing for fp32 and tf32, which is a setting of the matrix units."""
-    if config.precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()

@@ -8,7 +8,7 @@ import platform
 from typing import Any
 
 import torch
-from torch import nn, optim
+from torch import nn
 
 from workloads import models, storage
 from workloads.data.format import Index
@@ -19,6 +19,9 @@ from workloads.training.evaluate import evaluate
 from workloads.training.logs import Log
 from workloads.training.loop import Trainer
 from workloads.training.measure import Meter
+from workloads.training.optimizers import make_optimizer
+from workloads.training.parallel import full_weights, spread
+from workloads.training.precision import LossScale, set_numerics
 from workloads.training.stopping import StopRequest
 from workloads.training.tasks import Evaluation, task_for
 from workloads.training.tensorboard import TensorBoardLog
@@ -42,17 +45,19 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
 
         torch.manual_seed(config.seed)
         model = build_model(config, train_set.index, world)
-        optimizer = optim.Adam(model.parameters(), lr=config.learning_rate)
+        optimizer = make_optimizer(config, model)
+        loss_scale = LossScale(config, world.device, optimizer)
         checkpoints = Checkpoints(
             config.checkpoint.url, config.checkpoint.keep, identity(config, train_set), world, log
         )
         position = checkpoints.resume(model, optimizer)
+        loss_scale.restore(optimizer)
         tensorboard = (
             TensorBoardLog(storage.join(config.outputs.url, "tensorboard"), from_step=position.step)
             if world.is_first
             else None
         )
-        ranks: dict[str, int] = {"rank": world.rank, "world_size": world.size}
+        ranks: dict[str, int] = {"rank": world.data_rank, "world_size": world.data_size}
         trainer = Trainer(
             config=config,
             world=world,
@@ -64,26 +69,20 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
             tensorboard=tensorboard,
             stop=stop,
             task=task,
+            loss_scale=loss_scale,
         )
         end = trainer.train(position)
-        evaluation = evaluate(model, Loader(test_set, config.data.batch_size, **ranks), world, task)
+        evaluation = evaluate(model, Loader(test_set, forward_samples(config, world), **ranks), world, task)
+        weights = full_weights(model)
         if evaluation and tensorboard:
             tensorboard.scalars(end.step, {f"test/{name}": value for name, value in evaluation.metrics.items()})
             tensorboard.close()
             metrics = {name: round(value, 4) for name, value in evaluation.metrics.items()}
             result = {**metrics, **measured(config, trainer.meter), "steps": end.step}
-            leave_results(config, world, model, evaluation, result)
+            leave_results(config, world, weights, evaluation, result)
             finished = {"event": "finished", "run": config.run, **result, "report": report_url(config)}
             print(json.dumps(finished), flush=True)
         world.barrier()
-
-
-def set_numerics(config: TrainingConfig) -> None:
-    """How exact and how repeatable the arithmetic is."""
-    torch.use_deterministic_algorithms(config.deterministic)
-    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
-    torch.backends.cudnn.benchmark = not config.deterministic
 
 
 def check_model_fits(config: TrainingConfig, index: Index) -> None:
@@ -99,8 +98,14 @@ def check_model_fits(config: TrainingConfig, index: Index) -> None:
 
 
 def build_model(config: TrainingConfig, index: Index, world: World) -> nn.Module:
-    """The model that the config names, on this rank's device."""
-    return world.wrap(models.build(config.model.name, index, config.model.arguments))
+    """The model that the config names, spread over the ranks."""
+    return spread(models.build(config.model.name, index, config.model.arguments), config, world)
+
+
+def forward_samples(config: TrainingConfig, world: World) -> int:
+    """Samples of all ranks that are computed at once while training, and so fit in memory."""
+    micro = config.parallel.micro_batch_size
+    return config.data.batch_size if micro is None else min(config.data.batch_size, micro * world.data_size)
 
 
 def identity(config: TrainingConfig, data: Dataset) -> dict[str, Any]:
@@ -129,13 +134,13 @@ def measured(config: TrainingConfig, meter: Meter) -> dict[str, Any]:
 
 
 def leave_results(
-    config: TrainingConfig, world: World, model: nn.Module, evaluation: Evaluation, result: dict[str, object]
+    config: TrainingConfig, world: World, weights: dict[str, Any], evaluation: Evaluation, result: dict[str, object]
 ) -> None:
     """Weights, then the reports that speak of them."""
     url = config.outputs.url
-    weights = io.BytesIO()
-    torch.save(getattr(model, "module", model).state_dict(), weights)
-    storage.write(storage.join(url, "model.pt"), weights.getvalue())
+    file = io.BytesIO()
+    torch.save(weights, file)
+    storage.write(storage.join(url, "model.pt"), file.getvalue())
     for name, content in evaluation.files.items():
         storage.write(storage.join(url, name), content)
     report = {

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from workloads.training.config import TrainingConfig
 
@@ -30,6 +29,11 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
+    data_rank: int = 0
+    """Which part of each batch this rank takes; the ranks of one tensor-parallel group take the same."""
+    data_size: int = 1
+    mesh: DeviceMesh | None = field(default=None, repr=False)
+    """The ranks by `data` and `tensor`; None where there is one."""
     control: dist.ProcessGroup | None = field(default=None, repr=False)
     """A gloo group apart from the one that carries gradients, so that control messages never wait for a GPU."""
 
@@ -43,11 +47,6 @@ class World:
         """`NVIDIA H100 80GB HBM3`, or `cpu`."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on this rank's device, its gradients averaged over the ranks."""
-        model = model.to(self.device)
-        return model if self.size == 1 else DistributedDataParallel(model)
-
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
@@ -60,6 +59,14 @@ class World:
         value = torch.tensor(int(flag))
         dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
         return bool(value)
+
+    def mean(self, value: float) -> float:
+        """The mean of every rank's value."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total, group=self.control)
+        return total.item() / self.size
 
     def gather(self, value: Any) -> list[Any] | None:
         """Every rank's value, on the first rank; None on the others."""
@@ -83,9 +90,15 @@ def join(config: TrainingConfig) -> Iterator[World]:
     """Take this process's place among the ranks, as torchrun or an indexed Kubernetes Job says it.
 
     Raises:
-        WorldError: the config asks for CUDA and there is none, or the environment says only half of what is needed.
+        WorldError: the config asks for a device or a number of ranks that is not there, or the environment says only
+            half of what is needed.
     """
     size, rank = _size_and_rank()
+    tensor = config.parallel.tensor_parallel
+    if size % tensor:
+        raise WorldError(
+            f"parallel.tensor_parallel: got {tensor}; expected a divisor of the {size} rank(s) of this run"
+        )
     device = _device(config)
     _set_threads(config)
     if size == 1:
@@ -97,7 +110,8 @@ def join(config: TrainingConfig) -> Iterator[World]:
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
     assert isinstance(control, dist.ProcessGroup), "every rank is a member of this group"
     try:
-        yield World(device, rank, size, control)
+        mesh = init_device_mesh(device.type, (size // tensor, tensor), mesh_dim_names=("data", "tensor"))
+        yield World(device, rank, size, rank // tensor, size // tensor, mesh, control)
     finally:
         dist.destroy_process_group()
 
