@@ -176,22 +176,20 @@ class _Ranked:
             return self.done[nth][0]
         return self.queue[0][0] if self.queue else None
 
-    def get(self, nth: int) -> tuple[tuple[float, float], Shape, Outcome] | None:
-        """The nth best."""
-        while len(self.done) <= nth:
-            if not self.queue:
-                return None
-            key, number, looked, shape, outcome = heapq.heappop(self.queue)
-            if outcome is not None:
-                self.done.append((key, shape, outcome))
-                continue
-            found = self.closer(shape, looked + 1)
-            if found is not None:
-                heapq.heappush(
-                    self.queue,
-                    (max(found[0], key) if found[1] is None else found[0], number, looked + 1, shape, found[1]),
-                )
-        return self.done[nth]
+    def known(self, nth: int) -> tuple[tuple[float, float], Shape, Outcome] | None:
+        """The nth best, once enough was looked at."""
+        return self.done[nth] if nth < len(self.done) else None
+
+    def look(self) -> None:
+        """Look closer at what comes first, until the least that it can be is larger or it is known."""
+        key, number, looked, shape, outcome = heapq.heappop(self.queue)
+        if outcome is not None:
+            self.done.append((key, shape, outcome))
+            return
+        found = self.closer(shape, looked + 1)
+        if found is not None:
+            least = max(found[0], key) if found[1] is None else found[0]
+            heapq.heappush(self.queue, (least, number, looked + 1, shape, found[1]))
 
 
 @dataclass(slots=True)

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from planner.calibration.store import Calibration
 from planner.machines import Machine
 from planner.performance.checks import PerformanceError, positive, whole
-from planner.performance.chip import BYTES, REFERENCE_GHZ, Chip
+from planner.performance.chip import BYTES, Chip
 from planner.performance.inference import InferenceLoad, InferencePrediction, predict_inference, service_times
 from planner.performance.language_model import DecoderTraffic
 from planner.performance.memory import check_fit, inference_memory
-from planner.performance.parallel import Parallelism
+from planner.performance.parallel import Parallelism, pipeline_bubble
 from planner.performance.queueing import ROUNDING, BatchQueue, queue_times, queue_times_within
 from planner.performance.roofline import forward_time
 from planner.performance.serving import LanguageModelPrediction, predict_language_model
@@ -32,12 +32,10 @@ from planner.profiles.model import ModelProfile
 Prediction = TrainingPrediction | InferencePrediction | LanguageModelPrediction
 MICROBATCHES_PER_STAGE = 4
 """At which GPipe found the bubble negligible (arXiv 1811.06965, section 2.3)."""
-ABOVE_PEAK = 1.25
-"""Fitted efficiencies may exceed 1 a little: no calibration lets anything run at more than this of its peaks."""
 NEVER = 1_000_000
 """More replicas than any service may have."""
 Column = npt.NDArray[np.float64]
-_LAYERS: dict[int, tuple[ModelProfile, Column, Column]] = {}
+_LAYERS: dict[int, tuple[ModelProfile, _Layers]] = {}
 TENSOR_DEGREES = (1, 2, 4, 8, 16)
 
 
@@ -106,26 +104,28 @@ class TrainingGoal:
 
     def quick_floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """As `quick_pass_s`, for all passes of the run."""
-        split = shape.parallelism
-        passes = 4 if self.run.checkpoint_activations else 3
-        steps = math.ceil(self.run.samples * self.run.epochs / self.global_batch)
-        forward_s = quick_pass_s(chip, self.run.profile, shape.precision, shape.batch, calibration)
-        return steps * passes * forward_s / (split.tensor * split.pipeline)
+        key = ("quick", *_chip_key(chip), shape.precision, shape.batch)
+        if key not in self._floors:
+            self._floors[key] = quick_pass_s(chip, self.run.profile, shape.precision, shape.batch, calibration)
+        return self._computing_s(self._floors[key], shape)
 
     def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
-        """Computing alone, with nothing exchanged, read or lost.
+        """Computing alone, with nothing exchanged, updated, read or lost.
 
         Raises:
             PerformanceError: the shape can't run.
         """
-        split = shape.parallelism
-        key = (*_chip_key(chip), shape.precision, shape.batch, split.tensor * split.pipeline)
+        key = (*_chip_key(chip), shape.precision, shape.batch)
         if key not in self._floors:
-            forward = forward_time(chip, self.run.profile, shape.precision, shape.batch, calibration).total_s
-            passes = 4 if self.run.checkpoint_activations else 3
-            steps = math.ceil(self.run.samples * self.run.epochs / self.global_batch)
-            self._floors[key] = steps * forward * passes / (split.tensor * split.pipeline)
-        return self._floors[key]
+            self._floors[key] = forward_time(chip, self.run.profile, shape.precision, shape.batch, calibration).total_s
+        return self._computing_s(self._floors[key], shape)
+
+    def _computing_s(self, forward_s: float, shape: Shape) -> float:
+        """Seconds of all steps whose forward pass takes so long, with the pipeline's idle time."""
+        split = shape.parallelism
+        passes = 4 if self.run.checkpoint_activations else 3
+        steps = math.ceil(self.run.samples * self.run.epochs / self.global_batch)
+        return steps * forward_s * passes / (split.tensor * split.pipeline) * (1 + pipeline_bubble(split))
 
     def node_hours(self, seconds: float, shape: Shape) -> float:
         """What is billed."""
@@ -347,34 +347,73 @@ def _check_peak(goal: ServiceGoal, chip: Chip, shape: Shape, calibration: Calibr
 
 
 def quick_pass_s(chip: Chip, profile: ModelProfile, precision: str, batch: int, calibration: Calibration) -> float:
-    """Less than `forward_time`, at a hundredth of its cost: each layer's FLOPs at its peak, or what it must move at the
-    fastest bandwidth there is, and the launches; infinite where nothing is known at the precision.
+    """Less than `forward_time`, at a hundredth of its cost: products as if their tiles filled every wave of the
+    chip and all that they read came at once, other layers as there; infinite where nothing is known at the precision.
     """
     if precision not in chip.peak_flops:
         return math.inf
     try:
         if calibration.host_costs(chip.name, precision) is not None:
             return 0.0
-        launch_s = calibration.gemm(chip.name, precision).parameters.launch_s * min(1.0, REFERENCE_GHZ / chip.clock_ghz)
+        parameters = calibration.gemm(chip.name, precision).parameters
     except PerformanceError:
         return math.inf
-    flops, moved = _layers(profile)
-    shares = max(1.0, *calibration.class_bandwidth_share.values(), 1.0)
-    bandwidth = max(chip.memory_bandwidth_bytes_per_s * shares, chip.l2_bandwidth_bytes_per_s)
-    compute_s = flops * (batch / (chip.peak(precision) * ABOVE_PEAK))
-    memory_s = moved * (batch * BYTES[precision] / (bandwidth * ABOVE_PEAK))
-    return float(np.maximum(compute_s, memory_s).sum()) + len(flops) * launch_s
+    layers, peak, bandwidth = _layers(profile), chip.peak(precision), chip.memory_bandwidth_bytes_per_s
+    product_rate = peak * min(1.0, chip.sustained * parameters.compute_efficiency)
+    convolution = max(calibration.convolution_share, calibration.convolution_share_few_channels or 0.0)
+    compute_s = layers.product_flops * (batch / product_rate)
+    compute_s += layers.convolution_flops * (batch / (product_rate * convolution))
+    compute_s += layers.other_flops * (batch / (peak * parameters.compute_efficiency))
+    moved = (layers.moved_numbers * batch + layers.weight_numbers) * BYTES[precision]
+    slow, fast = (
+        bandwidth * parameters.bandwidth_efficiency,
+        chip.l2_bandwidth_bytes_per_s * parameters.cache_efficiency,
+    )
+    rate = np.where(moved < chip.l2_bytes / 2, max(slow, fast), slow)
+    for operation, share in calibration.class_bandwidth_share.items():
+        rate[layers.operations == operation] = bandwidth * share
+    work_s = float((np.maximum(compute_s, moved / rate) * layers.counts).sum())
+    passes_s = work_s + float(layers.counts.sum()) * parameters.launch_s + calibration.pass_overhead_s
+    return passes_s * (1 - ROUNDING)
 
 
-def _layers(profile: ModelProfile) -> tuple[Column, Column]:
-    """FLOPs and numbers moved by layer and sample; kept by identity, for a profile is long and never changes."""
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """A profile's distinct layers as columns; FLOPs and numbers by sample, weights by pass."""
+
+    counts: Column
+    operations: npt.NDArray[np.str_]
+    product_flops: Column
+    convolution_flops: Column
+    other_flops: Column
+    moved_numbers: Column
+    """Zero for matrix products, whose operands may come from a cache."""
+    weight_numbers: Column
+
+
+def _layers(profile: ModelProfile) -> _Layers:
+    """Kept by identity, for a profile is long and never changes."""
     known = _LAYERS.get(id(profile))
     if known is None or known[0] is not profile:
-        flops = np.array([layer.flops for layer in profile.layers])
-        # a product's operands may come from a cache: only its FLOPs count
-        moved = [0.0 if layer.product else layer.read_numbers + layer.written_numbers for layer in profile.layers]
-        known = _LAYERS[id(profile)] = (profile, flops, np.array(moved))
-    return known[1], known[2]
+        known = _LAYERS[id(profile)] = (profile, _new_layers(profile))
+    return known[1]
+
+
+def _new_layers(profile: ModelProfile) -> _Layers:
+    each = [layer for layer, _ in profile.distinct]
+    moves = [layer.operation != "gemm" or layer.product is None for layer in each]
+    reads = [layer.read_numbers * (2 if layer.operation == "normalisation" else 1) for layer in each]
+    products = np.array([2.0 * p.m * p.n * p.k * p.count if (p := layer.product) else 0.0 for layer in each])
+    convolution = np.array([layer.operation == "conv" for layer in each])
+    return _Layers(
+        counts=np.array([float(count) for _, count in profile.distinct]),
+        operations=np.array([layer.operation for layer in each]),
+        product_flops=np.where(convolution, 0.0, products),
+        convolution_flops=np.where(convolution, products, 0.0),
+        other_flops=np.array([0.0 if layer.product else float(layer.flops) for layer in each]),
+        moved_numbers=np.array(moves) * (np.array(reads) + [float(layer.written_numbers) for layer in each]),
+        weight_numbers=np.array(moves) * np.array([float(layer.weight_numbers) for layer in each]),
+    )
 
 
 def _chip_key(chip: Chip) -> tuple[object, ...]:

@@ -390,10 +390,16 @@ class Options:
             return
         machine = self.predictor.machine(ask, option.row)
         assert machine is not None
-        ranked = self.predictor.ranked(ask, machine).get(option.nth)
-        if ranked is None:
+        ranked = self.predictor.ranked(ask, machine)
+        least = ranked.floor(option.nth)
+        while least is not None and ranked.known(option.nth) is None and ranked.floor(option.nth) == least:
+            ranked.look()
+        known = ranked.known(option.nth)
+        if known is None:  # it may be another's turn now
+            if (closer := self._own_bound(ask, option.row, option.nth)) is not None:
+                yield closer
             return
-        _, shape, outcome = ranked
+        _, shape, outcome = known
         found = self._own_option(ask, option.row, self.predictor.choice(ask, option.row, shape, outcome))
         if found:
             yield found

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.catalog import load
+from planner.goals import quick_pass_s
+from planner.machines import chips_of
 from planner.performance import Chip, PerformanceError, builtin
 from planner.performance.gemm import gemm_time
 from planner.performance.roofline import forward_time
@@ -87,3 +89,16 @@ def test_products_in_8_bits_pay_for_rounding_every_row():
     rows = 16_384
     with_rounding, without = (gemm_time(on, "fp8", rows, 32, 128, p).total_s for p in (parameters, free))
     assert with_rounding - without > 0.5 * rows * parameters.quantise_row_s
+
+
+@given(
+    st.sampled_from(sorted(shipped())), st.sampled_from(["fp32", "bf16", "fp16", "int8", "fp8"]), st.integers(1, 4096)
+)
+@settings(deadline=None, max_examples=40)
+def test_the_quick_bound_that_a_search_prunes_by_is_below_the_pass_on_every_chip(model, precision, batch):
+    for each in chips_of(load().accelerators).values():
+        try:
+            pass_s = forward_time(each, profile(model), precision, batch, builtin()).total_s
+        except PerformanceError:
+            continue
+        assert 0 < quick_pass_s(each, profile(model), precision, batch, builtin()) <= pass_s
