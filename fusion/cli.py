@@ -17,6 +17,7 @@ COMMANDS = {
     "changed": "List the stacks that a change of this repository can change.",
     "comment": "Write a preview as the stack's comment on a pull request.",
     "issue": "Keep one issue for a stack that drifts.",
+    "data": "Write data sets to a bucket, and check them.",
     "profile": "Trace a PyTorch module, so that it can be planned for.",
     "offers": "List what the clouds sell, with prices.",
     "catalog": "Check and refresh the catalog of offers.",

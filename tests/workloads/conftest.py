@@ -67,9 +67,9 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def s3(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def s3(moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A boto3 client; everything in the test, and the processes that it starts, reach the same server."""
-    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": moto_endpoint}).items():
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": moto_endpoint, "HOME": str(tmp_path / "home")}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     s3fs.S3FileSystem.clear_instance_cache()

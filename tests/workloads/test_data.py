@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -10,42 +11,78 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from workloads import storage
+from workloads.data.cache import ShardCache
 from workloads.data.digits import main
 from workloads.data.format import Index, write_index, write_split
 from workloads.data.loader import Dataset, Loader
-from workloads.data.order import epoch_order, of_rank
+from workloads.data.order import epoch_order
 from workloads.storage import StorageError
 
 shard_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
 
-@given(shard_sizes, st.integers(0, 2**31 - 1), st.integers(0, 1000), st.integers(1, 9), st.integers(1, 50))
+@given(
+    shard_sizes,
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 1000),
+    st.integers(1, 9),
+    st.integers(1, 50),
+    st.integers(1, 10),
+)
 def test_every_sample_is_seen_exactly_once_an_epoch_by_the_ranks_together(
-    shards: list[int], seed: int, epoch: int, world_size: int, batch_size: int
+    shards: list[int], seed: int, epoch: int, world_size: int, batch_size: int, streams: int
 ) -> None:
-    order = epoch_order(shards, seed=seed, epoch=epoch)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    seen = [of_rank(batch, rank=rank, world_size=world_size) for batch in batches for rank in range(world_size)]
-    assert sorted(np.concatenate(seen)) == list(range(sum(shards)))
+    order = epoch_order(shards, seed=seed, epoch=epoch, streams=streams)
+    parts = [order.part(batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(np.concatenate([part.numbers for part in parts])) == list(range(sum(shards)))
+
+
+@given(shard_sizes, st.integers(0, 99), st.integers(1, 9), st.integers(1, 9), st.integers(1, 50), st.data())
+def test_a_run_that_resumes_with_another_world_size_goes_on_with_the_same_global_batches(
+    shards: list[int], seed: int, before: int, after: int, batch_size: int, data: st.DataObject
+) -> None:
+    order = epoch_order(shards, seed=seed, epoch=0)
+
+    def batches(world_size: int, start: int) -> list[list[int]]:
+        parts = [
+            order.part(batch_size=batch_size, start=start, rank=r, world_size=world_size) for r in range(world_size)
+        ]
+        cut = [np.split(part.numbers, part.ends[:-1]) for part in parts]
+        assert all(max(map(len, ranks)) - min(map(len, ranks)) <= 1 for ranks in zip(*cut, strict=True))
+        return [sorted(np.concatenate(ranks).tolist()) for ranks in zip(*cut, strict=True)]
+
+    whole = batches(before, 0)
+    done = data.draw(st.integers(0, len(whole) - 1))
+    assert batches(after, done * batch_size) == whole[done:]
+
+
+def test_with_a_stream_for_each_rank_a_rank_reads_its_own_shards() -> None:
+    shards = [100] * 64
+    order = epoch_order(shards, seed=0, epoch=0, streams=8)
+    read = [set((order.part(batch_size=64, rank=rank, world_size=8).numbers // 100).tolist()) for rank in range(8)]
+    assert [len(shards) for shards in read] == [8] * 8
+    assert len(set.union(*read)) == 64
 
 
 @given(shard_sizes, st.integers(0, 1000))
 def test_the_order_is_a_function_of_seed_and_epoch_alone(shards: list[int], seed: int) -> None:
-    assert (epoch_order(shards, seed=seed, epoch=1) == epoch_order(shards, seed=seed, epoch=1)).all()
+    once, again = (epoch_order(shards, seed=seed, epoch=1).numbers for _ in range(2))
+    assert (once == again).all()
 
 
 def test_another_epoch_and_another_seed_have_another_order() -> None:
-    first = epoch_order([500, 500], seed=0, epoch=0)
-    assert (first != epoch_order([500, 500], seed=0, epoch=1)).any()
-    assert (first != epoch_order([500, 500], seed=1, epoch=0)).any()
+    first = epoch_order([500, 500], seed=0, epoch=0).numbers
+    assert (first != epoch_order([500, 500], seed=0, epoch=1).numbers).any()
+    assert (first != epoch_order([500, 500], seed=1, epoch=0).numbers).any()
 
 
 def test_the_order_never_changes_between_versions() -> None:
     """A run that is resumed after an update must go on with the samples that it had not seen."""
-    assert list(epoch_order([3, 4, 2], seed=7, epoch=2)) == [3, 4, 5, 1, 8, 2, 7, 0, 6]
+    assert list(epoch_order([3, 4, 2], seed=7, epoch=2, streams=2).numbers) == [1, 3, 2, 6, 0, 5, 7, 4, 8]
 
 
 def test_an_epoch_resumed_in_its_middle_is_the_rest_of_that_epoch(digits: str) -> None:
@@ -81,16 +118,52 @@ def test_writing_the_digits_is_one_command(bucket: str) -> None:
         ({"kind": "tokens", "shape": (6,), "vocabulary": 9}, np.int32),
     ],
 )
-def test_every_kind_of_data_comes_back_as_it_was_written(tmp_path: Path, fields: dict[str, Any], dtype: Any) -> None:
+def test_every_kind_of_tensor_comes_back_as_it_was_written(tmp_path: Path, fields: dict[str, Any], dtype: Any) -> None:
     url = f"file://{tmp_path}/data"
     inputs = np.random.default_rng(0).integers(0, 9, (10, *fields["shape"])).astype(dtype)
     labels = None if fields["kind"] == "tokens" else np.arange(10) % 2
     shards = write_split(url, "train", inputs, labels, shard_samples=4)
     write_index(url, Index(name="x", source="made here", splits={"train": shards}, **fields))
-    (batch,) = Loader(Dataset(url, "train"), batch_size=10).once()
+    (batch,) = Loader(Dataset(url, "train", ShardCache(tmp_path / "cache")), batch_size=10).once()
     assert batch.inputs.numpy().dtype == dtype
     assert (batch.inputs.numpy() == inputs).all()
     assert batch.labels.tolist() == (labels if labels is not None else np.zeros(10, int)).tolist()
+
+
+def test_texts_keep_their_length_in_the_shard_and_are_padded_in_the_batch(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/data"
+    texts = [np.arange(1, 1 + length, dtype=np.int32) for length in (3, 1, 0, 5)]
+    shards = write_split(url, "train", texts, np.array([0, 1, 0, 1]), shard_samples=3)
+    fields: dict[str, Any] = {"kind": "text", "shape": (4,), "classes": ("a", "b"), "vocabulary": 9}
+    write_index(url, Index(name="x", source="made here", splits={"train": shards}, **fields))
+    (batch,) = Loader(Dataset(url, "train", ShardCache(tmp_path / "cache")), batch_size=10).once()
+    assert batch.inputs.tolist() == [[1, 2, 3, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(("channels", "format"), [(3, "JPEG"), (3, "PNG"), (1, "WEBP")])
+def test_image_files_are_scaled_to_cover_the_shape_and_cut_to_their_middle(
+    tmp_path: Path, channels: int, format: str
+) -> None:
+    url = f"file://{tmp_path}/data"
+    wide = Image.new("RGB", (300, 100), (250, 0, 0))
+    wide.paste((0, 0, 0), (100, 0, 200, 100))
+    file = io.BytesIO()
+    wide.save(file, format)
+    shards = write_split(url, "train", [file.getvalue()], np.array([1]), shard_samples=1)
+    fields: dict[str, Any] = {"kind": "image", "shape": (channels, 50, 50), "classes": ("a", "b"), "stored_as": "files"}
+    write_index(url, Index(name="x", source="made here", splits={"train": shards}, **fields))
+    (batch,) = Loader(Dataset(url, "train", ShardCache(tmp_path / "cache")), batch_size=1).once()
+    assert batch.inputs.shape == (1, channels, 50, 50)
+    assert batch.inputs.float().mean() < 6, "the black third in the middle"
+
+
+def test_an_image_that_can_not_be_decoded_is_one_sentence_that_names_the_shard(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/data"
+    shards = write_split(url, "train", [b"no image"], np.array([1]), shard_samples=1)
+    fields: dict[str, Any] = {"kind": "image", "shape": (3, 8, 8), "classes": ("a", "b"), "stored_as": "files"}
+    write_index(url, Index(name="x", source="made here", splits={"train": shards}, **fields))
+    with pytest.raises(StorageError, match=r"data/train-00000\.arrow holds an image that can't be read"):
+        list(Loader(Dataset(url, "train", ShardCache(tmp_path / "cache")), batch_size=1).once())
 
 
 @pytest.mark.parametrize(
@@ -100,6 +173,7 @@ def test_every_kind_of_data_comes_back_as_it_was_written(tmp_path: Path, fields:
         ({"kind": "text", "shape": (8,), "classes": ("a", "b")}, "vocabulary"),
         ({"kind": "tokens", "shape": (8,), "vocabulary": 9, "classes": ("a", "b")}, "classes"),
         ({"kind": "tabular", "shape": (8,), "classes": ("a",)}, "classes"),
+        ({"kind": "text", "shape": (8,), "classes": ("a", "b"), "vocabulary": 9, "stored_as": "files"}, "stored_as"),
         ({"kind": "tabular", "shape": (1,), "classes": ("a", "b"), "categories": (2, 2)}, "categories"),
     ],
 )
@@ -109,8 +183,8 @@ def test_an_index_whose_fields_contradict_each_other_is_refused(fields: dict[str
 
 
 def test_a_shard_that_is_not_what_the_index_says_is_refused(s3: Any, bucket: str, digits: str) -> None:
-    s3.put_object(Bucket=bucket, Key="data/digits/train-00002.parquet", Body=b"not it")
-    with pytest.raises(StorageError, match=r"train-00002\.parquet is not what its index says"):
+    s3.put_object(Bucket=bucket, Key="data/digits/train-00002.arrow", Body=b"not it")
+    with pytest.raises(StorageError, match=r"train-00002\.arrow is not what its index says"):
         list(Loader(Dataset(digits, "train"), 64).epoch(0))
 
 

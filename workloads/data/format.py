@@ -1,22 +1,25 @@
-"""The format of a data set: zstd-compressed Parquet shards and an `index.json` with the SHA-256 of each.
+"""The format of a data set: zstd-compressed Arrow files as shards, and an `index.json` with the SHA-256 of each.
 
-Parquet was chosen over WebDataset and MDS. It is the one of the three that others read in place (Hugging Face datasets,
-DuckDB, Athena, BigQuery); its footer gives random access to any row group, which exact resume in the middle of an epoch
-needs and a tar stream hasn't; and it is kept by many, while MDS has one reader. What Parquet lacks, a list of shards
+Arrow's own file format was chosen over Parquet, WebDataset and MDS. A sample is a typed list of a declared length or of
+its own, or the bytes of an image file; Parquet stores a list of bytes as 32-bit numbers with levels, which takes twenty
+times as long to read (`benchmarks/data_format.py`). A shard, decompressed, is the file that the cache maps into memory,
+so that any sample is reached without reading the others; a tar stream can't be entered in its middle. And Arrow files
+are read by pandas, Polars, Hugging Face datasets and DuckDB, MDS by one library. What Arrow lacks, a list of shards
 with their checksums, is the index. The index is written last: a data set without one does not exist yet.
 
-Each row has `input` (a fixed-size list, row-major; the index states its kind and shape) and, except for `tokens`,
-`label` (a class number). The split is made when the data set is written and each split has shards of its own: training
-can't reach the held-out ones.
+Each row has `input` (row-major; the index states its kind and shape) and, except for `tokens`, `label` (a class
+number). The split is made when the data set is written and each split has shards of its own: training can't reach the
+held-out ones.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,9 +29,12 @@ from workloads.storage import StorageError
 INDEX = "index.json"
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 Kind = Literal["image", "tabular", "text", "tokens"]
 Inputs = NDArray[Any]
 """(samples, *shape) in the kind's type."""
+Ragged = Sequence[bytes] | Sequence[NDArray[np.int32]]
+"""Image files, or texts of different lengths."""
 Labels = NDArray[np.int64]
 
 INPUT_TYPES: dict[Kind, type[np.generic]] = {
@@ -37,18 +43,20 @@ INPUT_TYPES: dict[Kind, type[np.generic]] = {
     "text": np.int32,
     "tokens": np.int32,
 }
+ZSTD_LEVEL = 3
 PADDING = 0
 """The token that fills a text up to its length; no model attends to it."""
 
 
 class Shard(BaseModel):
-    """One Parquet file."""
+    """One Arrow file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="its name, beside the index")
     samples: int = Field(ge=1)
     bytes: int = Field(ge=1)
+    decoded_bytes: int = Field(ge=1, description="its size in the cache")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
@@ -57,12 +65,15 @@ class Index(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["fusion-parquet-1"] = "fusion-parquet-1"
+    format: Literal["fusion-arrow-1"] = "fusion-arrow-1"
     name: str
     source: str = Field(description="where the samples come from, for people")
     kind: Kind = Field(default="image", description="text has a label; tokens are continued and have none")
     shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        description="of one sample: (channels, height, width), (columns,) or (tokens,)"
+        description="of one sample: (channels, height, width), (columns,) or (tokens,); shorter texts are padded"
+    )
+    stored_as: Literal["values", "files"] = Field(
+        default="values", description="files: images as JPEG, PNG or WebP; decoded, scaled and cropped to the shape"
     )
     scale: float = Field(default=1, gt=0, description="the largest pixel; images are divided by it")
     classes: tuple[str, ...] = Field(default=(), description="the name of each label, by number")
@@ -83,6 +94,8 @@ class Index(BaseModel):
             raise ValueError(f"vocabulary: got {self.vocabulary}; text and tokens have one, other kinds have none")
         if len(self.categories) > (self.shape[0] if self.kind == "tabular" else 0):
             raise ValueError(f"categories: got {len(self.categories)}; only tabular data has them, at most its columns")
+        if self.stored_as == "files" and (self.kind != "image" or self.shape[0] not in (1, 3)):
+            raise ValueError(f"stored_as: got files; only images of 1 or 3 channels are, not {self.kind} {self.shape}")
         return self
 
     def samples(self, split: Split) -> int:
@@ -91,17 +104,36 @@ class Index(BaseModel):
 
 
 def write_split(
-    url: str, split: Split, inputs: Inputs, labels: Labels | None, *, shard_samples: int
+    url: str, split: Split, inputs: Inputs | Ragged, labels: Labels | None, *, shard_samples: int
 ) -> tuple[Shard, ...]:
     """Write the shards of one split and return their entries for the index."""
-    shards = []
-    for number, start in enumerate(range(0, len(inputs), shard_samples)):
-        rows = slice(start, start + shard_samples)
-        data = encode(inputs[rows], None if labels is None else labels[rows])
-        file = f"{split}-{number:05d}.parquet"
-        storage.write(storage.join(url, file), data)
-        shards.append(Shard(file=file, samples=len(inputs[rows]), bytes=len(data), sha256=storage.sha256(data)))
-    return tuple(shards)
+    return tuple(
+        write_shard(
+            storage.join(url, shard_file(split, number)),
+            inputs[start : start + shard_samples],
+            None if labels is None else labels[start : start + shard_samples],
+        )
+        for number, start in enumerate(range(0, len(inputs), shard_samples))
+    )
+
+
+def shard_file(split: Split, number: int) -> str:
+    """`train-00012.arrow`."""
+    return f"{split}-{number:05d}.arrow"
+
+
+def write_shard(url: str, inputs: Inputs | Ragged, labels: Labels | None) -> Shard:
+    """Write one shard and return its entry for the index."""
+    table = to_table(inputs, labels)
+    data = encode(table)
+    storage.write(url, data)
+    return Shard(
+        file=url.rsplit("/", 1)[-1],
+        samples=len(inputs),
+        bytes=len(data),
+        decoded_bytes=table.nbytes,
+        sha256=storage.sha256(data),
+    )
 
 
 def write_index(url: str, index: Index) -> None:
@@ -129,23 +161,104 @@ def read_index(url: str) -> tuple[Index, str]:
         raise StorageError(f"{storage.join(url, INDEX)}: {field}: {problem['msg']}; write the data set anew") from None
 
 
-def encode(inputs: Inputs, labels: Labels | None) -> bytes:
-    """One shard's bytes."""
-    flat = inputs.reshape(len(inputs), -1)
-    columns = {"input": pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])}
+def to_table(inputs: Inputs | Ragged, labels: Labels | None) -> pa.Table:
+    """The columns of a shard."""
+    if isinstance(inputs, np.ndarray):
+        flat = inputs.reshape(len(inputs), -1)
+        columns = {"input": pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])}
+    elif isinstance(inputs[0], bytes):
+        columns = {"input": pa.array(inputs, pa.large_binary())}
+    else:
+        columns = {"input": pa.array(inputs, pa.large_list(pa.int32()))}
     if labels is not None:
         columns["label"] = pa.array(labels, pa.int32())
+    return pa.table(columns)
+
+
+def encode(table: pa.Table) -> bytes:
+    """One shard's bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink, compression="zstd", write_page_checksum=True)
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", ZSTD_LEVEL))
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
     encoded: bytes = sink.getvalue().to_pybytes()
     return encoded
 
 
-def decode(data: bytes, index: Index) -> tuple[Inputs, Labels]:
-    """The inputs (samples × shape) and labels of a shard; tokens, which have none, are labelled 0."""
-    table = pq.read_table(pa.BufferReader(data)).combine_chunks()
-    inputs: Inputs = table["input"].chunk(0).flatten().to_numpy().reshape(-1, *index.shape)
-    if index.kind == "tokens":
-        return inputs, np.zeros(len(inputs), dtype=np.int64)
-    labels: Labels = table["label"].to_numpy().astype(np.int64)
-    return inputs, labels
+def decode(data: Any, index: Index) -> pa.Table:
+    """The table in a shard's bytes, which may be any buffer.
+
+    Raises:
+        ValueError: it is no Arrow file, or not of the index's kind.
+    """
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
+    expected = {"input"} if index.kind == "tokens" else {"input", "label"}
+    if set(table.column_names) != expected:
+        raise ValueError(f"has the columns {sorted(table.column_names)}, expected {sorted(expected)}")
+    Rows(table, index)
+    return table
+
+
+class Rows:
+    """Random access to the samples of a shard."""
+
+    def __init__(self, table: pa.Table, index: Index) -> None:
+        """Find the buffers, without reading them.
+
+        Raises:
+            ValueError: the column does not hold what the index says.
+        """
+        column = table["input"].chunk(0)
+        self._index = index
+        self._fill = self._values
+        if index.stored_as == "files":
+            self._column, self._fill = _of_type(column, pa.large_binary()), self._files
+        elif pa.types.is_fixed_size_list(column.type):
+            values = column.flatten().to_numpy()
+            self._array = values.reshape(-1, *index.shape)
+            if values.dtype != INPUT_TYPES[index.kind]:
+                raise ValueError(f"has inputs of {values.dtype}, expected {np.dtype(INPUT_TYPES[index.kind])}")
+        else:
+            _of_type(column, pa.large_list(pa.int32()))
+            self._offsets, self._array, self._fill = column.offsets.to_numpy(), column.values.to_numpy(), self._texts
+        self._labels = table["label"].chunk(0).to_numpy() if "label" in table.column_names else None
+
+    def take(self, rows: NDArray[np.int64], inputs: Inputs, labels: Labels) -> None:
+        """Write the samples in these rows into arrays of (len(rows), *shape) and (len(rows),)."""
+        self._fill(rows, inputs)
+        labels[:] = 0 if self._labels is None else self._labels[rows]
+
+    def _values(self, rows: NDArray[np.int64], inputs: Inputs) -> None:
+        np.take(self._array, rows, axis=0, out=inputs, mode="clip")  # "raise" would copy once more
+
+    def _texts(self, rows: NDArray[np.int64], inputs: Inputs) -> None:
+        inputs[:] = PADDING
+        for place, row in enumerate(rows):
+            text = self._array[self._offsets[row] : self._offsets[row + 1]][: inputs.shape[1]]
+            inputs[place, : len(text)] = text
+
+    def _files(self, rows: NDArray[np.int64], inputs: Inputs) -> None:
+        for place, row in enumerate(rows.tolist()):
+            inputs[place] = decode_image(self._column[row].as_buffer(), self._index.shape)
+
+
+def _of_type(column: pa.Array, expected: pa.DataType) -> pa.Array:
+    if column.type != expected:
+        raise ValueError(f"has inputs of {column.type}, expected {expected}")
+    return column
+
+
+def decode_image(file: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An image file as (channels, height, width): scaled until it covers height and width, and its middle cut out.
+
+    Raises:
+        OSError: it is no image that Pillow reads.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(io.BytesIO(file)) as image:
+        image.draft(mode, (width, height))  # a JPEG is decoded at the smallest eighth of its size that is enough
+        pixels = np.asarray(ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR))
+    return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -1,44 +1,81 @@
-"""In which order samples are seen: a pure function of (shard sizes, seed, epoch).
+"""In which order samples are seen: a pure function of (shard sizes, seed, epoch, streams).
 
-It does not know how many ranks there are. The ranks cut each global batch of that one order between them, so each
-sample is seen exactly once an epoch whatever the world size, and a run that resumes with another world size goes on
-with the same samples.
+It does not know how many ranks there are. The shuffled shards are dealt to so many *streams*; each stream goes through
+its shards one after another, each shuffled within, and the streams are interleaved in proportion to their lengths. At
+any moment only about one shard of each stream is needed. The ranks cut each global batch of that one order between
+them, stream by stream, so each sample is seen exactly once an epoch whatever the world size; a run that resumes with
+another world size goes on with the same samples; and a node reads the shards of its own streams and hardly any other.
 
-Shards are shuffled, then samples within blocks of `BLOCK_SHARDS` shards, so that at any moment only the shards of two
-blocks are needed. Only the bit generator's raw stream is used, which NumPy keeps stable between versions.
+Only the bit generator's raw stream is used, which NumPy keeps stable between versions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_SHARDS = 8
+STREAMS = 8
 
-Order = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
-def epoch_order(shard_samples: Sequence[int], *, seed: int, epoch: int) -> Order:
-    """The numbers of all samples (shard after shard, as the index lists them) in the order of one epoch."""
+@dataclass(frozen=True)
+class Order:
+    """The samples of one pass, in global order."""
+
+    numbers: Numbers
+    """(samples,): shard after shard, as the index lists them."""
+    streams: Numbers
+    """(samples,): the stream of each."""
+
+    def part(self, *, batch_size: int, start: int = 0, rank: int = 0, world_size: int = 1) -> Part:
+        """What one rank takes of each global batch, from the sample at ``start`` on.
+
+        The ranks' parts of a batch differ by at most one sample.
+        """
+        samples = len(self.numbers) - start
+        batch, place = np.divmod(np.arange(samples), batch_size)
+        by_stream = np.argsort(batch * (self.streams.max(initial=0) + 1) + self.streams[start:], kind="stable")
+        sizes = np.minimum(batch_size, samples - np.arange(0, samples, batch_size))
+        begins, ends = sizes * rank // world_size, sizes * (rank + 1) // world_size
+        mine = (place >= begins[batch]) & (place < ends[batch])
+        return Part(self.numbers[start:][by_stream[mine]], np.cumsum(ends - begins), sizes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One rank's samples, batch after batch."""
+
+    numbers: Numbers
+    ends: Numbers
+    """(batches,): where in ``numbers`` each batch ends."""
+    global_samples: Numbers
+    """(batches,): of each batch over all ranks."""
+
+
+def epoch_order(shard_samples: Sequence[int], *, seed: int, epoch: int, streams: int = STREAMS) -> Order:
+    """All samples in the order of one epoch."""
     random = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))
     starts = np.concatenate(([0], np.cumsum(shard_samples)))[:-1].astype(np.int64)
     shards = _shuffled(np.arange(len(shard_samples), dtype=np.int64), random)
-    blocks = (shards[first : first + BLOCK_SHARDS] for first in range(0, len(shards), BLOCK_SHARDS))
-    return np.concatenate(
-        [
-            _shuffled(np.concatenate([starts[shard] + np.arange(shard_samples[shard]) for shard in block]), random)
-            for block in blocks
-        ]
-    )
+    lanes = [
+        np.concatenate([_shuffled(starts[shard] + np.arange(shard_samples[shard]), random) for shard in lane])
+        for lane in (shards[first::streams] for first in range(min(streams, len(shards))))
+    ]
+    progress = np.concatenate([(np.arange(len(lane)) + 0.5) / len(lane) for lane in lanes])
+    interleaved = np.argsort(progress, kind="stable")
+    stream = np.repeat(np.arange(len(lanes)), [len(lane) for lane in lanes])
+    return Order(np.concatenate(lanes)[interleaved], stream[interleaved])
 
 
-def of_rank(global_batch: Order, *, rank: int, world_size: int) -> Order:
-    """The part of a global batch that one rank takes; the ranks' parts differ by at most one sample."""
-    return np.array_split(global_batch, world_size)[rank]
+def stored_order(samples: int) -> Order:
+    """All samples as they are stored."""
+    return Order(np.arange(samples, dtype=np.int64), np.zeros(samples, dtype=np.int64))
 
 
-def _shuffled(values: Order, random: np.random.Philox) -> Order:
+def _shuffled(values: Numbers, random: np.random.Philox) -> Numbers:
     keys = random.random_raw(len(values))
     return values[np.argsort(keys, kind="stable")]

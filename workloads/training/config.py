@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from workloads.storage import SCHEMES
+from workloads.data.cache import DEFAULT_FOLDER, DEFAULT_LIMIT_GIB
+from workloads.data.order import STREAMS
+from workloads.storage import EXPECTED, SCHEMES
 
 
 class ConfigError(ValueError):
@@ -27,12 +29,12 @@ def _url(value: str) -> str:
     except ValueError:
         raise ValueError("expected a $ only as in ${FUSION_BUCKET_URL}") from None
     if expanded.split("://", 1)[0] not in SCHEMES or expanded.endswith("://"):
-        raise ValueError("expected a URL that starts with s3://, gs:// or file://")
+        raise ValueError(EXPECTED)
     return expanded.rstrip("/")
 
 
 Url = Annotated[str, AfterValidator(_url)]
-"""An s3://, gs:// or file:// URL; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
+"""An s3://, gs://, hdfs:// or file:// URL; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
 
 
 TaskName = Literal["classification", "next_token"]
@@ -54,11 +56,22 @@ class ModelConfig(Section):
     image_size: int | None = Field(default=None, ge=1, description="pixels a side; if given, must be the data set's")
 
 
+class CacheConfig(Section):
+    """Where a machine keeps the shards that its ranks read."""
+
+    folder: Path = DEFAULT_FOLDER
+    limit_gib: float = Field(default=DEFAULT_LIMIT_GIB, gt=0, description="over all shards of all its data sets")
+
+
 class DataConfig(Section):
     """What it is trained on."""
 
     url: Url
     batch_size: int = Field(default=32, ge=1, le=1_048_576, description="samples of one step over all ranks together")
+    streams: int = Field(
+        default=STREAMS, ge=1, le=4096, description="shards read side by side; with one a node, each reads its own"
+    )
+    cache: CacheConfig = CacheConfig()
 
 
 class OptimizerConfig(Section):

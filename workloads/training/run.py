@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from workloads import models, storage
-from workloads.data.format import Index
+from workloads.data.cache import GIB, ShardCache
+from workloads.data.format import SPLITS, Index
 from workloads.data.loader import Dataset, Loader
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import ConfigError, TrainingConfig
@@ -37,7 +38,8 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
     with join(config) as world:
         log = Log(world.rank)
         set_numerics(config)
-        train_set, test_set = Dataset(config.data.url, "train"), Dataset(config.data.url, "test")
+        cache = ShardCache(config.data.cache.folder, int(config.data.cache.limit_gib * GIB))
+        train_set, test_set = (Dataset(config.data.url, split, cache) for split in SPLITS)
         check_model_fits(config, train_set.index)
         task = task_for(config.task, train_set.index, world.device)
         log.info("started", run=config.run, device=world.device_name, ranks=world.size, threads=torch.get_num_threads())
@@ -64,7 +66,7 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
             log=log,
             model=model,
             optimizer=optimizer,
-            loader=Loader(train_set, config.data.batch_size, config.seed, **ranks),
+            loader=Loader(train_set, config.data.batch_size, config.seed, **ranks, streams=config.data.streams),
             checkpoints=checkpoints,
             tensorboard=tensorboard,
             stop=stop,
@@ -114,6 +116,7 @@ def identity(config: TrainingConfig, data: Dataset) -> dict[str, Any]:
         "model": config.model.name,
         "arguments": config.model.arguments,
         "seed": config.seed,
+        "streams": config.data.streams,
         "data": data.digest,
     }
 
