@@ -19,6 +19,8 @@ from fusion.yaml_files import read_yaml
 LOCAL_PROFILE = "fusion-local"
 PACK = "PULUMI_OPTION_POLICY_PACK"
 """Names the policy packs of previews and updates; this checkout's own unless it is set."""
+LOGS_EVENTS = {"PULUMI_DEBUG_COMMANDS": "true"}
+"""The CLI offers its log of events among the options for debugging."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,9 @@ class Stack:
             lock["hostname"] == socket.gethostname() and not Path(f"/proc/{lock['pid']}").exists() for lock in locks
         )
 
-    def up(self) -> None:
-        """`pulumi up`, shown as it goes."""
-        self._run("up", "--yes", "--stack", self.name)
+    def up(self, event_log: Path) -> None:
+        """`pulumi up`, shown as it goes; what the engine says is written to a file as well."""
+        self._run("up", "--yes", "--stack", self.name, "--event-log", str(event_log))
 
     def destroy(self) -> None:
         """`pulumi destroy`, shown as it goes."""
@@ -134,7 +136,7 @@ class Stack:
         process = subprocess.Popen(
             [pulumi_command(), *args, "--non-interactive"],
             cwd=self.root,
-            env=pulumi_environment(),
+            env=pulumi_environment() | LOGS_EVENTS,
             text=True,
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.PIPE if quiet else None,

@@ -13,13 +13,10 @@ import click
 
 from fusion.errors import FusionError
 from fusion.review.writing import Outputs, output_options
-from fusion.stack import Stack, pulumi_command, pulumi_environment
+from fusion.stack import LOGS_EVENTS, Stack, pulumi_command, pulumi_environment
 
 if TYPE_CHECKING:
     from fusion.review.events import Preview
-
-LOGS_EVENTS = {"PULUMI_DEBUG_COMMANDS": "true"}
-"""The CLI offers its log of events among the options for debugging."""
 
 
 @click.command(name="preview")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,10 +23,29 @@ def command(name: str) -> None:
     stack = Stack.find(name)
     is_local = stack.is_local  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
-    stack.up()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "events.jsonl"
+        stack.up(log)
+        guardrails = guardrails_said(log)
     outputs = stack.outputs()
     results = run_training_jobs(stack, outputs) if is_local else {}
-    click.echo(summary(stack, outputs, results))
+    click.echo(summary(stack, outputs, guardrails, results))
+
+
+def guardrails_said(log: Path) -> list[str]:
+    """What the guardrails said of the update, a line each.
+
+    Raises:
+        FusionError: the engine wrote no log, or one that can't be read.
+    """
+    from fusion.review.events import read
+    from fusion.review.headroom import guardrail_lines
+    from planner.catalog import CatalogError, load
+
+    try:
+        return list(guardrail_lines(read(log), load()))
+    except CatalogError as error:
+        raise FusionError(str(error)) from None
 
 
 def run_training_jobs(stack: Stack, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -72,7 +93,7 @@ def _result(job: str, lines: list[str]) -> dict[str, Any]:
     raise FusionError(f"training job {job} ended without a result line; its output is above")
 
 
-def summary(stack: Stack, outputs: dict[str, Any], results: dict[str, dict[str, Any]]) -> str:
+def summary(stack: Stack, outputs: dict[str, Any], guardrails: list[str], results: dict[str, dict[str, Any]]) -> str:
     """What was created, where, what it costs, what the guardrails say, what was trained, and what to try next."""
     where = f"{outputs['cloud']} {outputs['region']}{' (local cloud)' if stack.is_local else ''}"
     kinds = Counter(each["type"].split(":")[0] for each in stack.resources())
@@ -90,7 +111,7 @@ def summary(stack: Stack, outputs: dict[str, Any], results: dict[str, dict[str, 
         f"  cost        ${cost['expected']:,.2f} a month expected, "
         f"${cost['min']:,.2f} to ${cost['max']:,.2f} as it scales"
         " (predicted)",
-        f"  guardrails  monthly-cost-limit passed: ${cost['max']:,.2f} of ${cost['limit']:,.2f}",
+        *(f"  {'guardrails' if not index else '':<11} {line}" for index, line in enumerate(guardrails)),
     ]
     for job, result in results.items():
         lines.append(

@@ -78,7 +78,7 @@ def _outcome(
         return "not judged", "a saved `pulumi preview --json` does not say what policies found"
     if not preview.judges:
         return "not judged", "no policy pack judged anything"
-    settings = _settings(preview.config)
+    settings = settings_of(preview.config)
     if settings.get("levels", {}).get(guardrail.name) == "disabled":
         return "disabled", "the stack disables it"
     if not _does_something(guardrail, settings):
@@ -101,7 +101,7 @@ def _outcome_without_violation(guardrail: Guardrail, preview: Preview, enabled: 
     return "passed", ""
 
 
-def _settings(config: Mapping[str, str]) -> Mapping[str, Any]:
+def settings_of(config: Mapping[str, str]) -> Mapping[str, Any]:
     """`fusion:guardrails` as the stack has it; wrong types are told by the guardrails themselves."""
     try:
         values = json.loads(config.get("fusion:guardrails", "{}"))
