@@ -58,7 +58,10 @@ def test_ctrl_c_lets_pulumi_end_what_is_under_way(tmp_path: Path) -> None:
     slow = "#!/bin/sh\ntrap 'sleep 1; touch ended; exit 1' INT\ntouch begun\nwhile :; do sleep 0.1; done\n"
     (tmp_path / "pulumi").write_text(slow)
     (tmp_path / "pulumi").chmod(0o755)
-    program = f"from pathlib import Path\nfrom fusion.stack import Stack\nStack('local', Path({str(tmp_path)!r})).up()"
+    program = (
+        "from pathlib import Path\nfrom fusion.stack import Stack\n"
+        f"Stack('local', Path({str(tmp_path)!r})).up(Path('events.jsonl'))"
+    )
     path = f"{tmp_path}:{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -67,7 +70,7 @@ def test_ctrl_c_lets_pulumi_end_what_is_under_way(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a job in the background ignores
     )
-    while not (tmp_path / "begun").exists():
+    while process.poll() is None and not (tmp_path / "begun").exists():
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.communicate(timeout=120)
