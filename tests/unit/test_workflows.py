@@ -54,7 +54,9 @@ def test_no_secret_is_named_and_no_foreign_text_is_pasted_into_a_script(name):
 def test_every_script_is_a_command_of_this_repository(name):
     for step in steps(name):
         for line in step.get("run", "").splitlines():
-            assert re.match(r"make setup$|\. \.fusion/env$|(stacks=\$\()?fusion [a-z]+ |echo \"stacks=", line), line
+            assert re.match(
+                r"make setup$|\. \.fusion/env$|exit 1$|(stacks=\$\()?fusion [a-z]+ |echo \"stacks=", line
+            ), line
 
 
 def test_only_up_waits_for_an_approval_and_each_stack_has_its_own_queue():
@@ -64,6 +66,14 @@ def test_only_up_waits_for_an_approval_and_each_stack_has_its_own_queue():
     for name in NAMES:
         assert "${{ matrix.stack }}" in workflow(name)["jobs"][name]["concurrency"]["group"]
     assert "cancel-in-progress" not in workflow("up")["jobs"]["up"]["concurrency"]
+    queues = [workflow(name)["jobs"][name]["concurrency"]["group"] for name in NAMES]
+    assert len(set(queues)) == len(queues)  # one waiting job a queue: another workflow's would drop a merge's
+
+
+def test_a_branch_can_require_one_check_that_fails_with_any_stack_and_is_skipped_without_any():
+    gate = workflow("preview")["jobs"]["guardrails"]
+    assert (gate["needs"], gate["if"]) == (["stacks", "preview"], "${{ failure() || cancelled() }}")
+    assert [each["run"] for each in gate["steps"]] == ["exit 1"]
 
 
 @pytest.fixture(scope="session")
