@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fusion.errors import FusionError
-from planner.calibration.own import FOLDER, own_calibrations
+from planner.calibration.own import FOLDER, own_calibrations, why_not_used
 from planner.calibration.store import Calibration
 
 
@@ -42,6 +42,8 @@ def command(device: str, name: str, precisions: tuple[str, ...], threads: int | 
         raise FusionError(f"--precision is {unknown[0]}; it must be one of {', '.join(DTYPES)}")
     if not re.fullmatch(r"[\w. -]{1,100}", name):
         raise FusionError(f"--name is {name!r}; it may have letters, digits, dots, spaces and hyphens")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
+        raise FusionError(f"--device is {device!r}; it must be cpu, cuda or cuda:N")
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -60,9 +62,15 @@ def command(device: str, name: str, precisions: tuple[str, ...], threads: int | 
         click.echo(line)
     click.echo(f"stored in {path}")
     own_calibrations.cache_clear()
-    for sentence in own_calibrations(path.parent).refused:
-        if path.name in sentence:
-            click.echo(f"note: {sentence}", err=True)
+    if note := _note(path, calibration):
+        click.echo(f"note: {note}", err=True)
+
+
+def _note(path: Path, calibration: Calibration) -> str:
+    """Why no plan rests on what was stored; empty where plans do."""
+    elsewhere = path.resolve().parent != FOLDER.resolve()
+    usual = f"plans rest on what lies in {FOLDER}; put it there to use it" if elsewhere else ""
+    return why_not_used(path, calibration) or usual
 
 
 def _lines(calibration: Calibration, precisions: tuple[str, ...]) -> list[str]:

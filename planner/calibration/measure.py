@@ -36,8 +36,8 @@ WORST_RATIO = Ratios(low=0.5, high=2.0)
 GEMM_SHAPES = tuple(
     (m, n, k) for m in (1, 2, 4, 16, 64, 512) for n, k in ((256, 1024), (1024, 1024), (256, 16384), (2048, 2048))
 )
-NOT_CACHED_BYTES = 96 * 2**20
-"""More than a last-level cache's share of one core holds."""
+NOT_CACHED_BYTES = 192 * 2**20
+"""More than the last-level cache of an accelerator holds: 126 MB of a B200, 50 MB of an H100."""
 MOST_TURNS = 24
 CACHE_SHARE = 0.6
 """Of the last-level cache, that a working set can count on: it is shared, and not perfectly associative."""
@@ -148,9 +148,9 @@ def _chip(device: str, name: str, precisions: tuple[str, ...], told: Callable[[s
     told("matrix products")
     rows = {
         p: [
-            (shape, copies, _gemm_s(device, DTYPES[p], shape, copies))
+            (shape, float(turns), _gemm_s(device, DTYPES[p], shape, turns))
             for shape in GEMM_SHAPES
-            for copies in (1.0, math.inf)
+            for turns in (1, _turns(DTYPES[p], shape))
         ]
         for p in precisions
     }
@@ -240,7 +240,8 @@ def _parameters(
 
 def _median_s(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
     """Middle seconds of one call; short calls are timed many at a time."""
-    wait: Callable[[], object] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    # without its name, the current device would be waited for
+    wait: Callable[[], object] = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
     now = clock() if device == "cpu" else time.perf_counter
     work()
     wait()
@@ -270,11 +271,15 @@ def _bandwidth_bytes_per_s(device: str) -> float:
     return 2 * source.nbytes / _median_s(lambda: target.copy_(source), device)
 
 
-def _gemm_s(device: str, dtype: torch.dtype, shape: tuple[int, int, int], copies: float) -> float:
-    """One product: the same one again and again, or (infinite copies) among so many that no cache holds its weights."""
+def _turns(dtype: torch.dtype, shape: tuple[int, int, int]) -> int:
+    """Among how many products of a shape no cache holds one's weights until its next turn; at most `MOST_TURNS`."""
     m, n, k = shape
-    used = (n * k + m * k + m * n) * dtype.itemsize
-    turns = 1 if copies == 1 else min(MOST_TURNS, math.ceil(NOT_CACHED_BYTES / used))
+    return min(MOST_TURNS, math.ceil(NOT_CACHED_BYTES / ((n * k + m * k + m * n) * dtype.itemsize)))
+
+
+def _gemm_s(device: str, dtype: torch.dtype, shape: tuple[int, int, int], turns: int) -> float:
+    """One of so many products that take turns, each with its own weights."""
+    m, n, k = shape
     layers = [nn.Linear(k, n, device=device, dtype=dtype) for _ in range(turns)]
     rows = [torch.randn(m, k, device=device, dtype=dtype) for _ in range(turns)]
 

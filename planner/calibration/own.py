@@ -79,19 +79,29 @@ def own_calibrations(folder: Path = FOLDER) -> Own:
     Raises:
         PerformanceError: a file can't be read or is wrong; names it.
     """
-    from planner.catalog import load
-
     found: dict[str, list[Calibration]] = {}
     refused: list[str] = []
     for path in sorted(folder.glob("*.json")):
         calibration = read_calibration(path)
-        name, problem = _judged(calibration, load().accelerators, datetime.datetime.now(datetime.UTC))
-        if problem:
-            refused.append(f"calibration {path.name} of {calibration.measured_at} is not used: {problem}")
+        if sentence := why_not_used(path, calibration):
+            refused.append(sentence)
         else:
+            name, _ = _judged_today(calibration)
             # serving of language models is of engines that `fusion calibrate` does not run
             found.setdefault(name, []).append(calibration.model_copy(update={"decoders": builtin().decoders}))
     return Own(found, tuple(refused))
+
+
+def why_not_used(path: Path, calibration: Calibration) -> str:
+    """A sentence, where no plan would rest on what is stored at that path; empty where plans do."""
+    _, problem = _judged_today(calibration)
+    return f"calibration {path.name} of {calibration.measured_at} is not used: {problem}" if problem else ""
+
+
+def _judged_today(calibration: Calibration) -> tuple[str, str]:
+    from planner.catalog import load
+
+    return _judged(calibration, load().accelerators, datetime.datetime.now(datetime.UTC))
 
 
 def _judged(

@@ -4,12 +4,15 @@ import math
 import statistics
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from fusion.commands.calibrate import command
-from planner.calibration import fit
-from planner.calibration.store import builtin, read_calibration
+from planner.calibration import fit, measure
+from planner.calibration.store import Calibration, builtin, read_calibration
 from planner.performance.checks import PerformanceError
+from planner.performance.roofline import forward_time
+from planner.profiles.model import profile
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +94,51 @@ def test_predictions_show_date_and_place():
 
 def test_this_machine_is_measured_and_read_back(tmp_path):
     path = tmp_path / "calibration.json"
+    (tmp_path / "unrelated.json").write_text('{"not": "a calibration"}')
     result = CliRunner().invoke(command, ["--output", str(path)])
     assert result.exit_code == 0, result.output
+    assert "note: calibration calibration.json of" in result.stderr
+    assert "unrelated" not in result.stderr
     stored = read_calibration(path)
     assert stored.machine.chip().peak("fp32") > 1e9
     assert 0 < stored.serving.round_trip_s < 0.1
     assert stored.serving.request_s > 0
     assert stored.host["fp32"].page_fault_s_per_byte > 0
     assert stored.gemm(stored.machine.name, "fp32").parameters.launch_s > 0
+
+
+def test_the_code_that_measures_accelerators_tells_what_it_saw_of_these_processors(monkeypatch):
+    monkeypatch.setattr(measure, "GEMM_SHAPES", ((16, 256, 1024), (64, 256, 256)))
+    monkeypatch.setattr(measure, "NOT_CACHED_BYTES", 2**21)
+    with torch.inference_mode():
+        found = measure._chip("cpu", "these", ("fp32",), lambda what: None)
+    assert read_back(found).machine.chip().peak("fp32") > 1e8
+    assert found.gemm("these", "fp32").low <= 1.01
+    assert set(found.class_bandwidth_share) == {"elementwise", "reduction", "normalisation"}
+    assert forward_time(found.machine.chip(), profile("fusionnet-8"), "fp32", 8, found).total_s > 0
+
+
+def read_back(calibration: Calibration) -> Calibration:
+    return Calibration.model_validate_json(calibration.model_dump_json())
+
+
+def test_the_device_that_was_named_is_waited_for_and_no_other(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    assert measure._median_s(lambda: None, "cuda:1", repeats=2) >= 0
+    assert set(waited) == {"cuda:1"}
+
+
+def test_weights_take_turns_until_no_cache_holds_them():
+    assert measure._turns(torch.float32, (1, 8192, 8192)) == 1
+    assert measure._turns(torch.float32, (1, 1024, 4096)) == 12
+    assert measure._turns(torch.float32, (1, 64, 64)) == measure.MOST_TURNS
+
+
+@pytest.mark.parametrize("device", ["xpu", "cuda:x", "CPU", ""])
+def test_a_device_whose_work_would_not_be_waited_for_is_refused(device):
+    result = CliRunner().invoke(command, ["--device", device])
+    assert f"--device is {device!r}; it must be cpu, cuda or cuda:N" in str(result.exception)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"name": 3}'])
