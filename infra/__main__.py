@@ -41,6 +41,8 @@ def main() -> None:
     except (PlanError, ArgumentError) as error:
         raise pulumi.RunError(f"{stack_file}: {error}") from None
 
+    for sentence in plan.notes:
+        pulumi.log.warn(sentence)
     if not PACK_IS_LOADED:
         pulumi.log.warn(WITHOUT_THE_PACK)
     found = planning.violations(plan, settings, catalog)

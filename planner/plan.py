@@ -118,6 +118,8 @@ class Plan:
     """As they were read from the cloud, of all that the plan takes from."""
     quotas_unread: str | None = None
     """Why they could not be read."""
+    notes: tuple[str, ...] = ()
+    """As `StackAnswer.notes`."""
 
     @property
     def monthly_usd(self) -> Quantity:
@@ -218,6 +220,7 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
             if (each := found.answers[workload.name]).prediction is not None
         ),
         request.workloads,
+        notes=found.notes,
     )
     return Planned(made, found)
 

@@ -28,6 +28,10 @@ from planner.workloads import Budget, PriceModel, Quota
 
 SHARING_MOST = 10
 """Services whose every grouping is looked at; the number of groups doubles with each."""
+NOT_EXACT = (
+    f"more than {SHARING_MOST} services could share nodes, so each was planned by itself; a cheaper plan that shares "
+    "them may exist"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,11 @@ class StackAnswer:
     egress_usd_per_month: float
     exact: bool
     """False where more services could share nodes than every grouping can be tried of."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its reader must know of how it was found, a sentence each."""
+        return () if self.exact else (NOT_EXACT,)
 
 
 @dataclass(frozen=True, slots=True)

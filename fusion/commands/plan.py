@@ -16,7 +16,6 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
 from fusion.report.findings import (
-    NOT_EXACT,
     Bill,
     Difference,
     Findings,
@@ -253,7 +252,7 @@ def _planned(
             continue
         choices = frontier_of(each, catalog, scope) if in_full else ()
         findings.append(workload_findings(each, own, choices))
-    notes = (*own_calibrations().refused, *(() if found.exact else (NOT_EXACT,)))
+    notes = (*own_calibrations().refused, *found.notes)
     return Planned(found, Findings(source.said, tuple(findings), others, stack_bill, notes))
 
 

@@ -17,9 +17,6 @@ from planner.prediction import WorkloadPrediction
 from planner.targets import prediction_of
 from planner.workloads import InferenceService, LanguageModelTarget, TrainingJob, TrainingTarget
 
-NOT_EXACT = (
-    "more than ten services could share nodes, so each was planned by itself; a cheaper plan that shares them may exist"
-)
 Kind = Literal["training", "inference", "language model"]
 USD_BY: Mapping[Kind, str] = {"training": "a run", "inference": "an hour", "language model": "an hour"}
 TIME: Mapping[Kind, str] = {

@@ -13,6 +13,7 @@ from planner.catalog import UnknownOffer, load
 from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
 from planner.plan import Plan, PlanRequest, PlatformShape, choose_offer, plan
+from planner.stack import NOT_EXACT, SHARING_MOST
 from planner.workloads import Bounds, ExpectedUsage, InferenceService, Needs, TrainingJob
 
 IMAGE = "registry.example.com/image:1"
@@ -54,6 +55,13 @@ def test_the_cheapest_offer_that_has_what_is_needed_is_chosen() -> None:
         if fits and other.price_usd_per_hour is not None:
             assert offer.price_usd_per_hour is not None
             assert offer.price_usd_per_hour <= other.price_usd_per_hour
+
+
+@pytest.mark.parametrize(("services", "said"), [(2, False), (SHARING_MOST + 1, True)])
+def test_the_registered_plan_says_that_services_were_not_planned_together(services: int, said: bool) -> None:
+    props = planned(*(service(f"service{number}") for number in range(services))).as_props()
+    assert props["notes"] == ([NOT_EXACT] if said else [])
+    assert Plan.from_props(props).notes == tuple(props["notes"])
 
 
 def test_workloads_with_the_same_offer_share_a_pool() -> None:
