@@ -18,6 +18,8 @@ COMMANDS = {
     "comment": "Write a preview as the stack's comment on a pull request.",
     "issue": "Keep one issue for a stack that drifts.",
     "data": "Write data sets to a bucket, and check them.",
+    "export": "Make a package of a trained model, for every runtime that can serve it.",
+    "serve": "Serve a package under a latency SLO.",
     "profile": "Trace a PyTorch module, so that it can be planned for.",
     "offers": "List what the clouds sell, with prices.",
     "catalog": "Check and refresh the catalog of offers.",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from workloads.training.config import ConfigError, load
+from workloads.config import ConfigError
+from workloads.training.config import load
 
 GOOD: dict[str, Any] = {
     "run": "digits",

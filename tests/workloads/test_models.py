@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from tests.workloads import made
+from workloads.config import ConfigError
 from workloads.data.format import Kind
 from workloads.models import REGISTERED, ModelError, build
 from workloads.models.decoder import rotate, rotations
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.training.config import TrainingConfig
 from workloads.training.run import run
 from workloads.training.stopping import StopRequest
 from workloads.training.tasks import task_for

@@ -20,9 +20,10 @@ from tests.workloads.conftest import free_port
 from tests.workloads.recording import recorded
 from tests.workloads.test_models import SMALL, config_of, inputs_for, small
 from tests.workloads.test_resume import MODEL
+from workloads.config import ConfigError
 from workloads.data.format import Kind
 from workloads.training.checkpoint import Checkpoints, Position
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
 from workloads.training.optimizers import clip_gradients, learning_rate_at, make_embeddings_sparse, make_optimizer
 from workloads.training.parallel import spread

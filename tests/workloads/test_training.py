@@ -13,8 +13,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from workloads.config import ConfigError
 from workloads.models.fusionnet import FusionNet
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.training.config import TrainingConfig
 from workloads.training.run import run
 from workloads.training.stopping import StopRequest
 

@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import click
 
+from workloads.config import ConfigError
 from workloads.storage import StorageError
-from workloads.training.config import ConfigError, TrainingConfig, load
+from workloads.training.config import TrainingConfig, load
 from workloads.training.logs import Log
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
 
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.config import ConfigError
+from workloads.training.config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> optim.Optimizer:

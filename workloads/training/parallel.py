@@ -17,8 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from workloads.config import ConfigError
 from workloads.data.loader import Batch
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.training.config import TrainingConfig
 from workloads.training.optimizers import make_embeddings_sparse
 from workloads.training.precision import fsdp_policy, use_fp8
 from workloads.training.world import World

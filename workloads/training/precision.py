@@ -8,7 +8,8 @@ import torch
 from torch import nn, optim
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.config import ConfigError
+from workloads.training.config import TrainingConfig
 from workloads.training.world import World, WorldError
 
 FP8_CAPABILITY = (8, 9)

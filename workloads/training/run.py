@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from workloads import models, storage
+from workloads.config import ConfigError
 from workloads.data.cache import GIB, ShardCache
 from workloads.data.format import SPLITS, Index
 from workloads.data.loader import Dataset, Loader
 from workloads.training.checkpoint import Checkpoints
-from workloads.training.config import ConfigError, TrainingConfig
+from workloads.training.config import TrainingConfig
 from workloads.training.evaluate import evaluate
 from workloads.training.logs import Log
 from workloads.training.loop import Trainer

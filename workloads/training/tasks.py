@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workloads.config import ConfigError
 from workloads.data.format import Index
 from workloads.data.loader import Batch
-from workloads.training.config import ConfigError, TaskName
+from workloads.training.config import TaskName
 
 
 @dataclass(frozen=True)

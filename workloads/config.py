@@ -1,0 +1,87 @@
+"""What the YAML configs of training and serving share: how a file is read, and how what is wrong in it is said."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from workloads.storage import EXPECTED, SCHEMES
+
+
+class ConfigError(ValueError):
+    """The config is wrong; one line for each wrong value, with file, field, value and what was expected."""
+
+
+def _url(value: str) -> str:
+    try:
+        expanded = Template(value).substitute(os.environ)
+    except KeyError as unset:
+        raise ValueError(f"the environment variable {unset.args[0]} is not set") from None
+    except ValueError:
+        raise ValueError("expected a $ only as in ${FUSION_BUCKET_URL}") from None
+    if expanded.split("://", 1)[0] not in SCHEMES or expanded.endswith("://"):
+        raise ValueError(EXPECTED)
+    return expanded.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_url)]
+"""An s3://, gs://, hdfs:// or file:// URL; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown fields are errors, values don't change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+
+Config = TypeVar("Config", bound=Section)
+
+
+def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
+    """Read a YAML file and check it whole.
+
+    Args:
+        path: of the file.
+        kind: what it holds.
+        expected: its usual name and some of its fields, for the message about a file that is something else.
+
+    Raises:
+        ConfigError: one line for each wrong value.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); expected {expected}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected {expected}, got {_shown(document)}")
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(problem, path) for problem in error.errors())) from None
+
+
+def _sentence(problem: Mapping[str, Any], path: Path) -> str:
+    field = ".".join(str(part) for part in problem["loc"])
+    if not field:
+        return f"{path}: {str(problem['msg']).removeprefix('Value error, ')}"
+    match problem["type"]:
+        case "missing":
+            return f"{path}: {field}: not set, and it has no default"
+        case "extra_forbidden":
+            return f"{path}: {field}: unknown field; remove it or check its spelling"
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{path}: {field}: got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

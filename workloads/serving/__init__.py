@@ -1,0 +1,1 @@
+"""The inference core: `python -m workloads.serving --config serving.yaml`."""

@@ -1,0 +1,260 @@
+"""The HTTP application: the Open Inference Protocol v2, a raw binary body, health, metrics.
+
+Written on RSGI, the interface of Granian, which parses HTTP/1.1 and HTTP/2 outside of Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from workloads.serving import protocol
+from workloads.serving.config import ServingConfig
+from workloads.serving.metrics import Metrics
+from workloads.serving.model import BatchError, ServedModel
+from workloads.serving.models import Models, listing
+from workloads.serving.openapi import document
+from workloads.serving.protocol import BINARY_TYPE, JSON_TYPE, BadRequest, InferRequest
+from workloads.serving.scheduler import Refused
+
+JSON = [("content-type", JSON_TYPE)]
+PRIORITY, TIMEOUT_MS = "fusion-priority", "fusion-timeout-ms"
+WATCH_AFTER_S = 0.05
+"""Whether a client is still there is looked at where its request may wait longer than this; below it costs more than it
+saves."""
+
+Headers = list[tuple[str, str]]
+
+
+class HttpError(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, reason: str, headers: Headers | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers or []
+
+
+class App:
+    """Answers requests; called by Granian, once for each."""
+
+    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig) -> None:
+        self.models = models
+        self.metrics = metrics
+        self.config = config
+        self.body_max = int(config.body_max_mib * 2**20)
+        self.is_ready = False
+        self.is_draining = False
+        self.under_way = 0
+
+    async def __call__(self, scope: Any, proto: Any) -> None:
+        """Answer one request."""
+        self.under_way += 1
+        try:
+            status, headers, body = await self._answer(scope, proto)
+        except HttpError as error:
+            status, headers, body = error.status, [*JSON, *error.headers], _error(str(error))
+        finally:
+            self.under_way -= 1
+        if self.is_draining and scope.http_version.startswith("1"):
+            headers = [*headers, ("connection", "close")]
+        proto.response_bytes(status, headers, body)
+
+    async def _answer(self, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
+        path, method = scope.path, scope.method
+        if method == "POST" and (path.endswith(("/infer", "/raw"))):
+            model_path, _, action = path.rpartition("/")
+            served = self._served(model_path)
+            act = self._infer if action == "infer" else self._raw
+            return await act(served, scope, proto)
+        if method == "POST" and path == "/v2/repository/index":
+            return 200, JSON, orjson.dumps(listing(self.models))
+        if method not in ("GET", "HEAD"):
+            raise HttpError(405 if path in self._pages() else 404, f"{method} {path}: no such method here")
+        status, headers, body = self._page(path)
+        return status, headers, b"" if method == "HEAD" else body
+
+    def _pages(self) -> dict[str, Callable[[], tuple[int, Headers, bytes]]]:
+        return {
+            "/live": self._live,
+            "/v2/health/live": self._live,
+            "/ready": self._ready,
+            "/v2/health/ready": self._ready,
+            "/metrics": lambda: (200, [("content-type", "text/plain; version=0.0.4")], self.metrics.text()),
+            "/openapi.json": lambda: (200, JSON, orjson.dumps(document(self.models))),
+            "/v2": lambda: (200, JSON, orjson.dumps({"name": "fusion", "version": "2", "extensions": EXTENSIONS})),
+        }
+
+    def _page(self, path: str) -> tuple[int, Headers, bytes]:
+        if page := self._pages().get(path.rstrip("/") or "/"):
+            return page()
+        if path.endswith("/ready"):
+            self._served(path.removesuffix("/ready"))
+            return 200, JSON, b"{}"
+        served = self._served(path)
+        versions = list(self.models.by_name[served.manifest.name].versions)
+        return 200, JSON, orjson.dumps(protocol.metadata(served.manifest, versions, served.choice.backend))
+
+    def _live(self) -> tuple[int, Headers, bytes]:
+        now = time.monotonic()
+        if hanging := [each.manifest.name for each in self.models.everything() if not each.is_alive(now)]:
+            raise HttpError(503, f"{hanging[0]} does not answer any more")
+        return 200, JSON, b"{}"
+
+    def _ready(self) -> tuple[int, Headers, bytes]:
+        if not self.is_ready or self.is_draining:
+            raise HttpError(503, "the server is going away" if self.is_draining else "models are being loaded")
+        return 200, JSON, b"{}"
+
+    def _served(self, path: str) -> ServedModel:
+        """`/v2/models/NAME` or `/v2/models/NAME/versions/VERSION` → who serves it."""
+        parts = path.split("/")
+        if (
+            len(parts) not in (4, 6)
+            or parts[:3] != ["", "v2", "models"]
+            or (len(parts) == 6 and parts[4] != "versions")
+        ):
+            raise HttpError(404, f"{path}: no such page; the API is described in /openapi.json")
+        model = self.models.by_name.get(parts[3])
+        if model is None:
+            known = ", ".join(self.models.by_name) or "no model yet"
+            raise HttpError(404 if self.is_ready else 503, f"{parts[3]}: no such model; this server has {known}")
+        if len(parts) == 4:
+            return model.pick()
+        if parts[5] not in model.versions:
+            raise HttpError(404, f"{parts[3]} {parts[5]}: no such version; there are {', '.join(model.versions)}")
+        return model.versions[parts[5]]
+
+    async def _infer(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
+        start_s = time.monotonic()
+        body = await self._body(scope, proto)
+        try:
+            request = protocol.parse(
+                body, scope.headers.get(protocol.HEADER_LENGTH), served.manifest, served.limits.batch_max
+            )
+        except BadRequest as error:
+            raise HttpError(400, str(error)) from None
+        outputs = await self._run(served, request, proto, start_s)
+        sent_s = time.monotonic()
+        headers, answer = protocol.answer(request, outputs, served.manifest)
+        served.metrics.seconds["transfer"].observe(time.monotonic() - sent_s)
+        return 200, headers, answer
+
+    async def _raw(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
+        start_s = time.monotonic()
+        try:
+            priority = protocol.checked_priority(_number(scope.headers, PRIORITY))
+            timeout_ms = _number(scope.headers, TIMEOUT_MS)
+            timeout_s = None if timeout_ms is None else timeout_ms / 1e3
+            if length := scope.headers.get("content-length"):
+                rows = protocol.raw_rows(int(length), served.manifest, served.limits.batch_max)
+                self._check(served, rows, priority, timeout_s)  # refused before a byte is read
+            body = await self._body(scope, proto)
+            inputs = protocol.parse_raw(body, served.manifest, served.limits.batch_max)
+        except BadRequest as error:
+            raise HttpError(400, str(error)) from None
+        request = InferRequest(inputs, priority=priority, timeout_s=timeout_s)
+        outputs = await self._run(served, request, proto, start_s)
+        spec = served.manifest.outputs[0]
+        headers = [
+            ("content-type", BINARY_TYPE),
+            ("fusion-datatype", spec.datatype),
+            ("fusion-shape", ",".join(map(str, outputs[0].shape))),
+            ("fusion-model-version", served.manifest.version),
+        ]
+        answer: bytes = outputs[0].tobytes()
+        return 200, headers, answer
+
+    async def _run(self, served: ServedModel, request: InferRequest, proto: Any, start_s: float) -> list[Any]:
+        rows = len(request.inputs[0])
+        self._check(served, rows, request.priority, request.timeout_s)
+        queued = served.submit(request.inputs, priority=request.priority, timeout_s=request.timeout_s)
+        future = queued.work.future
+        try:
+            if served.queue.drain_s(served.queue.rows) > WATCH_AFTER_S:
+                outputs = await _unless_gone(future, proto)
+            else:
+                outputs = await future
+        except Refused as error:
+            raise _refusal(error, 503) from None
+        except BatchError as error:
+            raise HttpError(503, f"{served.manifest.name}: the batch failed: {error}") from None
+        except asyncio.CancelledError:
+            served.queue.cancel(queued)
+            raise HttpError(499, "the client went away") from None
+        served.metrics.seconds["total"].observe(time.monotonic() - start_s)
+        return outputs
+
+    def _check(self, served: ServedModel, rows: int, priority: int, timeout_s: float | None) -> None:
+        try:
+            served.check(rows, priority=priority, timeout_s=timeout_s)
+        except Refused as error:
+            raise _refusal(error, 429) from None
+
+    async def _body(self, scope: Any, proto: Any) -> bytes:
+        length = scope.headers.get("content-length")
+        if length is not None and int(length) > self.body_max:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self.config.body_timeout_s):
+                if length is not None:
+                    body: bytes = await proto()
+                    return body
+                return await self._chunks(proto)
+        except TimeoutError:
+            raise HttpError(408, f"the request was not sent within {self.config.body_timeout_s:g} s") from None
+
+    async def _chunks(self, proto: Any) -> bytes:
+        """A body whose length nobody said."""
+        chunks, size = [], 0
+        async for chunk in proto:
+            size += len(chunk)
+            if size > self.body_max:
+                raise self._too_large()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"the body is larger than {self.config.body_max_mib:g} MiB (body_max_mib)")
+
+
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
+
+
+def _refusal(error: Refused, status: int) -> HttpError:
+    seconds = max(0.001, error.retry_after_s)
+    headers = [("retry-after", str(math.ceil(seconds))), ("fusion-retry-after-ms", str(math.ceil(seconds * 1e3)))]
+    return HttpError(status, str(error), headers)
+
+
+async def _unless_gone(future: asyncio.Future[list[Any]], proto: Any) -> list[Any]:
+    """The answer, unless the client goes away first.
+
+    Raises:
+        asyncio.CancelledError: it went away.
+    """
+    gone: asyncio.Future[Any] = asyncio.ensure_future(proto.client_disconnect())
+    done, _ = await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+    if future in done:
+        gone.cancel()
+        return future.result()
+    future.cancel()
+    raise asyncio.CancelledError
+
+
+def _number(headers: Any, name: str) -> int | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise BadRequest(f"{name}: got {text[:20]!r}; expected a whole number, 0 or more")
+    return int(text)
+
+
+def _error(reason: str) -> bytes:
+    return orjson.dumps({"error": reason})

@@ -1,0 +1,86 @@
+"""The typed config of a server, read from one YAML file and checked whole before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from workloads.config import Section, Url, load_yaml
+from workloads.serving.backends import BACKENDS, Device, Precision
+
+
+class VersionConfig(Section):
+    """One version of a model."""
+
+    package: Url = Field(description="the folder that `fusion export` wrote")
+    weight: float = Field(default=1, ge=0, le=1_000_000, description="share of the requests that name no version")
+
+
+def _batch_max() -> int:
+    return int(os.environ.get("FUSION_BATCH_MAX") or 32)
+
+
+def _precision() -> str:
+    return os.environ.get("FUSION_PRECISION") or "fp32"
+
+
+class ModelConfig(Section):
+    """How one model is served; its name is in its packages."""
+
+    versions: tuple[VersionConfig, ...] = Field(min_length=1)
+    slo_ms: float = Field(default=100, gt=0, le=3_600_000, description="what a request may take in the server")
+    batch_max: int = Field(
+        default_factory=_batch_max,
+        ge=1,
+        le=4096,
+        validate_default=True,
+        description="rows; by default FUSION_BATCH_MAX, which the plan sets, or 32",
+    )
+    queue_max: int = Field(default=4096, ge=1, le=1_000_000, description="rows that may wait")
+    threads: int = Field(default=1, ge=1, le=1024, description="of the model, on a CPU")
+    precision: Precision = Field(
+        default_factory=_precision, validate_default=True, description="by default FUSION_PRECISION, or fp32"
+    )
+    backends: tuple[str, ...] = Field(default=(), description="the ones to try; by default all that load at once")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if unknown := [each for each in self.backends if each not in BACKENDS]:
+            raise ValueError(f"backends: got {unknown[0]}; expected any of {', '.join(BACKENDS)}")
+        if self.queue_max < self.batch_max:
+            raise ValueError(f"queue_max: got {self.queue_max}; expected at least batch_max, {self.batch_max}")
+        if not any(each.weight for each in self.versions):
+            raise ValueError("versions: every weight is 0; expected one that serves requests without a version")
+        return self
+
+
+class ServingConfig(Section):
+    """Everything in serving.yaml."""
+
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    host: str = Field(default="0.0.0.0", min_length=1, description="the address to listen on")
+    port: int = Field(default=8080, ge=0, le=65_535, description="0 takes a free one")
+    device: Device = "cpu"
+    body_max_mib: float = Field(default=64, gt=0, le=4096, description="larger requests are refused unread")
+    body_timeout_s: float = Field(default=30, gt=0, le=3600, description="within which a request must be sent")
+    drain_s: float = Field(default=60, gt=0, le=3600, description="for the requests under way when it is stopped")
+
+    @model_validator(mode="after")
+    def _packages_differ(self) -> Self:
+        urls = Counter(version.package for model in self.models for version in model.versions)
+        if twice := [url for url, times in urls.items() if times > 1]:
+            raise ValueError(f"models: {twice[0]} is listed twice; list each package once")
+        return self
+
+
+def load(path: Path) -> ServingConfig:
+    """Read and check a serving.yaml.
+
+    Raises:
+        ConfigError: one line for each wrong value.
+    """
+    return load_yaml(path, ServingConfig, expected="a serving.yaml with models")

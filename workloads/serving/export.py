@@ -1,0 +1,276 @@
+"""From a PyTorch module to a package: `fusion export`.
+
+The module is traced once by `torch.export` with a free batch; the other formats are made from that program. Each is
+run on the self-test's inputs before the package exists, and refused where its outputs are not the reference's.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from workloads.serving.backends import BACKENDS, Runtime
+from workloads.serving.package import (
+    NUMPY_TYPES,
+    SELF_TEST,
+    Array,
+    Artifact,
+    Datatype,
+    Format,
+    Manifest,
+    Package,
+    PackageError,
+    TensorSpec,
+    Tolerance,
+    describe,
+    error_of,
+    publish,
+    refuse_published,
+)
+
+FORMATS: tuple[Format, ...] = ("pytorch", "onnx", "openvino", "aotinductor")
+CHECKED_BY: Mapping[Format, str] = {
+    "pytorch": "eager",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "aotinductor": "aotinductor",
+}
+"""The backend that runs a format's check."""
+BATCH_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        module: maps the inputs, in their order, to one tensor or a tuple of tensors; batch first in all.
+        inputs: (batch, *shape) by name, at least two rows: the self-test's, so real ones are best.
+        output_names: of the module's outputs, in their order.
+        classes: names of the first output's columns, where it has such.
+        text: where it comes from, for people.
+        name: of the model, where it has one.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Array]
+    output_names: tuple[str, ...] = ("output",)
+    classes: tuple[str, ...] = ()
+    text: str = ""
+    name: str = "model"
+
+
+def export(
+    source: Source,
+    url: str,
+    *,
+    name: str,
+    version: str,
+    formats: Sequence[Format] = FORMATS,
+    tolerance: Tolerance | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Manifest:
+    """Make a package and publish it.
+
+    Args:
+        source: the module and its self-test's inputs.
+        url: the package's folder; must not hold one.
+        name: of the model.
+        version: of the package, which never changes once it is published.
+        formats: what to make.
+        tolerance: how far outputs may be from the module's own.
+        say: called with a line for each format.
+
+    Raises:
+        PackageError: the module can't be traced, or a format can't be made or does not give the module's outputs.
+        StorageError: the bucket refused.
+    """
+    refuse_published(url)
+    tolerance = tolerance or Tolerance()
+    inputs = [np.ascontiguousarray(each) for each in source.inputs.values()]
+    reference = _reference(source, inputs)
+    with tempfile.TemporaryDirectory(prefix="export-") as place:
+        folder = Path(place)
+        named = {f"input.{key}": value for key, value in zip(source.inputs, inputs, strict=True)}
+        named |= {f"output.{key}": value for key, value in zip(source.output_names, reference, strict=True)}
+        np.savez(folder / SELF_TEST, allow_pickle=False, **named)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            source=source.text,
+            inputs=tuple(_spec(key, each) for key, each in zip(source.inputs, inputs, strict=True)),
+            outputs=tuple(_spec(key, each) for key, each in zip(source.output_names, reference, strict=True)),
+            classes=source.classes,
+            tolerance=tolerance,
+            self_test=describe(folder / SELF_TEST),
+            artifacts=tuple(_artifacts(source, inputs, reference, folder, formats, tolerance, say)),
+        )
+        publish(folder, url, manifest)
+    return manifest
+
+
+def _reference(source: Source, inputs: Sequence[Array]) -> list[Array]:
+    if any(len(each) < 2 or len(each) != len(inputs[0]) for each in inputs):
+        raise PackageError("the self-test needs the same number of rows of every input, at least 2")
+    source.module.eval()
+    with torch.no_grad():
+        outputs = source.module(*(torch.from_numpy(each) for each in inputs))
+    outputs = outputs if isinstance(outputs, tuple | list) else (outputs,)
+    if len(outputs) != len(source.output_names):
+        raise PackageError(
+            f"the model has {len(outputs)} outputs, and {len(source.output_names)} names were given for them"
+        )
+    arrays = [each.contiguous().numpy() for each in outputs]
+    for key, each in zip(source.output_names, arrays, strict=True):
+        if each.ndim < 1 or len(each) != len(inputs[0]):
+            raise PackageError(f"output {key} has the shape {each.shape}: its first dimension is not the batch")
+    return arrays
+
+
+def _spec(name: str, array: Array) -> TensorSpec:
+    datatype: Datatype | None = next((key for key, dtype in NUMPY_TYPES.items() if dtype == array.dtype), None)
+    if datatype is None:
+        raise PackageError(f"{name} is of type {array.dtype}; expected one of {', '.join(NUMPY_TYPES)}")
+    return TensorSpec(name=name, datatype=datatype, shape=array.shape[1:])
+
+
+def _artifacts(
+    source: Source,
+    inputs: Sequence[Array],
+    reference: Sequence[Array],
+    folder: Path,
+    formats: Sequence[Format],
+    tolerance: Tolerance,
+    say: Callable[[str], object],
+) -> Iterator[Artifact]:
+    program = _trace(source, inputs)
+    specs = tuple(_spec(key, each) for key, each in zip(source.inputs, inputs, strict=True))
+    out = tuple(_spec(key, each) for key, each in zip(source.output_names, reference, strict=True))
+    for wanted in (each for each in FORMATS if each in formats or each == "pytorch"):
+        files, made_with = _make(wanted, program, source, folder)
+        artifact = Artifact(
+            format=wanted, files=tuple(describe(each) for each in files), made_with=made_with, max_abs_error=0
+        )
+        draft = Manifest(
+            name="draft",
+            version="0",
+            source="",
+            inputs=specs,
+            outputs=out,
+            self_test=describe(folder / SELF_TEST),
+            artifacts=(artifact,),
+        )
+        error = _check(wanted, Package(draft, folder), inputs, reference, tolerance)
+        say(f"{wanted}: {sum(each.bytes for each in artifact.files):,} bytes, largest error {error:.2g}")
+        yield artifact.model_copy(update={"max_abs_error": error})
+
+
+def _trace(source: Source, inputs: Sequence[Array]) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1, max=BATCH_LIMIT)
+    tensors = tuple(torch.from_numpy(each) for each in inputs)
+    try:
+        with _quiet():
+            return torch.export.export(source.module, tensors, dynamic_shapes=tuple({0: batch} for _ in tensors))
+    except Exception as error:  # whatever the tracer raises is about the model
+        reason = " ".join(str(error).split())[:300]
+        raise PackageError(
+            f"torch.export can't trace the model with a free batch: {type(error).__name__}: {reason}"
+        ) from None
+
+
+def _check(
+    wanted: Format, package: Package, inputs: Sequence[Array], reference: Sequence[Array], tolerance: Tolerance
+) -> float:
+    """The largest error over the whole batch and over a single row."""
+    forward = BACKENDS[CHECKED_BY[wanted]].load(package, Runtime(threads=torch.get_num_threads()))
+    worst = 0.0
+    for rows in (len(inputs[0]), 1):
+        outputs = forward([np.ascontiguousarray(each[:rows]) for each in inputs])
+        error, fits = error_of(outputs, [each[:rows] for each in reference], tolerance)
+        if not fits:
+            raise PackageError(
+                f"{wanted}: outputs of {rows} rows differ from the model's by up to {error:.3g}; allowed are "
+                f"{tolerance.absolute:g} + {tolerance.relative:g} of the value (--absolute, --relative)"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _make(
+    wanted: Format, program: torch.export.ExportedProgram, source: Source, folder: Path
+) -> tuple[list[Path], str]:
+    try:
+        with _quiet():
+            return MAKERS[wanted](program, source, folder)
+    except ImportError as error:
+        raise PackageError(f"{wanted}: {error.name or error} is not installed; install fusion[serve]") from None
+    except Exception as error:  # each exporter has its own kinds
+        reason = " ".join(str(error).split())[:300]
+        raise PackageError(f"{wanted}: the model can't be exported: {type(error).__name__}: {reason}") from None
+
+
+def _pytorch(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:
+    file = folder / "program.pt2"
+    torch.export.save(program, file)
+    return [file], f"torch {torch.__version__}"
+
+
+def _onnx(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:
+    import onnx
+
+    file = folder / "model.onnx"
+    exported = torch.onnx.export(
+        program, (), input_names=list(source.inputs), output_names=list(source.output_names), verbose=False
+    )
+    assert exported is not None
+    exported.save(str(file), external_data=False)
+    return [file], f"onnx {onnx.__version__}, torch {torch.__version__}"
+
+
+def _openvino(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:
+    import openvino
+
+    onnx_file = folder / "model.onnx"
+    if not onnx_file.exists():
+        _onnx(program, source, folder)
+    file = folder / "model.xml"
+    openvino.save_model(openvino.convert_model(str(onnx_file)), str(file), compress_to_fp16=False)
+    return [file, file.with_suffix(".bin")], f"openvino {openvino.__version__}"
+
+
+def _aotinductor(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:
+    file = folder / "aotinductor.pt2"
+    torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+    return [file], f"torch {torch.__version__}"
+
+
+MAKERS: Mapping[Format, Callable[[Any, Source, Path], tuple[list[Path], str]]] = {
+    "pytorch": _pytorch,
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "aotinductor": _aotinductor,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print pages about what they do; what went wrong they raise."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

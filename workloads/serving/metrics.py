@@ -1,0 +1,74 @@
+"""What a server tells Prometheus; names end in their unit, as Prometheus asks."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+STAGES = ("queue", "compute", "transfer", "total")
+LABELS = ("model", "version")
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._seconds = Histogram(
+            "fusion_request_seconds",
+            "Time of answered requests: waiting for a batch, in the batch, reading and writing tensors, whole.",
+            (*LABELS, "stage"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._rows = Histogram(
+            "fusion_batch_rows", "Rows of the batches.", LABELS, buckets=ROWS, registry=self.registry
+        )
+        self._busy = Counter("fusion_compute_seconds", "Seconds in which a batch ran.", LABELS, registry=self.registry)
+        self._refused = Counter(
+            "fusion_refused_requests", "Requests not served, by why.", (*LABELS, "reason"), registry=self.registry
+        )
+        self._failed = Counter(
+            "fusion_failed_requests", "Requests whose batch raised an error.", LABELS, registry=self.registry
+        )
+        self._waiting = Gauge("fusion_waiting_rows", "Rows that wait for a batch.", LABELS, registry=self.registry)
+        self._slo = Gauge("fusion_slo_seconds", "What a request may take.", LABELS, registry=self.registry)
+
+    def of(self, model: str, version: str, slo_s: float) -> ModelMetrics:
+        """Those of one model's version."""
+        self._slo.labels(model, version).set(slo_s)
+        return ModelMetrics(
+            seconds={stage: self._seconds.labels(model, version, stage) for stage in STAGES},
+            rows=self._rows.labels(model, version),
+            busy=self._busy.labels(model, version),
+            refused={reason: self._refused.labels(model, version, reason) for reason in ("overload", "late", "drain")},
+            failed=self._failed.labels(model, version),
+            waiting=self._waiting.labels(model, version),
+        )
+
+    def text(self) -> bytes:
+        """In Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+class ModelMetrics:
+    """The metrics of one model's version; labels are looked up once."""
+
+    def __init__(
+        self,
+        *,
+        seconds: dict[str, Histogram],
+        rows: Histogram,
+        busy: Counter,
+        refused: dict[str, Counter],
+        failed: Counter,
+        waiting: Gauge,
+    ) -> None:
+        self.seconds = seconds
+        self.rows = rows
+        self.busy = busy
+        self.refused = refused
+        self.failed = failed
+        self.waiting = waiting
