@@ -4,15 +4,18 @@ PART] [--json FILE]`.
 Matrix products: one chip, or one generation of chips, is left out at a time. Language models: one model or one chip is
 left out at a time; a chip that is left out has none of its matrix products either. Prints, as Markdown, errors (median
 / 90th percentile in %) by what was left out, those of the shipped constants beside them ("seen"), those of rows that
-were never fitted, the share of left-out rows inside the interval (of the other ones that were left out, and of the one
-that predictions show), and the worst rows. Needs scipy; takes about ten minutes.
+were never fitted, how far measurements of the same point lie apart, the share of left-out rows inside the interval (of
+the other ones that were left out, and of the one that predictions show), and the worst rows. Needs scipy; takes about
+ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -192,6 +195,27 @@ def decoder_errors(rows: Sequence[fit.DecoderRow], left_out: fit.ChipProducts) -
     return tables, worst, covered
 
 
+def repeated_errors(rows: Sequence[fit.DecoderRow]) -> Found:
+    """How far a point that was measured more than once lies from the geometric mean of its other measurements, under
+    the same version of the engine and under any: nothing that knows no version can come nearer than the latter."""
+    tables: list[Row] = []
+    for what in ("same version", "any version"):
+        points: dict[fit.DecoderRow, list[fit.DecoderRow]] = {}
+        for row in rows:
+            version = row.version if what == "same version" else ""
+            point = dataclasses.replace(row, version=version, first_token_s=0.0, output_token_s=0.0)
+            points.setdefault(point, []).append(row)
+        again = [own for own in points.values() if len(own) > 1]
+        for quantity, (_, measured) in QUANTITIES.items():
+            errors = []
+            for own in again:
+                times = [measured(row) for row in own]
+                whole = math.fsum(math.log(time) for time in times)
+                errors += [math.exp((whole - math.log(time)) / (len(times) - 1)) / time - 1 for time in times]
+            tables.append(summary(quantity, "measured again", what, errors))
+    return tables, [], []
+
+
 def all_reduce_errors(chips: Mapping[str, Chip]) -> Found:
     """NCCL's all-reduce in a node; four constants for all chips, set by hand with these rows in sight."""
     errors: dict[str, list[float]] = {}
@@ -305,6 +329,7 @@ def main() -> None:
         rows = fit.decoder_rows(known)
         served = {row.chip.name for row in rows if row.client != fit.UNKNOWN_CLIENT}
         found.append(decoder_errors(rows, fit.left_out_products(gemms, served)))
+        found.append(repeated_errors([row for row in rows if row.client != fit.UNKNOWN_CLIENT]))
     if options.part in (None, "others"):
         found += [all_reduce_errors(known), published_errors()]
     errors = [row for tables, _, _ in found for row in tables]

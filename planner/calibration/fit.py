@@ -72,11 +72,12 @@ class Client(TypedDict, total=False):
     requests_by_user: float
     admits_users_only: bool
     held_back_steps: float
+    stream_interval: float
 
 
 CLIENTS: Mapping[str, Client] = {
-    "inferencemax": {},
-    "inferencemax, held back": {"held_back_steps": 20.0},
+    "inferencemax": {"stream_interval": 10.0},
+    "inferencemax, held back": {"stream_interval": 10.0, "held_back_steps": 20.0},
     "same-lengths": {"same_lengths": True},
     "same-lengths, once": {"same_lengths": True, "requests_by_user": 1.0},
     "same-lengths, users only": {"same_lengths": True, "admits_users_only": True},
@@ -84,7 +85,8 @@ CLIENTS: Mapping[str, Client] = {
 }
 """What the measuring client and server did, by the file's column `client`: InferenceMAX's is published, as is that its
 TensorRT-LLM held prompts of Llama-3.1-70B back (batch_wait_timeout_iters: 20 for 1,024 tokens in and out on fewer than
-eight chips; SemiAnalysisAI/InferenceX@b89047d5f^ benchmarks/70b_fp8_h200_trt_slurm.sh and its siblings); the others
+eight chips) and handed tokens on by ten or twenty (stream_interval; SemiAnalysisAI/InferenceX@b89047d5f^
+benchmarks/70b_fp8_h200_trt_slurm.sh and its siblings, benchmarks/single_node/…/gptoss_fp4_b200_trt.sh); the others
 follow from how the rows themselves grow with the users."""
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
@@ -120,18 +122,19 @@ DECODER_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "prefill_time": (0.7, 1.0, 2.0),
     "decode_time": (0.5, 0.9, 1.5),
     "experts_time": (0.5, 0.9, 1.6),
+    "experts_prefill_time": (0.5, 0.9, 1.6),
     "block_scaled_time": (0.8, 1.2, 1.6),
-    "widened_prefill_time": (1.0, 2.5, 5.0),
+    "widened_prefill_time": (1.0, 2.5, 8.0),
     "widened_decode_time": (0.7, 1.2, 4.0),
     "widened_layer_s": (1e-6, 4.5e-5, 2e-4),
-    "elementwise_time": (0.3, 1.2, 4.0),
+    "elementwise_time": (0.1, 1.0, 4.0),
+    "copies_time": (0.3, 1.2, 8.0),
     "kv_bandwidth_efficiency": (0.5, 0.85, 1.0),
     "kv_small_time": (1.0, 1.2, 2.0),
     "query_key_norm_s": (1e-7, 3e-6, 5e-5),
     "all_reduce_s": (1e-7, 3e-6, 5e-5),
     "prefill_overlap": (0.01, 0.5, 1.5),
     "prompts_ahead": (0.05, 1.0, 4.0),
-    "admission_gap": (0.3, 0.9, 2.0),
 }
 """Of all engines together. What is expected of widened weights, of experts and of keys and values is what the tables of
 kernels in aiconfigurator-core 0.12.0 show (moe_perf and generation_attention_perf of H100, H200 and B200)."""
@@ -147,11 +150,12 @@ ENGINE_BOUNDS: Mapping[str, tuple[float, float, float]] = {
 HOST_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "host_token_s": (1e-6, 5e-5, 1e-3),
     "host_request_s": (1e-4, 2e-2, 0.1),
+    "host_late_first": (0.1, 0.5, 1.0),
 }
 """Of TensorRT-LLM's serving process; no row shows the others' to bind."""
 ENGINES: Mapping[str, Mapping[str, float]] = {
-    "vllm": {"host_token_s": 0.0, "host_request_s": 0.0, "answer_held": 0.5},
-    "sglang": {"host_token_s": 0.0, "host_request_s": 0.0, "answer_held": 0.5},
+    "vllm": {"host_token_s": 0.0, "host_request_s": 0.0, "host_late_first": 1.0, "answer_held": 0.5},
+    "sglang": {"host_token_s": 0.0, "host_request_s": 0.0, "host_late_first": 1.0, "answer_held": 0.5},
     "trtllm": {"answer_held": 1.0},
 }
 """What is known of an engine: TensorRT-LLM reserves the whole answer's memory (its GUARANTEED_NO_EVICT policy)."""
@@ -190,6 +194,8 @@ class DecoderRow:
     expert_parallel: int
     traffic: DecoderTraffic
     engine: str
+    version: str
+    """Of the engine; empty where the row does not say."""
     client: str
     first_token_s: float
     output_token_s: float
@@ -231,6 +237,7 @@ def decoder_rows(known: Mapping[str, Chip]) -> list[DecoderRow]:
                 int(row["moe_ep_size"] or 1),
                 _traffic(row),
                 row["backend"],
+                row["backend_version"],
                 row["client"],
                 float(row["silicon_ttft_ms"]) / 1e3,
                 float(row["silicon_tpot_ms"]) / 1e3,

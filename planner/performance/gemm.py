@@ -161,7 +161,7 @@ def _best_tiling(
     latency = p.latency_s_per_k * cycles * REFERENCE_SHARED_MEMORY_BYTES / chip.shared_memory_bytes
     best, parts = math.inf, (0.0, 0.0)
     for one, rows, columns in tilings:
-        per_k_s = max(2.0 * rows * columns / rate * (1 + overhead * (1 / rows + 1 / columns)), latency)
+        product_s = 2.0 * rows * columns / rate * (1 + overhead * (1 / rows + 1 / columns))
         for split in SPLITS if precision not in QUANTISED else (1,):
             if split > 1 and (one * count * split > 2 * units or k < 64 * split):
                 break
@@ -169,7 +169,9 @@ def _best_tiling(
             waves = tiles / units
             if units > 1:
                 waves = 1.0 if waves < 1 else waves + p.last_wave * (math.ceil(waves) - waves)
-            compute_s = waves * (per_k_s * k / split + p.wave_s * cycles)
+                compute_s = waves * (max(product_s, latency) * k / split + p.wave_s * cycles)
+            else:  # tiles that are not known are under way side by side: all wait for one latency
+                compute_s = max(waves * product_s, latency) * k / split + p.wave_s * cycles
             drawn = min(1.0, p.unit_bandwidth_share * min(tiles, units) / units)
             total = (compute_s**p.sharpness + (read_s / drawn) ** p.sharpness) ** (1 / p.sharpness)
             total = max(total + p.exposed_write * write_s / drawn, (read_s + write_s) / drawn)
@@ -185,5 +187,5 @@ def _quantise_s(
 ) -> float:
     """Seconds to round `rows` rows of 16-bit activations: a block of threads a row, at most `BLOCKS` at once a unit."""
     moved_s = rows * k * (2.0 + size) / (bandwidth * p.quantise_bandwidth)
-    rounds = max(1.0, rows / (chip.compute_units * BLOCKS))
+    rounds = max(1.0, rows / (chip.compute_units * BLOCKS)) if chip.compute_units > 1 else 1.0
     return max(moved_s, p.quantise_s_per_k * cycles * k * rounds) + p.quantise_row_s * cycles * rows

@@ -38,6 +38,9 @@ ATTENTION_TIME = 1.2
 """Time of a prompt's attention over that of its products and exponentials one after another: between 0.95 and 1.5 in
 the attention kernels of H100 and B200 that aiconfigurator-core 0.12.0 measured (8 to 64 heads of 64 and of 128, 4,096
 tokens and more)."""
+SLOWER_SHARPNESS = 12.0
+"""How sharply the slower of chips and serving process decides: users are a constant number, so that little waits for
+chance."""
 USUAL_REQUESTS_BY_USER = 10.0
 """Of a benchmark with constant concurrency: InferenceMAX sends ten requests by user, all users starting at once."""
 
@@ -51,18 +54,23 @@ class DecoderParameters:
     decode_time: float
     """... and of a decode step's."""
     experts_time: float
-    """Factor on both of the experts' products where they are multiplied as they are: one kernel takes all that are
-    touched."""
+    """Factor on a decode step's products of experts where they are multiplied as they are: one kernel takes all that
+    are touched, and mostly reads."""
+    experts_prefill_time: float
+    """... and on a prompt's, which mostly multiply."""
     block_scaled_time: float
     """Factor on a decode step's products of weights with a scale for each block."""
     widened_prefill_time: float
-    """Factor on a prompt's products of experts where the chip has to widen their weights before it multiplies ..."""
+    """Time of a prompt's products of experts over that at the sustained peak, where the chip has to widen their weights
+    before it multiplies."""
     widened_decode_time: float
-    """... and on a decode step's ..."""
+    """Factor on a decode step's products of such experts ..."""
     widened_layer_s: float
-    """... and what that adds to one layer, however few the tokens."""
+    """... and what widening adds to one layer, however few the tokens."""
     elementwise_time: float
-    """Time of a prompt's norms, activations and copies over that of moving their bytes once at the full bandwidth."""
+    """Time of a prompt's norms, positions and gates over that of moving their bytes once at the full bandwidth."""
+    copies_time: float
+    """... and of sorting its tokens by expert, with their copies in and out and the experts' gates."""
     kv_bandwidth_efficiency: float
     """Share of the memory bandwidth while keys and values are gathered."""
     kv_small_time: float
@@ -89,11 +97,11 @@ class DecoderParameters:
     request_s: float
     """What a request takes before its prompt is read, whatever its length: parsing, tokenising, scheduling."""
     host_token_s: float
-    """Of the serving process, which hands on all sequences' tokens one after another."""
+    """Of the serving process, which hands on all sequences' tokens one after another, for each time that it does."""
     host_request_s: float
     """... and takes in requests one after another."""
-    admission_gap: float
-    """Gaps between two answers that a prompt waits for where no more sequences are admitted than there are users."""
+    host_late_first: float
+    """Of the time by which it lags behind the chips, the share before the first token; the rest is between tokens."""
     answer_held: float
     """Share of the answer for which memory is held on average: 1 where all of it is reserved beforehand."""
 
@@ -132,7 +140,10 @@ class DecoderTraffic:
     same_lengths: bool = False
     """All requests of a closed loop have exactly these lengths."""
     admits_users_only: bool = False
-    """The server admits `concurrency` sequences, and a place is free only when the next answer ends."""
+    """The server admits `concurrency` sequences, and a place is free only when the next answer ends: a prompt waits for
+    that, and then finds no other one waiting."""
+    stream_interval: float = 1.0
+    """Tokens of one answer that the server hands on together (TensorRT-LLM's option of that name)."""
     held_back_steps: float = 0.0
     """Decode steps for which a server of a closed loop keeps a prompt back, so that others may join it (TensorRT-LLM's
     batch_wait_timeout_iters)."""
@@ -149,6 +160,8 @@ class DecoderTraffic:
         if not self.requests_by_user >= 1:
             raise PerformanceError(f"requests_by_user is {self.requests_by_user!r}; it must be at least 1")
         not_negative("held_back_steps", self.held_back_steps)
+        if not 1 <= self.stream_interval < math.inf:
+            raise PerformanceError(f"stream_interval is {self.stream_interval!r}; it must be at least 1, and finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +246,27 @@ def prefill_s(server: Server, tokens: float) -> float:
     """Seconds to read one prompt of that many tokens (Pope et al., section 2)."""
     config, p = server.config, server.parameters
     products = pass_products(server, tokens, 1)
-    feed_forward = products.feed_forward_s * _feed_forward_time(server, p.widened_prefill_time)
-    moved = tokens * _elementwise_bytes(config, server.tensor_parallel) / server.chip.memory_bandwidth_bytes_per_s
+    feed_forward = products.feed_forward_s
+    if config.experts > 1:
+        feed_forward = _widened_experts_s(server, tokens) if server.widens else feed_forward * p.experts_prefill_time
+    moved_s = tokens / server.chip.memory_bandwidth_bytes_per_s
+    moved_s *= _elementwise_bytes(config, server.tensor_parallel) * p.elementwise_time + (
+        _copied_bytes(config, server.tensor_parallel) * p.copies_time
+    )
+    multiplied_s = (products.attention_s + products.head_s + feed_forward) * p.prefill_time
     return (
-        (products.attention_s + products.head_s + feed_forward) * p.prefill_time
+        max(multiplied_s, _at_the_peak_s(server, tokens))
         + _prompt_attention_s(server, tokens)
-        + moved * p.elementwise_time
+        + moved_s
         + config.layers * (2 * _exchange_s(server, tokens) + p.prefill_layer_s + _layer_s(server))
     )
+
+
+def _at_the_peak_s(server: Server, tokens: float) -> float:
+    """Seconds of a prompt's matrix products at the chips' peak: no fitted constant goes below."""
+    config, chip = server.config, server.chip
+    flops = 2 * (config.active_parameters - config.head_parameters) * tokens / server.tensor_parallel
+    return flops / chip.peak_flops[server.sixteen if server.widens else server.precision]
 
 
 def _prompt_attention_s(server: Server, tokens: float) -> float:
@@ -256,20 +282,30 @@ def _prompt_attention_s(server: Server, tokens: float) -> float:
 
 def _elementwise_bytes(config: DecoderConfig, ways: int) -> float:
     """Bytes that one token moves between the products of all layers: two norms with what is added (8 rows of the hidden
-    size), positions and cache (4 of queries, keys and values), the gate (3 of the feed-forward), and each expert's copy
-    in and out (4 of the hidden size)."""
+    size), positions and cache (4 of queries, keys and values), and the gate where there are no experts (3 of the
+    feed-forward)."""
     heads = (config.heads + 2 * config.kv_heads) * config.head_dim / ways
-    copies = config.active_experts if config.experts > 1 else 0
-    gate = config.active_experts * config.intermediate_size / ways
-    return 2.0 * config.layers * ((8 + 4 * copies) * config.hidden_size + 4 * heads + 3 * gate)
+    gate = config.intermediate_size / ways if config.experts == 1 else 0.0
+    return 2.0 * config.layers * (8 * config.hidden_size + 4 * heads + 3 * gate)
 
 
-def _feed_forward_time(server: Server, widened: float) -> float:
-    """Time of the feed-forward's products over their sum; `widened` where experts' weights are. Widening kernels for
-    one matrix reach the 16-bit rate (E. Frantar et al., "MARLIN", arXiv 2408.11743)."""
-    if server.config.experts == 1:
-        return 1.0
-    return widened if server.widens else server.parameters.experts_time
+def _copied_bytes(config: DecoderConfig, ways: int) -> float:
+    """Bytes that one token moves for its experts in all layers: its copies in and out (4 of the hidden size for each)
+    and their gates (3 of the feed-forward)."""
+    if config.experts == 1:
+        return 0.0
+    return 2.0 * config.layers * config.active_experts * (4 * config.hidden_size + 3 * config.intermediate_size / ways)
+
+
+def _widened_experts_s(server: Server, tokens: float) -> float:
+    """Seconds of a prompt's experts whose weights the chip has to widen: blocks of as few as eight rows, so nothing is
+    padded, or the reading of their narrow weights (E. Frantar et al., "MARLIN", arXiv 2408.11743)."""
+    config, chip, ways = server.config, server.chip, server.tensor_parallel
+    flops = 2 * config.layers * config.active_experts * config.expert_parameters * tokens / ways
+    multiplied_s = flops / (chip.peak_flops[server.sixteen] * chip.sustained) * server.parameters.widened_prefill_time
+    touched = config.layers * config.experts_touched(tokens) * config.expert_parameters / ways
+    bandwidth = chip.memory_bandwidth_bytes_per_s * server.products.sixteen.bandwidth_efficiency
+    return max(multiplied_s, touched * BYTES[server.precision] / bandwidth)
 
 
 def _layer_s(server: Server) -> float:
@@ -284,7 +320,9 @@ def decode_products_s(server: Server, sequences: float) -> float:
     """Seconds of a decode step's matrix products."""
     p, products = server.parameters, pass_products(server, sequences, sequences)
     scaled = p.block_scaled_time if server.config.fp8_blocks and server.precision == "fp8" else 1.0
-    feed_forward = products.feed_forward_s * _feed_forward_time(server, p.widened_decode_time)
+    feed_forward = products.feed_forward_s
+    if server.config.experts > 1:
+        feed_forward *= p.widened_decode_time if server.widens else p.experts_time
     return (products.head_s + (products.attention_s + feed_forward) * scaled) * p.decode_time
 
 
@@ -399,23 +437,36 @@ def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     saved = p.prefill_overlap * min(decode_products_s(server, running), prefill)
     interruption = (running - 1) * (1 - first_round / 2) * max(prefill - saved, 0.05 * prefill) / output
     token = step + interruption
-    later = queued_s(prefill, output * token, running)
-    if traffic.same_lengths:
-        later += min(p.prompts_ahead, running - 1) * prefill
-    later += _held_back_s(traffic, running, token)
+    later = _waiting_s(traffic, p, running, prefill, output * token) + _held_back_s(traffic, running, token)
     first = p.request_s + p.steps_before * step
     first += (1 - first_round) * later + first_round * prefill * (running + 1) / 2
-    if traffic.admits_users_only:
-        first += p.admission_gap * output * token / running
     lifetime = first + output * token
-    # requests that the host can't keep up with wait before their first token, not between tokens
-    host = running * _host_s(traffic, p)
-    first += max(lifetime, host) * (1 + (min(lifetime, host) / max(lifetime, host)) ** 6) ** (1 / 6) - lifetime
+    late = _slower_s(lifetime, running * _host_s(traffic, p)) - lifetime
+    first += p.host_late_first * late
+    token += (1 - p.host_late_first) * late / output
     lifetime = first + output * token
     waiting = (concurrency - running) / running * lifetime
     rate = running / lifetime
     bound = _bound(concurrency > most, interruption > step, traffic.input_tokens + output)
     return DecoderTiming(first + waiting, token, rate, rate * output, running, most, prefill, step, bound)
+
+
+def _waiting_s(traffic: DecoderTraffic, p: DecoderParameters, running: float, prefill: float, decode: float) -> float:
+    """Mean seconds from arrival until the prompt is read, with its reading, after the first round of a closed loop.
+
+    Where only the users' sequences are admitted, answers end `decode / running` apart, and the prompt that comes for
+    the place of one is read when the next ends; otherwise it queues, behind more prompts where all have one length.
+    """
+    if traffic.admits_users_only:
+        return prefill + decode / running
+    together = min(p.prompts_ahead, running - 1) * prefill if traffic.same_lengths else 0.0
+    return queued_s(prefill, decode, running) + together
+
+
+def _slower_s(one: float, other: float) -> float:
+    """The longer of two times that mostly overlap, a little more where they are alike: (a¹² + b¹²)^(1/12)."""
+    long, short = max(one, other), min(one, other)
+    return long * float((1 + (short / long) ** SLOWER_SHARPNESS) ** (1 / SLOWER_SHARPNESS))
 
 
 def _held_back_s(traffic: DecoderTraffic, running: float, token_s: float) -> float:
@@ -475,7 +526,7 @@ def open_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
 
 def _host_s(traffic: DecoderTraffic, p: DecoderParameters) -> float:
     """Seconds that the serving process is busy with one request."""
-    return max(traffic.output_tokens * p.host_token_s, p.host_request_s)
+    return max(traffic.output_tokens / traffic.stream_interval * p.host_token_s, p.host_request_s)
 
 
 def _bound(full: bool, prefill_dominates: bool, tokens_each: float) -> str:

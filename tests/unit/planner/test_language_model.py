@@ -1,5 +1,6 @@
 """Language models: published parameter counts, order in every load, memory that runs out."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.performance import DecoderTraffic, DoesNotFit, PerformanceError, builtin, predict_language_model
-from planner.performance.language_model import Products, Server, pass_products, queued_s
+from planner.catalog import load
+from planner.performance import Chip, DecoderTraffic, DoesNotFit, PerformanceError, builtin, predict_language_model
+from planner.performance.chip import BYTES
+from planner.performance.language_model import Products, Server, decode_step_s, pass_products, prefill_s, queued_s
 from planner.profiles.decoder import DecoderConfig, decoder, presets
 from tests.unit.planner.chips import chip
 
@@ -185,6 +188,77 @@ def test_a_server_that_holds_prompts_back_answers_its_first_token_so_many_steps_
     held, free = first(20), first(0)
     later = held.time_to_first_token_s.value - free.time_to_first_token_s.value
     assert 15 < later / free.time_per_output_token_s.value < 20
+
+
+def first_token_s(**traffic):
+    asked = DecoderTraffic(1024, 512, 8, same_lengths=True, **traffic)
+    return predict_language_model(chip("H100"), decoder("llama-3.1-8b"), asked, builtin()).time_to_first_token_s.value
+
+
+def test_who_needs_anothers_place_waits_for_the_next_answer_to_end_and_for_no_prompt():
+    token = predict(output_tokens=512).time_per_output_token_s.value
+    assert 0.5 < (first_token_s(admits_users_only=True) - first_token_s()) / (512 * token / 8) < 1
+
+
+def test_tokens_handed_on_together_keep_the_serving_process_free():
+    def first(interval):
+        asked = DecoderTraffic(128, 1024, 256, stream_interval=interval)
+        answer = predict_language_model(chip("B200"), decoder("llama-3.1-8b"), asked, builtin(), engine="trtllm")
+        return answer.time_to_first_token_s.value
+
+    assert first(1) > 2 * first(10)
+
+
+@pytest.mark.parametrize("interval", [0, -1, math.nan, math.inf])
+def test_an_impossible_stream_interval_is_refused(interval):
+    with pytest.raises(PerformanceError, match="stream_interval is"):
+        DecoderTraffic(128, 128, 8, stream_interval=interval)
+
+
+def sourced_chips():
+    """Every chip of the catalog with peak, memory and bandwidth; most have no measured row."""
+    found = []
+    for accelerator in load().accelerators.values():
+        with contextlib.suppress(PerformanceError):
+            found.append(Chip.from_accelerator(accelerator))
+    return found
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "llama-3.1-405b", "gpt-oss-120b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize("one", sourced_chips(), ids=lambda one: one.name)
+def test_every_chip_takes_longer_than_peak_and_bandwidth_allow_and_never_absurdly_longer(one, model):
+    config = decoder(model)
+    weights = config.active_parameters - config.head_parameters
+    for precision in ("bf16", "fp8", "fp4"):
+        if not one.peak_flops.keys() & {precision, "bf16", "fp16"}:
+            continue
+        served = dataclasses.replace(server("H100", config, precision, 1), chip=one)
+        fastest = max(one.peak_flops.get(kind, 0.0) for kind in {precision, served.sixteen})
+        read_s = weights * BYTES[precision] / one.memory_bandwidth_bytes_per_s
+        for tokens in (64, 1024, 16_384):
+            least_s = 2 * weights * tokens / fastest
+            kernels_s = config.layers * 1e-3
+            assert least_s <= prefill_s(served, tokens) < 12 * max(least_s, config.experts * read_s) + kernels_s
+            # experts: fewer of a batch's are read than even the uneven routing says, so their fitted factor is below 1
+            assert 0.7 * read_s < decode_step_s(served, 1, tokens) < 4 * read_s + kernels_s
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    one=st.sampled_from(sourced_chips()),
+    model=st.sampled_from(sorted(presets())),
+    tokens=st.integers(16, 30_000),
+    more=st.floats(1.5, 8),
+    sequences=st.integers(1, 256),
+)
+def test_on_any_chip_longer_prompts_and_fuller_batches_are_never_faster(one, model, tokens, more, sequences):
+    served = dataclasses.replace(server("H100", decoder(model), "bf16", 1), chip=one)
+    if "bf16" not in one.peak_flops and "fp16" not in one.peak_flops:
+        return
+    slightly_less = 0.97  # a tile that fits better
+    assert prefill_s(served, tokens * more) >= slightly_less * prefill_s(served, tokens)
+    assert decode_step_s(served, sequences * more, 1024) >= slightly_less * decode_step_s(served, sequences, 1024)
+    assert decode_step_s(served, sequences, tokens * more) >= decode_step_s(served, sequences, tokens)
 
 
 def test_a_wrong_configuration_names_its_field():
