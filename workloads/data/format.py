@@ -1,7 +1,7 @@
 """The format of a data set: zstd-compressed Arrow files as shards, and an `index.json` with the SHA-256 of each.
 
 Arrow's own file format was chosen over Parquet, WebDataset and MDS. A sample is a typed list of a declared length or of
-its own, or the bytes of an image file; Parquet stores a list of bytes as 32-bit numbers with levels, which takes twenty
+its own, or the bytes of an image file; Parquet stores a list of bytes as 32-bit numbers with levels, which takes ten
 times as long to read (`benchmarks/data_format.py`). A shard, decompressed, is the file that the cache maps into memory,
 so that any sample is reached without reading the others; a tar stream can't be entered in its middle. And Arrow files
 are read by pandas, Polars, Hugging Face datasets and DuckDB, MDS by one library. What Arrow lacks, a list of shards
