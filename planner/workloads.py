@@ -345,6 +345,7 @@ class Quota(Declared):
     accelerators: int | None = Field(default=None, ge=0, le=10**9)
     nodes: int | None = Field(default=None, ge=0, le=10**9)
     code: str | None = Field(default=None, description="the cloud's own, such as L-417A185B; set where it was read")
+    in_use: int | None = Field(default=None, ge=0, description="by others than the stack; set where it was read")
 
     @field_validator("instance_types", mode="before")
     @classmethod

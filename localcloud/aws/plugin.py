@@ -188,6 +188,8 @@ class AwsBackend(Backend):
                 return {"id": region, "names": names, "zoneIds": [zone["ZoneId"] for zone in zones], "region": region}
             case "aws:servicequotas/getServiceQuota:getServiceQuota":
                 return {"region": region, **_quota(aws, args)}
+            case "aws:ec2/getInstances:getInstances":
+                return {"id": region, "region": region, "ids": _instances(aws, args)}
             case "aws:eks/getClusters:getClusters":
                 return {"id": region, "names": aws.call("eks", "list_clusters")["clusters"], "region": region}
             case "aws:eks/getNodeGroups:getNodeGroups":
@@ -345,6 +347,17 @@ def _quota(aws: Aws, args: Properties) -> Properties:
         raise ProviderError(f"Service Quotas: {args['serviceCode']} has no quota {args.get('quotaCode')}")
     names = ("Adjustable", "GlobalQuota", "QuotaCode", "QuotaName", "ServiceCode", "ServiceName", "Value")
     return {"id": quota["QuotaArn"], "arn": quota["QuotaArn"], **camel({name: quota[name] for name in names})}
+
+
+def _instances(aws: Aws, args: Properties) -> list[str]:
+    """Ids of those that pass the filters, running ones unless states are named; moto fails on the one of lifecycles."""
+    asked = {each["name"]: each["values"] for each in args.get("filters") or ()}
+    lifecycles = asked.pop("instance-lifecycle", None)
+    asked["instance-state-name"] = args.get("instanceStateNames") or ["running"]
+    filters = [{"Name": name, "Values": values} for name, values in asked.items()]
+    reserved = aws.call("ec2", "describe_instances", Filters=filters)["Reservations"]
+    found = [each for one in reserved for each in one["Instances"]]
+    return [each["InstanceId"] for each in found if lifecycles is None or each.get("InstanceLifecycle") in lifecycles]
 
 
 def _node_group(aws: Aws, args: Properties) -> Properties:

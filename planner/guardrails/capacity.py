@@ -150,12 +150,15 @@ def over_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> It
     for quota in plan.quotas:
         parts = taken(quota, plan, catalog)
         wanted, granted = math.ceil(sum(each.total for each in parts)), amount(quota)
-        if wanted > granted:
+        in_use = quota.in_use or 0
+        missing = wanted + in_use - granted
+        if missing > 0 and wanted:
             by_part = ", ".join(f"{each.part} {each.total:g}" for each in parts[:PARTS_SHOWN])
+            others = f" and {in_use:,} are in use by others than this stack" if in_use else ""
             yield (
-                f"{named(quota)}: the plan takes up to {wanted:,} {unit(quota)} ({by_part}), {granted:,} are granted: "
-                f"{wanted - granted:,} are missing. {_where_to_ask(quota, plan.region, wanted)}"
-                f"{_fewer_nodes(parts, wanted - granted, plan)}"
+                f"{named(quota)}: the plan takes up to {wanted:,} {unit(quota)} ({by_part}), {granted:,} are granted"
+                f"{others}: {missing:,} are missing. {_where_to_ask(quota, plan.region, wanted + in_use)}"
+                f"{_fewer_nodes(parts, missing, plan)}"
             )
 
 
@@ -164,8 +167,8 @@ def unread_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> 
     if plan.quotas_unread:
         yield (
             f"the quotas of {plan.cloud} {plan.region} can't be read, so nobody knows whether the plan fits in them: "
-            f"{plan.quotas_unread.rstrip('.')}. Let whoever runs the update read them (on AWS the right "
-            "servicequotas:GetServiceQuota)"
+            f"{plan.quotas_unread.rstrip('.')}. Let whoever runs the update read them (on AWS the rights "
+            "servicequotas:GetServiceQuota and ec2:DescribeInstances)"
         )
 
 

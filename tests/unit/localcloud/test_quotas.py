@@ -49,3 +49,26 @@ def test_a_program_reads_a_quota_by_its_code(aws: Aws) -> None:
     assert (answer["quotaName"], answer["value"], answer["region"]) == (NAMES[P], GRANTED_VCPUS, "us-east-1")
     with pytest.raises(ProviderError, match="has no quota L-00000000"):
         backend.invoke("aws:servicequotas/getServiceQuota:getServiceQuota", args | {"quotaCode": "L-00000000"})
+
+
+def test_a_program_finds_running_instances_by_type_and_tag(aws: Aws) -> None:
+    backend = AwsBackend(aws.endpoint)
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "fusion:stack", "Value": "prod"}]}]
+    launch = {"ImageId": "ami-12c6146b", "MinCount": 1, "MaxCount": 1}
+    one, two, stopped = (
+        aws.call("ec2", "run_instances", **launch, InstanceType=kind, **more)["Instances"][0]["InstanceId"]
+        for kind, more in (("g5.xlarge", {}), ("g5.xlarge", {"TagSpecifications": tags}), ("g5.xlarge", {}))
+    )
+    aws.call("ec2", "stop_instances", InstanceIds=[stopped])
+
+    def ids(**filters: str) -> set[str]:
+        asked = [{"name": name.replace("_", "-"), "values": [value]} for name, value in filters.items()]
+        return set(backend.invoke("aws:ec2/getInstances:getInstances", {"filters": asked})["ids"])
+
+    assert ids(instance_type="g5.xlarge") == {one, two}
+    assert ids(instance_type="g5.xlarge", **{"tag:fusion:stack": "prod"}) == {two}
+    assert ids(instance_type="p5.48xlarge") == set()
+    spot = aws.call(
+        "ec2", "run_instances", **launch, InstanceType="g5.xlarge", InstanceMarketOptions={"MarketType": "spot"}
+    )["Instances"][0]["InstanceId"]
+    assert ids(instance_type="g5.xlarge", instance_lifecycle="spot") == {spot}

@@ -121,3 +121,12 @@ def test_the_registered_plan_keeps_its_quotas() -> None:
     again = Plan.from_props(plan.as_props())
     assert again.quotas == plan.quotas
     assert again.quotas_unread is None
+
+
+def test_what_others_use_of_a_quota_is_missing_too_and_is_said() -> None:
+    plan = planned(job(needs=A10G, nodes={"max": 5}))
+    used = granted(G, 24).model_copy(update={"in_use": 4})
+    assert said(with_quotas(plan, used)) == []
+    (message,) = said(with_quotas(plan, used.model_copy(update={"in_use": 5})))
+    assert "24 are granted and 5 are in use by others than this stack: 1 are missing" in message
+    assert "--desired-value 25" in message
