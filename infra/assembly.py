@@ -140,12 +140,16 @@ def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[s
 
 
 def serving_environment(service: InferenceService, plan: Plan) -> dict[str, str]:
-    """What the plan decided of a server: its precision and, of one that batches requests, its largest batch."""
+    """What the plan decided of a server: its precision and, of one that batches requests, its largest batch and SLO."""
     predicted = plan.prediction_of(service.name)
     if predicted is None:
         return {}
-    batch = {"FUSION_BATCH_MAX": str(predicted.batch)} if isinstance(service.target, ServiceTarget) else {}
-    return {"FUSION_PRECISION": predicted.precision, **batch}
+    told = {"FUSION_PRECISION": predicted.precision}
+    if isinstance(service.target, ServiceTarget):
+        told["FUSION_BATCH_MAX"] = str(predicted.batch)
+        if service.target.p99_ms_max is not None:
+            told["FUSION_SLO_MS"] = f"{service.target.p99_ms_max:g}"
+    return told
 
 
 def _inference_service(service: InferenceService, plan: Plan) -> InferenceServiceSpec:
@@ -157,7 +161,11 @@ def _inference_service(service: InferenceService, plan: Plan) -> InferenceServic
             command=service.command,
             cpus=service.needs.vcpus,
             memory_gib=service.needs.memory_gib,
-            env=serving_environment(service, plan),
+            env={
+                "FUSION_PACKAGE_URL": f"{BUCKET}/runs/{service.name}/package",
+                "FUSION_PORT": str(service.port),
+                **serving_environment(service, plan),
+            },
         ),
         devices=_devices(service, plan),
         read=(f"runs/{service.name}/",),

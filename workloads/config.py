@@ -63,23 +63,32 @@ def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected {expected}, got {_shown(document)}")
+    return checked(document, kind, source=str(path))
+
+
+def checked(document: Mapping[str, Any], kind: type[Config], *, source: str) -> Config:
+    """Check what a source, such as a file, holds.
+
+    Raises:
+        ConfigError: one line for each wrong value.
+    """
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(problem, path) for problem in error.errors())) from None
+        raise ConfigError("\n".join(_sentence(problem, source) for problem in error.errors())) from None
 
 
-def _sentence(problem: Mapping[str, Any], path: Path) -> str:
+def _sentence(problem: Mapping[str, Any], source: str) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     if not field:
-        return f"{path}: {str(problem['msg']).removeprefix('Value error, ')}"
+        return f"{source}: {str(problem['msg']).removeprefix('Value error, ')}"
     match problem["type"]:
         case "missing":
-            return f"{path}: {field}: not set, and it has no default"
+            return f"{source}: {field}: not set, and it has no default"
         case "extra_forbidden":
-            return f"{path}: {field}: unknown field; remove it or check its spelling"
+            return f"{source}: {field}: unknown field; remove it or check its spelling"
     reason = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{path}: {field}: got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
+    return f"{source}: {field}: got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
 
 
 def _shown(value: object) -> str:

@@ -1,7 +1,7 @@
 """Objects by URL: `s3://`, `gs://`, `hdfs://` and `file://`.
 
-Whole objects of S3 and GCS go through obstore, whose Rust client takes less than half the CPU time of s3fs and holds no
-lock of Python's; everything else, and streams, go through fsspec.
+Whole objects of S3 and GCS go through obstore, whose Rust client holds no lock of Python's while it reads; everything
+else, and streams, go through fsspec.
 
 Server errors, throttling, cut connections, stalled answers and half answers are tried again, with growing pauses, by
 the clients where they do so and by :func:`read` where they don't. What still fails is a :class:`StorageError` in one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -14,22 +15,21 @@ from workloads.storage import StorageError
 
 
 @click.command()
-@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The server's serving.yaml.")
-def main(path: Path) -> None:
+@click.option("--config", "path", type=click.Path(path_type=Path), help="serving.yaml  [default: FUSION_PACKAGE_URL]")
+def main(path: Path | None) -> None:
     """Serve models until SIGTERM; SIGHUP reads the config again.
 
     Exit status: 0 stopped and drained; 1 an error, said in one sentence.
     """
     try:
-        from workloads.serving.config import load
+        from workloads.serving.config import from_environment, load
         from workloads.serving.package import PackageError
         from workloads.serving.server import run
     except ModuleNotFoundError as error:
         fail(f"serving needs {error.name}, which is not installed; install fusion[serve]")
 
     try:
-        load(path)  # a wrong config is told before the seconds that the runtimes take to import
-        run(path)
+        run(from_environment if path is None else functools.partial(load, path))
     except (ConfigError, PackageError, StorageError) as error:
         fail(str(error))
     # The runtimes' modules complain about one another when the interpreter takes them down.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workloads.config import Section, Url, load_yaml
+from workloads.config import ConfigError, Section, Url, checked, load_yaml
 from workloads.serving.backends import BACKENDS, Device, Precision
 
 
@@ -20,8 +20,8 @@ class VersionConfig(Section):
     weight: float = Field(default=1, ge=0, le=1_000_000, description="share of the requests that name no version")
 
 
-def _batch_max() -> int:
-    return int(os.environ.get("FUSION_BATCH_MAX") or 32)
+def _batch_max() -> str | int:
+    return os.environ.get("FUSION_BATCH_MAX") or 32
 
 
 def _precision() -> str:
@@ -64,7 +64,7 @@ class ServingConfig(Section):
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     host: str = Field(default="0.0.0.0", min_length=1, description="the address to listen on")
     port: int = Field(default=8080, ge=0, le=65_535, description="0 takes a free one")
-    device: Device = "cpu"
+    device: Literal["auto"] | Device = Field(default="auto", description="auto: CUDA where there is one")
     body_max_mib: float = Field(default=64, gt=0, le=4096, description="larger requests are refused unread")
     body_timeout_s: float = Field(default=30, gt=0, le=3600, description="within which a request must be sent")
     drain_s: float = Field(default=60, gt=0, le=3600, description="for the requests under way when it is stopped")
@@ -84,3 +84,20 @@ def load(path: Path) -> ServingConfig:
         ConfigError: one line for each wrong value.
     """
     return load_yaml(path, ServingConfig, expected="a serving.yaml with models")
+
+
+def from_environment() -> ServingConfig:
+    """What a stack's container is told by its environment: one package, its SLO and the port.
+
+    Raises:
+        ConfigError: `FUSION_PACKAGE_URL` is not set, or a value is wrong.
+    """
+    package = os.environ.get("FUSION_PACKAGE_URL")
+    if not package:
+        raise ConfigError("expected --config, or FUSION_PACKAGE_URL in the environment, which the stack's program sets")
+    model: dict[str, Any] = {"versions": [{"package": package}]}
+    document: dict[str, Any] = {"models": [model]}
+    for place, name, variable in ((model, "slo_ms", "FUSION_SLO_MS"), (document, "port", "FUSION_PORT")):
+        if value := os.environ.get(variable):
+            place[name] = value
+    return checked(document, ServingConfig, source="the environment")

@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from workloads.serving.backends import Runtime
+from workloads.serving.backends import Device, Runtime
 from workloads.serving.choosing import Choice, choose
 from workloads.serving.config import ModelConfig, ServingConfig
 from workloads.serving.metrics import Metrics
@@ -75,7 +75,7 @@ class Models:
 
     def _load(self, url: str, model: ModelConfig, config: ServingConfig) -> tuple[Package, Choice]:
         package = open_package(url, self._cache)
-        runtime = Runtime(model.threads, config.device, model.precision)
+        runtime = Runtime(model.threads, device_of(config), model.precision)
         choice = choose(package, runtime, batch_max=model.batch_max, slo_s=model.slo_ms / 1e3, named=model.backends)
         return package, choice
 
@@ -103,6 +103,15 @@ class Models:
     async def drain(self) -> None:
         """Answer what waits, and end."""
         await asyncio.gather(*(model.drain() for model in self.everything()))
+
+
+def device_of(config: ServingConfig) -> Device:
+    """The device that a config names, or the one that there is."""
+    if config.device != "auto":
+        return config.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _by_name(config: ServingConfig, loaded: Mapping[Key, ServedModel]) -> dict[str, Model]:

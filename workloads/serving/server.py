@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,36 @@ from granian.server.embed import Server
 
 from workloads.config import ConfigError
 from workloads.serving.app import App
-from workloads.serving.config import ServingConfig, load
+from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.models import Models
 from workloads.serving.package import PackageError
 from workloads.storage import StorageError
 from workloads.training.logs import Log
 
+Read = Callable[[], ServingConfig]
+
 QUIET_S = 0.2
 """A server that goes away waits for so long without a request before it closes."""
 HEADER_TIMEOUT_MS = 10_000
 
 
-def run(path: Path) -> None:
-    """Serve what a config file says until the process is told to stop.
+def run(read: Read) -> None:
+    """Serve what a config says until the process is told to stop.
+
+    Args:
+        read: gives the config; called again at SIGHUP.
 
     Raises:
         ConfigError: the config is wrong.
         PackageError: a package can't be served.
         StorageError: a bucket refused.
     """
-    uvloop.run(_serve(path))
+    uvloop.run(_serve(read))
 
 
-async def _serve(path: Path) -> None:
-    log, config = Log(0), load(path)
+async def _serve(read: Read) -> None:
+    log, config = Log(0), read()
     metrics = Metrics()
     models = Models(cache_folder(), metrics, log.info)
     app = App(models, metrics, config)
@@ -64,7 +69,7 @@ async def _serve(path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     tasks: set[asyncio.Task[None]] = set()
-    loop.add_signal_handler(signal.SIGHUP, lambda: _keep(tasks, _reload(path, models, log)))
+    loop.add_signal_handler(signal.SIGHUP, lambda: _keep(tasks, _reload(read, models, log)))
     try:
         await models.apply(config)
         gc.freeze()  # the collector need not look through the runtimes' modules again and again
@@ -88,9 +93,9 @@ def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> No
     task.add_done_callback(tasks.discard)
 
 
-async def _reload(path: Path, models: Models, log: Log) -> None:
+async def _reload(read: Read, models: Models, log: Log) -> None:
     try:
-        await models.apply(load(path))
+        await models.apply(read())
     except (ConfigError, PackageError, StorageError) as error:
         log.warning("reload_failed", reason=str(error), serving="what was served before")
     else:

@@ -15,6 +15,7 @@ def test_a_server_batches_as_it_was_planned_with() -> None:
     assert serving_environment(CLASSIFY, plan) == {
         "FUSION_BATCH_MAX": str(predicted.batch),
         "FUSION_PRECISION": predicted.precision,
+        "FUSION_SLO_MS": "100",
     }
     other = dataclasses.replace(plan, predictions=(dataclasses.replace(predicted, batch=3),))
     assert serving_environment(CLASSIFY, other)["FUSION_BATCH_MAX"] == "3"
