@@ -6,6 +6,7 @@ no level set by a stack. So the two calls that judge are answered here; all the 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import gc
 import sys
@@ -64,6 +65,7 @@ class Analyzer(_PolicyAnalyzerServicer):
         self._guardrails = guardrails
         self._policies = policies
         self._by_type: dict[str, list[Guardrail]] = {}
+        self._declared: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
         self._update = Update()
         self._settings_judged = False
@@ -80,6 +82,7 @@ class Analyzer(_PolicyAnalyzerServicer):
         """Take the config of the stack that is judged; the engine sends it before the first resource."""
         with self._lock:
             self._settings_judged = False
+            self._declared = {}
             self._update = Update(
                 project=request.project,
                 stack=request.stack,
@@ -96,6 +99,7 @@ class Analyzer(_PolicyAnalyzerServicer):
         """What one resource violates."""
         response = AnalyzeResponse()
         with self._lock:
+            self._declared[request.urn] = frozenset(request.properties.fields)
             if self._settings_are_wrong(response):
                 return response
             for each in objects_of(_resource(request, self._update)):
@@ -111,11 +115,24 @@ class Analyzer(_PolicyAnalyzerServicer):
         with self._lock:
             if not guardrails or self._update.wrong_settings():
                 return response
-            resources = [each for one in request.resources for each in objects_of(_resource(one, self._update))]
+            resources = [each for one in request.resources for each in objects_of(self._as_declared(one))]
             for each in guardrails:
                 if each.judge_stack is not None:
                     self._judge(each, partial(each.judge_stack, resources, self._update), response)
         return response
+
+    def _as_declared(self, request: AnalyzerResource) -> Resource:
+        """A resource of the stack, without what only its provider may fill in, which a preview does not know.
+
+        Else a bucket without a policy would look like one whose policy is not known yet.
+        """
+        resource = _resource(request, self._update)
+        declared = self._declared.get(request.urn, frozenset(request.properties.fields))
+        inputs = resource.props.value
+        kept = {
+            key: value for key, value in inputs.items() if key in declared or not resource.props.part(key).is_unknown()
+        }
+        return dataclasses.replace(resource, props=dataclasses.replace(resource.props, value=kept))
 
     def _get_enforcement_level(self, policy: Policy) -> EnforcementLevel:
         """The stack's own level where it sets one, else that of the pack's config, else the guardrail's."""

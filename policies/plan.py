@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from planner.errors import PlanError
 from planner.guardrails.rules import PLAN_RULES, PlanRule
 from planner.plan import Plan
-from policies.guardrail import Guardrail
+from policies.guardrail import Guardrail, guardrail
 from policies.resource import Resource
 from policies.update import Update
 
@@ -41,6 +41,23 @@ def on_plans(rule: PlanRule) -> Guardrail:
     )
 
 
+def _registered(_: Update) -> set[str]:
+    return set()
+
+
+@guardrail("one-plan", PLAN_TYPE)
+def one_plan(resource: Resource, update: Update) -> Iterator[str]:
+    """A stack has one plan.
+
+    What the plan promises (spot nodes, replicas) is held against what is made after it; a second plan that promises
+    less would take that away.
+    """
+    registered = update.remembered(_registered)
+    registered.add(resource.urn)
+    if len(registered) > 1:
+        yield f"{resource.name} is a second {PLAN_TYPE}; register one, with all workloads in it"
+
+
 def guardrails(besides: frozenset[str]) -> list[Guardrail]:
-    """All rules on plans, besides those whose guardrails judge further resources as well."""
-    return [on_plans(rule) for rule in PLAN_RULES if rule.name not in besides]
+    """Those on plans alone: all rules besides those whose guardrails judge further resources as well."""
+    return [one_plan, *(on_plans(rule) for rule in PLAN_RULES if rule.name not in besides)]

@@ -32,7 +32,11 @@ def secret(value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A resource as a program declares it; `references` are, by input, the URNs whose outputs it is made of."""
+    """A resource as a program declares it.
+
+    `references` are, by input, the URNs whose outputs it is made of; `outputs` are what its provider adds to the inputs
+    for guardrails of the stack.
+    """
 
     type: str
     inputs: Mapping[str, Any]
@@ -40,6 +44,7 @@ class Declared:
     provider: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
     references: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def urn(self) -> str:
@@ -90,6 +95,7 @@ def _filled(request: Any, resource: Declared) -> Any:
 
 def _in_stack(resource: Declared) -> AnalyzerResource:
     filled: AnalyzerResource = _filled(AnalyzerResource(), resource)
+    filled.properties.CopyFrom(_struct({**resource.inputs, **resource.outputs}))
     for name, urns in resource.references.items():
         filled.propertyDependencies[name].urns.extend(urns)
     return filled

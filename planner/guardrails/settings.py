@@ -111,6 +111,9 @@ class SecuritySettings(Declared):
     pods_exempt: Annotated[tuple[str, ...], ALLOWED] = Field(
         default=(), description="parts of the system, as namespace/name with wildcards, whose pods need privileges"
     )
+    hiding_types_exempt: Annotated[tuple[str, ...], ALLOWED] = Field(
+        default=(), description="types of resources that make others unseen and may be used, with wildcards"
+    )
     image_registries_allowed: Annotated[tuple[str, ...], ALLOWED] | None = Field(
         default=None, description="such as registry.example.com/team; all unless it is set"
     )

@@ -196,6 +196,31 @@ def _reservation(priced: Priced) -> Quantities:
     return fixed([(dataclasses.replace(node, reservation="reserved"), number(props, "instanceCount"))])
 
 
+def _table(priced: Priced) -> Quantities:
+    """Requests are billed by use; capacity that is provisioned is billed whether it is used or not."""
+    if plain(priced.props, "billingMode", default="PROVISIONED") != "PAY_PER_REQUEST":
+        raise UnpricedResource(
+            "capacity that is provisioned has prices that the catalog does not hold; set billingMode PAY_PER_REQUEST"
+        )
+    return {}
+
+
+def _file_system(priced: Priced) -> Quantities:
+    """What is stored is billed by use; throughput that is provisioned is billed whether it is used or not."""
+    if plain(priced.props, "throughputMode", default="bursting") == "provisioned":
+        raise UnpricedResource(
+            "throughput that is provisioned has prices that the catalog does not hold; set throughputMode elastic"
+        )
+    return {}
+
+
+def _schedule(priced: Priced) -> Quantities:
+    """Times at which a group is bounded anew; -1 and 0 leave its maximum as it is."""
+    if plain(priced.props, "maxSize", default=-1) not in (-1, 0):
+        raise UnpricedResource("maxSize moves the maximum by which its group is priced; set it to -1")
+    return {}
+
+
 def _lustre(priced: Priced) -> Quantities:
     return fixed([(priced.place.service("file_system_gib"), number(priced.props, "storageCapacity"))])
 
@@ -214,6 +239,9 @@ RULES: Mapping[str, Rule] = {
     "aws:ec2/eip:Eip": one("public_ipv4"),
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ebs/volume:Volume": _volume,
+    "aws:efs/fileSystem:FileSystem": _file_system,
+    "aws:dynamodb/table:Table": _table,
+    "aws:autoscaling/schedule:Schedule": _schedule,
     "aws:fsx/lustreFileSystem:LustreFileSystem": _lustre,
     "aws:kms/key:Key": one("encryption_key"),
     "aws:kms/replicaKey:ReplicaKey": one("encryption_key"),

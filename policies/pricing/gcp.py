@@ -194,7 +194,13 @@ def _is_zone(location: str) -> bool:
 
 _GROUP = refused("its instance template decides the price and is not known before the update; use a node pool")
 
+_AUTOSCALER = refused(
+    "it sets the maximum of a group of which no machine is priced; use the autoscaling of a node pool"
+)
+
 RULES: Mapping[str, Rule] = {
+    "gcp:compute/autoscaler:Autoscaler": _AUTOSCALER,
+    "gcp:compute/regionAutoscaler:RegionAutoscaler": _AUTOSCALER,
     "gcp:compute/instance:Instance": _instance,
     "gcp:compute/disk:Disk": _own_disk(1),
     "gcp:compute/regionDisk:RegionDisk": _own_disk(2),

@@ -40,6 +40,11 @@ def _claim(priced: Priced) -> Quantities:
     return fixed([_disk(priced, priced.props, 1)])
 
 
+def _claim_patch(priced: Priced) -> Quantities:
+    """A patch makes what is not there, and says its size where it makes or grows one."""
+    return _claim(priced) if priced.props.has("spec", "resources", "requests", "storage") else {}
+
+
 def _stateful_set(priced: Priced) -> Quantities:
     """The claims that it makes for each replica."""
     if not count(priced.props, "spec", "volumeClaimTemplates"):
@@ -79,6 +84,8 @@ RULES: Mapping[str, Rule] = {
     "kubernetes:core/v1:Service": _service,
     "kubernetes:core/v1:ServicePatch": _service,
     "kubernetes:core/v1:PersistentVolumeClaim": _claim,
+    "kubernetes:core/v1:PersistentVolumeClaimPatch": _claim_patch,
     "kubernetes:apps/v1:StatefulSet": _stateful_set,
+    "kubernetes:apps/v1:StatefulSetPatch": _stateful_set,
 }
 """By the type that `policies.objects` gives every object, of a list or not."""

@@ -3,6 +3,7 @@
 from policies.security import (
     encryption,
     exposure,
+    hidden,
     identity,
     images,
     metadata,
@@ -15,6 +16,18 @@ from policies.security import (
 
 GUARDRAILS = [
     guardrail
-    for module in (encryption, transport, exposure, identity, metadata, pods, images, secrets, residency, tags)
+    for module in (
+        encryption,
+        transport,
+        exposure,
+        identity,
+        metadata,
+        pods,
+        hidden,
+        images,
+        secrets,
+        residency,
+        tags,
+    )
     for guardrail in module.GUARDRAILS
 ]

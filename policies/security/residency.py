@@ -49,6 +49,8 @@ def data_residency(resource: Resource, update: Update) -> Iterator[str]:
     for where in sorted({*_places(resource)}):
         if not _is_allowed(where, allowed):
             yield f"it is in {where}; allowed are {', '.join(allowed)}"
+    if resource.type.startswith("aws:") and not (resource.region or resource.props.has("region")):
+        yield f"its region is not said, so the environment decides it; set aws:region, to one of {', '.join(allowed)}"
 
 
 def _places(resource: Resource) -> Iterator[str]:

@@ -1,15 +1,16 @@
 """For each guardrail of security: resources that it alone refuses, and resources that the whole pack lets pass.
 
-Inputs are written as the engine sees them. In them, `{"$secret": value}` is marked as secret by the program, and
-`{"$id": name}` is the id of a resource before it.
+Inputs are written as the engine sees them.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from tests.engine.test_guardrails.programs import Made
 
 KEY = f"arn:aws:kms:us-east-1:123456789012:key/{uuid.UUID(int=1)}"
 GCP_KEY = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
@@ -21,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "regions_allowed": ["us-east-1", "europe-west4"],
     "tags_required": ["team"],
     "pods_exempt": ["gpu/operator", "kube-system/*"],
+    "hiding_types_exempt": ["aws:cloudformation/stackSet*"],
 }
 
 INSTANCE = "aws:ec2/instance:Instance"
@@ -51,14 +53,6 @@ GCP_DISK = "gcp:compute/disk:Disk"
 GCP_INSTANCE = "gcp:compute/instance:Instance"
 GCP_FIREWALL = "gcp:compute/firewall:Firewall"
 GKE = "gcp:container/cluster:Cluster"
-
-
-@dataclass(frozen=True)
-class Made:
-    """A resource as a program makes it: its type and its inputs."""
-
-    type: str
-    inputs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -429,6 +423,16 @@ CASES: dict[str, Cases] = {
             kubernetes(RELEASE, chart="app", name="any", namespace="kube-system"),
         ),
     ),
+    "nothing-hidden": Cases(
+        refused=(
+            Made("aws:cloudformation/stack:Stack", {"templateBody": "{}"}),
+            Made("aws:cloudcontrol/resource:Resource", {"typeName": "AWS::EC2::Instance", "desiredState": "{}"}),
+        ),
+        passing=(
+            Made("aws:cloudformation/stackSet:StackSet", {"templateBody": "{}"}),
+            Made("aws:cloudformation/stackSetInstance:StackSetInstance", {"stackSetName": "s"}),
+        ),
+    ),
     "pods-not-root": Cases(
         refused=(
             pod(container(context={"runAsUser": 0})),
@@ -554,13 +558,6 @@ def budget(**changes: Any) -> Made:
     """A budget of a month."""
     inputs = {"budgetType": "COST", "limitAmount": "100", "limitUnit": "USD", "timeUnit": "MONTHLY"}
     return Made("aws:budgets/budget:Budget", inputs | changes)
-
-
-def prefixed(prefix: str, resources: dict[str, Made]) -> dict[str, Made]:
-    """Resources under names of their own, each referring to the others by these."""
-    written = json.dumps({f"{prefix}-{name}": asdict(made) for name, made in resources.items()})
-    renamed = json.loads(written.replace('{"$id": "', f'{{"$id": "{prefix}-'))
-    return {name: Made(**made) for name, made in renamed.items()}
 
 
 ID = {"$id": "data"}

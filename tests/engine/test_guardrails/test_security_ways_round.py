@@ -111,3 +111,16 @@ def test_what_ignore_changes_keeps_is_judged_and_so_is_what_is_imported(small: E
     assert ("imdsv2", "taken-in") in BROKEN.findall(small.preview(status=None, **PACK))
     assert ("imdsv2", "taken-in") in BROKEN.findall(small.up(status=None, **PACK))
     assert instances(small) == there_before
+
+
+def test_what_only_the_provider_may_fill_in_does_not_stand_for_what_is_declared(small: Engine) -> None:
+    small.configure(guardrails={"data_class": "confidential"})
+    small.program("import pulumi_aws as aws\naws.s3.Bucket('bare')")
+    printed = small.run("up", "--yes", status=None, **PACK)
+    for said in (
+        "bucket bare has no BucketPolicy",
+        "has no BucketServerSide",
+        "bare is confidential and keeps no access log",
+    ):
+        assert said in printed
+    assert small.exists() == []

@@ -160,3 +160,15 @@ def test_the_packs_schema_gives_no_defaults_which_would_tighten_a_stacks_own_set
     for each in guardrails():
         schema = each.policy().config_schema
         assert not [field for field, of in (schema.properties if schema else {}).items() if "default" in of]
+
+
+def test_a_guardrail_of_the_stack_sees_what_is_declared_and_nothing_that_a_provider_has_yet_to_fill_in() -> None:
+    @stack_guardrail("has-a-log")
+    def has_a_log(resources, update):
+        """Every bucket has a log."""
+        yield from (f"{each.name} has none" for each in resources if not each.props.has("logging"))
+
+    bucket, later = "aws:s3/bucket:Bucket", {"logging": UNKNOWN, "arn": UNKNOWN}
+    assert judge(has_a_log, Declared(bucket, {}, outputs=later)) == ["tested has none"]
+    assert judge(has_a_log, Declared(bucket, {"logging": UNKNOWN}, outputs=later)) == []
+    assert judge(has_a_log, Declared(bucket, {}, outputs={"logging": {"targetBucket": "logs"}})) == []

@@ -352,3 +352,28 @@ def test_nodes_of_a_template_for_a_reservation_are_billed_with_it() -> None:
     usd = 3 * (node("aws", "m6i.large") + 20 * service("aws", "block_storage_gib"))
     cents = math.ceil(usd * 100) / 100
     assert judge(monthly_cost_limit, reserved, into, nodes_of({"name": "a"}), monthly_cost_limit_usd=cents) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "refused", "passing"),
+    [
+        ("aws:dynamodb/table:Table", {"readCapacity": 40_000}, {"billingMode": "PAY_PER_REQUEST"}),
+        ("aws:efs/fileSystem:FileSystem", {"throughputMode": "provisioned"}, {"throughputMode": "elastic"}),
+        ("aws:autoscaling/schedule:Schedule", {"maxSize": 1000}, {"maxSize": -1, "desiredCapacity": 2}),
+    ],
+)
+def test_what_is_billed_whether_it_is_used_or_not_does_not_pass_as_billed_by_use(
+    kind: str, refused: dict[str, Any], passing: dict[str, Any]
+) -> None:
+    (told,) = judge(monthly_cost_limit, Declared(kind, refused), monthly_cost_limit_usd=1)
+    assert "its cost can't be known" in told
+    assert judge(monthly_cost_limit, Declared(kind, passing), monthly_cost_limit_usd=1) == []
+
+
+def test_a_patch_that_makes_a_disk_costs_what_its_claim_costs() -> None:
+    spec = {"spec": {"resources": {"requests": {"storage": "100Ti"}}}}
+    claims = [Declared(f"kubernetes:core/v1:PersistentVolumeClaim{form}", spec) for form in ("", "Patch")]
+    asked = [judge(monthly_cost_limit, each, monthly_cost_limit_usd=1) for each in claims]
+    assert asked[0][0].partition(" costs ")[2] == asked[1][0].partition(" costs ")[2]
+    labelled = Declared("kubernetes:core/v1:PersistentVolumeClaimPatch", {"metadata": {"labels": {"a": "b"}}})
+    assert judge(monthly_cost_limit, labelled, monthly_cost_limit_usd=1) == []

@@ -649,6 +649,7 @@ def test_every_guardrail_has_at_least_two_that_pass_or_are_refused() -> None:
         "data-residency",
         "required-tags",
         "helm-charts-are-rendered",
+        "nothing-hidden",
     }  # tried below, with their settings
 
 
@@ -682,6 +683,29 @@ def test_data_stays_in_its_regions() -> None:
     assert said(Declared("gcp:compute/disk:Disk", {"zone": "europe-west4-b"})) == []
     assert said(Declared("gcp:compute/disk:Disk", {"zone": "europe-west41-b"}))
     assert said(Declared("aws:iam/role:Role", {})) == []
+    assert said(Declared(table, {}), **{"aws:region": ""}) == [
+        "its region is not said, so the environment decides it; set aws:region, to one of eu-central-1, europe-west4"
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "aws:cloudformation/stack:Stack",
+        "aws:cloudcontrol/resource:Resource",
+        "command:local:Command",
+        "pulumi-python:dynamic:Resource",
+        "pulumi-python:dynamic/team:Machine",
+        "aws-native:ec2:Instance",
+        "azure-native:compute:VirtualMachine",
+    ],
+)
+def test_what_makes_things_unseen_is_refused_unless_its_type_is_exempt(kind: str) -> None:
+    rule = RULES["nothing-hidden"]
+    (told,) = judge(rule, Declared(kind, {}))
+    assert f"or name {kind} in fusion:guardrails hiding_types_exempt" in told
+    assert judge(rule, Declared(kind, {}), hiding_types_exempt=[kind]) == []
+    assert judge(rule, Declared(INSTANCE, {})) == []
 
 
 def test_required_tags_are_named_when_they_lack() -> None:
