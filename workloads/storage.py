@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs", "hdfs", "file")
 EXPECTED = "expected a URL that starts with s3://, gs://, hdfs:// or file://"
+
+_PART_BYTES = 16 * 1024 * 1024
+_MOST_PARTS = 10_000
+"""That S3 takes for one object."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
@@ -101,6 +106,21 @@ def write(url: str, data: bytes) -> None:
             return
         filesystem, path = locate(url)
         filesystem.pipe_file(path, data) if not _is_local(filesystem) else _write_local(Path(path), data)
+
+
+def write_durably(url: str, data: bytes | mmap.mmap) -> None:
+    """Put an object, in parts where it is large; when this returns it outlives a loss of power."""
+    with explained("write", url):
+        if (found := _object_store(url)) is not None:
+            part = max(_PART_BYTES, -(-len(data) // _MOST_PARTS))
+            with memoryview(data) as view:
+                obstore.put(found[0], found[1], view, chunk_size=part)
+            return
+        filesystem, path = locate(url)
+        if _is_local(filesystem):
+            _write_local(Path(path), data, durable=True)
+        else:
+            filesystem.pipe_file(path, data[:])
 
 
 def upload(file: Path, url: str) -> None:
@@ -194,9 +214,28 @@ def _is_local(filesystem: Any) -> bool:
     return bool(filesystem.protocol == "file" or "file" in filesystem.protocol)
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _write_local(path: Path, data: bytes | mmap.mmap, *, durable: bool = False) -> None:
     """As atomic as an object store: a rename in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk would stay full
+        raise
     temporary.replace(path)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

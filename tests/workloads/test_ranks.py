@@ -40,7 +40,8 @@ def test_two_ranks_see_each_sample_once_an_epoch_and_learn_what_one_would(
     )
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["event"] for event in events] == ["started", "epoch", "epoch", "finished"], "one rank speaks"
+    said = [event["event"] for event in events if event["event"] != "saved"]
+    assert said == ["started", "epoch", "epoch", "finished"], "one rank speaks"
 
     first, second = recorded(recording)
     assert abs(len(first) - len(second)) <= 2

@@ -208,6 +208,7 @@ def test_fp16_skips_a_step_that_overflows_and_a_resumed_run_has_the_smaller_loss
     optimizer.zero_grad()
     loss_scale.store()
     checkpoints.save(model, optimizer, Position(step=1))
+    checkpoints.finish()
 
     model, optimizer, loss_scale = started()
     assert checkpoints.resume(model, optimizer).step == 1

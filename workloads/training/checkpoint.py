@@ -1,47 +1,51 @@
-"""Checkpoints: `torch.distributed.checkpoint`, written straight to the bucket and committed atomically.
+"""Checkpoints: the format of `torch.distributed.checkpoint`, uploaded in the background and committed atomically.
 
-A checkpoint is a folder `step-<number>`. The ranks write their files first, hashing what they write. When all are
-durable the first rank writes `COMMITTED`, which lists each file with its size and SHA-256, and carries its own. A
-folder without a valid `COMMITTED`, or with a file that is not what it says, is not a checkpoint: a run that starts
-skips it with a warning and takes the next older one.
+A save stops the loop only for a copy of this rank's part of the state (`staging`). A process of its own (`saver`)
+hashes and uploads the copy. The ranks tell each other at each step, in the message that says whether to stop, whether
+all are done; then the first rank's saver writes the marker that makes it a checkpoint (`manifest`). At most one save
+is under way: the next one waits for it, so that a run never loses more than twice `checkpoint.every_steps`.
 
-The random state is not stored: it is a pure function of seed, step and rank (`loop.seed_step`), so that a resumed run
-draws what an uninterrupted one would.
+One save that fails is a warning, told at the next step; if the next one fails too, or the run's last, it is an error.
+
+A run that starts skips what is torn or corrupted with a warning and takes the next older checkpoint. The random state
+is not stored: it is a pure function of seed, step and rank (`loop.seed_step`), so that a resumed run draws what an
+uninterrupted one would.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import re
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn, optim
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from workloads import storage
 from workloads.storage import StorageError
+from workloads.training import manifest
 from workloads.training.logs import Log
+from workloads.training.manifest import Corrupt, File, Manifest, Position
+from workloads.training.saver import Answer, Commit, Saver, Write
+from workloads.training.staging import METADATA, Staging
 from workloads.training.world import World
 
-COMMITTED = "COMMITTED"
-_FOLDER = re.compile(r"^step-[0-9]{9}$")
+FAILURES_IN_A_ROW = 2
+"""Saves that fail before the run ends: from then on each step would be work that is lost with the machine."""
+_LOOK_SECONDS = 30
+"""How long a rank waits for its own saver before it asks how the others are: far less than a collective's time-out."""
 _CHUNK_BYTES = 8 * 1024 * 1024
 
-# One process alone saves on purpose; torch says on each save that it assumes so.
+# One process alone saves on purpose; torch says on each load that it assumes so.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
@@ -49,78 +53,136 @@ class ResumeError(RuntimeError):
     """The checkpoints belong to another run; one sentence with the way out."""
 
 
-class Position(BaseModel):
-    """How far a run is: ``samples`` of ``epoch`` are seen, over all ranks, after ``step`` steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: int = Field(default=0, ge=0)
-    epoch: int = Field(default=0, ge=0)
-    samples: int = Field(default=0, ge=0)
-
-    def after(self, samples: int) -> Position:
-        """One step on."""
-        return Position(step=self.step + 1, epoch=self.epoch, samples=self.samples + samples)
-
-    def next_epoch(self) -> Position:
-        """At the start of the epoch that follows."""
-        return Position(step=self.step, epoch=self.epoch + 1)
-
-
-class File(BaseModel):
-    """One file of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What `COMMITTED` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass
+class UnderWay:
+    """The save that is being uploaded."""
 
     position: Position
-    identity: dict[str, Any]
-    """What must not change when a run resumes: model, data and seed."""
-    files: dict[str, File]
+    began: float
+    stall_seconds: float
+    """How long the loop stood still for it."""
+    bytes: int
+    """Of this rank's file."""
+    committing: bool = False
 
 
-class Corrupt(Exception):
-    """A checkpoint is torn or corrupted; the message says how."""
-
-
-@dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one run; a context, at whose end nothing is under way any more."""
 
-    url: str
-    keep: int
-    identity: Mapping[str, Any]
-    world: World
-    log: Log
+    def __init__(self, url: str, keep: int, identity: Mapping[str, Any], world: World, log: Log) -> None:
+        self.url, self.keep, self.identity = url, keep, identity
+        self.world, self.log = world, log
+        self._staging = Staging(world)
+        self._saver = Saver(self._staging.arena.descriptor)
+        self._under_way: UnderWay | None = None
+        self._failures = 0
+        self._last_problem = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let a save that is under way end well, but not on a crash of one of several ranks."""
+        try:
+            if self.world.size == 1:
+                self._settle()
+        except StorageError as problem:
+            self.log.warning("checkpoint_failed", reason=str(problem))
+        finally:
+            self._saver.close()
+            self._staging.close()
 
     def save(self, model: nn.Module, optimizer: optim.Optimizer, position: Position) -> None:
-        """Save the run; returns when it is durable. All ranks call it together.
+        """Begin to save the run; training may go on when it returns. All ranks call it together.
 
         Raises:
-            StorageError: the bucket refused, after retries; nothing was committed.
+            StorageError: the saves before this one failed.
         """
-        folder = storage.join(self.url, f"step-{position.step:09d}")
+        began = time.monotonic()
+        self._settle()
+        folder = storage.join(self.url, position.folder)
+        staged = self._staging.stage(_state(model, optimizer))
+        others = {METADATA: staged.metadata} if staged.metadata else {}
+        self._saver.request(Write(folder, staged.name, staged.size, others))
+        self._under_way = UnderWay(position, began, time.monotonic() - began, staged.size)
+
+    def flags(self) -> tuple[bool, bool]:
+        """What this rank tells the others at each step: (its part is still under way, its part failed)."""
+        if self._under_way is None:
+            return False, False
+        answer = self._saver.answered()
+        return (True, False) if answer is None else (False, bool(answer.problem))
+
+    def advance(self, busy: bool, failed: bool) -> None:
+        """Take a save further, once no rank is busy with it; the arguments are what any rank's `flags` said.
+
+        Raises:
+            StorageError: it failed, and the save before it too.
+        """
+        if self._under_way is None or busy:
+            return
+        if failed:
+            self._give_up()
+        elif self._under_way.committing:
+            self._committed(self._under_way)
+        else:
+            self._commit(self._under_way)
+
+    def finish(self) -> None:
+        """Wait until the last save is a checkpoint. All ranks call it together.
+
+        Raises:
+            StorageError: it failed.
+        """
+        self._settle()
+        if self._failures:
+            raise StorageError(self._last_problem)
+
+    def _settle(self) -> None:
+        """Wait for the save that is under way."""
+        while self._under_way is not None:
+            if self._asked_to(self._under_way):
+                self._saver.answered(within_seconds=_LOOK_SECONDS)
+            self.advance(*self.world.any_of(*self.flags()))
+
+    def _asked_to(self, save: UnderWay) -> bool:
+        return self.world.is_first or not save.committing
+
+    def _commit(self, save: UnderWay) -> None:
+        save.committing = True
+        parts = self.world.gather(self._answer().files)
+        if parts is not None:
+            files: dict[str, File] = {name: file for part in parts for name, file in part.items()}
+            whole = Manifest(position=save.position, identity=dict(self.identity), files=files)
+            self._saver.request(Commit(self.url, self.keep, whole))
+
+    def _committed(self, save: UnderWay) -> None:
+        self._under_way, self._failures = None, 0
+        self.log.info(
+            "saved",
+            step=save.position.step,
+            stall_ms=round(save.stall_seconds * 1_000, 1),
+            durable_after_s=round(time.monotonic() - save.began, 3),
+            rank_bytes=save.bytes,
+        )
+
+    def _give_up(self) -> None:
+        """Tell every rank why, and the user once."""
+        problems = self.world.gather(self._answer().problem)
+        first = next(filter(None, problems)) if problems is not None else ""
+        self._last_problem = self.world.broadcast(first)
+        self._under_way, self._failures = None, self._failures + 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            raise StorageError(f"{self._last_problem}; so did the save before it")
         if self.world.is_first:
-            storage.remove(folder)  # what an interrupted or corrupted save left there
-        self.world.barrier()
-        files = _HashedFiles()
-        try:
-            save(_state(model, optimizer), storage_writer=_writer(folder, files), **self._ranks())
-        except CheckpointException as error:
-            raise StorageError(f"could not save {folder}: {_first_cause(error)}") from error
-        written = self.world.gather(files.digests)
-        if written is not None:
-            everything = {name: file for digests in written for name, file in digests.items()}
-            self._commit(folder, Manifest(position=position, identity=dict(self.identity), files=everything))
-        self.world.barrier()
+            self.log.warning("checkpoint_failed", reason=self._last_problem, next="the next save is made as usual")
+
+    def _answer(self) -> Answer:
+        answer = self._saver.answered()
+        assert answer is not None, "every rank has ended"
+        return answer
 
     def resume(self, model: nn.Module, optimizer: optim.Optimizer) -> Position:
         """Load the newest whole checkpoint and return its position; the run's start where there is none.
@@ -128,7 +190,7 @@ class Checkpoints:
         Raises:
             ResumeError: the newest whole checkpoint was made by another model, data set or seed.
         """
-        for name in self.world.broadcast(self._folders() if self.world.is_first else None):
+        for name in self.world.broadcast(manifest.folders(self.url) if self.world.is_first else None):
             folder = storage.join(self.url, name)
             try:
                 position = self._load(folder, model, optimizer)
@@ -139,55 +201,34 @@ class Checkpoints:
                 return position
         return Position()
 
-    def _folders(self) -> list[str]:
-        """Newest first."""
-        return [name for name in reversed(storage.names(self.url)) if _FOLDER.match(name)]
-
     def _load(self, folder: str, model: nn.Module, optimizer: optim.Optimizer) -> Position:
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as local:
-            problem, manifest = "", None
+            problem, found = "", None
             try:
-                manifest = _read_manifest(folder)
-                _fetch(folder, manifest, Path(local))
+                found = manifest.read(folder)
+                _fetch(folder, found, Path(local))
             except Corrupt as corrupt:
                 problem = str(corrupt)
-            if self.world.any(bool(problem)) or manifest is None:
+            if self.world.any(bool(problem)) or found is None:
                 raise Corrupt(problem or "another rank could not read it")
-            self._check_identity(folder, manifest)
+            self._check_identity(folder, found)
             state = _state(model, optimizer)
             reader = FileSystemReader(local)
             load(state, storage_reader=reader, **self._ranks())
             set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-            return manifest.position
+            return found.position
 
     def _ranks(self) -> dict[str, Any]:
         """Who takes part, in the words of `torch.distributed.checkpoint`."""
         return {"no_dist": True} if self.world.size == 1 else {"process_group": self.world.control}
 
-    def _check_identity(self, folder: str, manifest: Manifest) -> None:
+    def _check_identity(self, folder: str, found: Manifest) -> None:
         for field, value in self.identity.items():
-            if (saved := manifest.identity.get(field)) != value:
+            if (saved := found.identity.get(field)) != value:
                 raise ResumeError(
                     f"checkpoint.url: {folder} was saved with {field} {json.dumps(saved)}, this run has "
                     f"{json.dumps(value)}; give this run a checkpoint.url of its own"
                 )
-
-    def _commit(self, folder: str, manifest: Manifest) -> None:
-        body = manifest.model_dump(mode="json")
-        marker = {"manifest": body, "sha256": _digest(body)}
-        storage.write(storage.join(folder, COMMITTED), json.dumps(marker, indent=2).encode())
-        self._delete_old(newest=folder.rsplit("/", 1)[-1])
-
-    def _delete_old(self, newest: str) -> None:
-        """Delete torn checkpoints, and whole ones beyond ``keep``; the marker goes first: half deleted is not whole."""
-        whole = 0
-        for name in self._folders():
-            folder = storage.join(self.url, name)
-            committed = COMMITTED in storage.names(folder)
-            whole += committed and name <= newest  # newer ones are corrupted: this run did not resume from them
-            if name > newest or not committed or whole > self.keep:
-                storage.remove(storage.join(folder, COMMITTED))
-                storage.remove(folder)
 
 
 def _state(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
@@ -195,23 +236,9 @@ def _state(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
     return {"model": model_state, "optimizer": optimizer_state}
 
 
-def _read_manifest(folder: str) -> Manifest:
-    data = storage.read_or_none(storage.join(folder, COMMITTED))
-    if data is None:
-        raise Corrupt(f"it was never completed ({COMMITTED} is missing)")
-    try:
-        marker = json.loads(data)
-        manifest = Manifest.model_validate(marker["manifest"])
-    except (ValueError, KeyError, TypeError, ValidationError):
-        raise Corrupt(f"{COMMITTED} can't be read") from None
-    if marker.get("sha256") != _digest(manifest.model_dump(mode="json")):
-        raise Corrupt(f"{COMMITTED} was changed")
-    return manifest
-
-
-def _fetch(folder: str, manifest: Manifest, local: Path) -> None:
+def _fetch(folder: str, found: Manifest, local: Path) -> None:
     """Copy the files of a checkpoint here and check each on the way."""
-    for name, file in manifest.files.items():
+    for name, file in found.files.items():
         url = storage.join(folder, name)
         digest = hashlib.sha256()
         try:
@@ -227,89 +254,3 @@ def _fetch(folder: str, manifest: Manifest, local: Path) -> None:
             raise
         if digest.hexdigest() != file.sha256:
             raise Corrupt(f"{name} is not what was written (SHA-256 differs)")
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return storage.sha256(json.dumps(body, sort_keys=True).encode())
-
-
-def _first_cause(error: CheckpointException) -> BaseException:
-    return next(iter(error.failures.values()))[0] if error.failures else error
-
-
-def _writer(folder: str, files: _HashedFiles) -> FileSystemWriter:
-    """PyTorch's own writer, on the bucket instead of a disk."""
-    with tempfile.TemporaryDirectory() as unused:
-        writer = FileSystemWriter(unused, sync_files=False)
-    writer.fs = files  # type: ignore[assignment] # PyTorch declares the local one; its own FsspecWriter does the same
-    writer.path = folder
-    return writer
-
-
-class _HashedFiles(FileSystemBase):
-    """The bucket as `torch.distributed.checkpoint` sees it while it saves; remembers the digest of each file."""
-
-    def __init__(self) -> None:
-        self.digests: dict[str, File] = {}
-
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.RawIOBase]:
-        url = str(path)
-        with storage.explained("write", url):
-            filesystem, location = storage.locate(url)
-            stream = _HashingStream(filesystem.open(location, mode))
-            yield stream
-            stream.close()
-            self.digests[url.rsplit("/", 1)[-1]] = File(bytes=stream.written, sha256=stream.sha256.hexdigest())
-
-    def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
-        return storage.join(str(path), suffix)
-
-    def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
-        filesystem, old = storage.locate(str(path))
-        with storage.explained("write", str(new_path)):
-            filesystem.mv(old, storage.locate(str(new_path))[1])
-        self.digests[str(new_path).rsplit("/", 1)[-1]] = self.digests.pop(str(path).rsplit("/", 1)[-1])
-
-    def init_path(self, path: str | os.PathLike[str]) -> str:
-        return str(path)
-
-    def mkdir(self, path: str | os.PathLike[str]) -> None:
-        """A bucket has no folders; local ones are made with their first file."""
-
-    @classmethod
-    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        return "://" in str(checkpoint_id)
-
-    def exists(self, path: str | os.PathLike[str]) -> bool:
-        filesystem, location = storage.locate(str(path))
-        return bool(filesystem.exists(location))
-
-    def rm_file(self, path: str | os.PathLike[str]) -> None:
-        storage.remove(str(path))
-
-
-class _HashingStream(io.RawIOBase):
-    """Passes bytes on to a file of the bucket and hashes them."""
-
-    def __init__(self, target: Any) -> None:
-        self.target = target
-        self.sha256 = hashlib.sha256()
-        self.written = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.target.write(data)
-        self.sha256.update(data)
-        self.written += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.written
-
-    def close(self) -> None:
-        if not self.closed:
-            self.target.close()
-        super().close()

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn, optim
 
 from workloads.data.loader import Batch, Loader
-from workloads.training.checkpoint import Checkpoints, Position
+from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
+from workloads.training.manifest import Position
 from workloads.training.measure import Meter
 from workloads.training.optimizers import clip_gradients, learning_rate_at
 from workloads.training.parallel import gradients_summed, micro_batches
@@ -58,6 +59,7 @@ class Trainer:
             position = position.next_epoch()
             self.report(epoch, position.step, losses)
         self.save(position)
+        self.checkpoints.finish()
         return position
 
     def step(self, batch: Batch, step: int) -> Tensor:
@@ -93,10 +95,12 @@ class Trainer:
 
     def save_if_due(self, position: Position) -> None:
         """Save every so many steps, and leave where a signal asked for it on any rank."""
-        stopping = self.world.any(self.stop.requested)
+        stopping, busy, failed = self.world.any_of(self.stop.requested, *self.checkpoints.flags())
+        self.checkpoints.advance(busy, failed)
         if stopping or position.step % self.config.checkpoint.every_steps == 0:
             self.save(position)
         if stopping:
+            self.checkpoints.finish()
             raise Interrupted
 
     def save(self, position: Position) -> None:

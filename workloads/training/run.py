@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
     Raises:
         Interrupted: a signal asked to stop; the run is saved and the same command resumes it.
     """
-    with join(config) as world:
+    with join(config) as world, ExitStack() as at_end:
         log = Log(world.rank)
         set_numerics(config)
         cache = ShardCache(config.data.cache.folder, int(config.data.cache.limit_gib * GIB))
@@ -50,9 +51,8 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
         model = build_model(config, train_set.index, world)
         optimizer = make_optimizer(config, model)
         loss_scale = LossScale(config, world.device, optimizer)
-        checkpoints = Checkpoints(
-            config.checkpoint.url, config.checkpoint.keep, identity(config, train_set), world, log
-        )
+        kept = config.checkpoint
+        checkpoints = at_end.enter_context(Checkpoints(kept.url, kept.keep, identity(config, train_set), world, log))
         position = checkpoints.resume(model, optimizer)
         loss_scale.restore(optimizer)
         tensorboard = (

@@ -54,11 +54,15 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """True on every rank if it is on one."""
+        return self.any_of(flag)[0]
+
+    def any_of(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set on any rank; one message for all."""
         if self.size == 1:
-            return flag
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.control)
-        return bool(value)
+            return list(flags)
+        values = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self.control)
+        return [bool(value) for value in values.tolist()]
 
     def mean(self, value: float) -> float:
         """The mean of every rank's value."""
@@ -75,6 +79,14 @@ class World:
         values: list[Any] | None = [None] * self.size if self.is_first else None
         dist.gather_object(value, values, group=self.control)
         return values
+
+    def scatter(self, values: list[Any] | None) -> Any:
+        """Each rank's own of the first rank's values."""
+        if self.size == 1 and values is not None:
+            return values[0]
+        mine: list[Any] = [None]
+        dist.scatter_object_list(mine, values, group=self.control)
+        return mine[0]
 
     def broadcast(self, value: Any) -> Any:
         """The first rank's value, on every rank."""
