@@ -159,7 +159,7 @@ def test_a_backend_with_other_outputs_never_serves(
         choose(package, Runtime(threads=1), batch_max=4, slo_s=1, named=["wrong"])
 
 
-@given(st.floats(0, 1e-2), st.floats(0.1, 1e4))
+@given(st.floats(1e-6, 1e-2), st.floats(0.1, 1e4))
 def test_an_error_within_the_tolerance_fits_and_one_beyond_does_not(allowed: float, value: float) -> None:
     tolerance = Tolerance(relative=allowed, absolute=0)
     reference = [np.array([value])]
