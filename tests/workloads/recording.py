@@ -17,8 +17,8 @@ from workloads.models.fusionnet import FusionNet
 
 
 class RecordingNet(FusionNet):
-    def __init__(self, *, shape: tuple[int, ...], classes: int) -> None:
-        super().__init__(shape=shape, classes=classes, hidden=32)
+    def __init__(self, *, shape: tuple[int, ...], classes: int, dropout: float = 0.25) -> None:
+        super().__init__(shape=shape, classes=classes, hidden=32, dropout=dropout)
         name = f"{time.time_ns()}-rank{os.environ.get('RANK', '0')}.txt"
         self.record = Path(os.environ["RECORD_FOLDER"]) / name
         self.steps = 0

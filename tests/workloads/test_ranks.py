@@ -18,6 +18,9 @@ from workloads.training.config import TrainingConfig
 from workloads.training.run import run
 from workloads.training.stopping import StopRequest
 
+WITHOUT_DROPOUT = MODEL | {"arguments": {"dropout": 0}}
+"""What is dropped differs by rank; without it two ranks learn what one does."""
+
 
 def test_two_ranks_see_each_sample_once_an_epoch_and_learn_what_one_would(
     configured: Callable[..., TrainingConfig],
@@ -31,7 +34,7 @@ def test_two_ranks_see_each_sample_once_an_epoch_and_learn_what_one_would(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
             *("--master-port", str(free_port()), "-m", "workloads.training"),
-            *("--config", write_config(configured(model=MODEL))),
+            *("--config", write_config(configured(model=WITHOUT_DROPOUT))),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -52,12 +55,12 @@ def test_two_ranks_see_each_sample_once_an_epoch_and_learn_what_one_would(
     alone = recorded(recording)[-1]
     assert sorted(two_ranks) == sorted(alone), "every sample exactly once an epoch, as with one rank"
     assert sorted(first[:32] + second[:32]) == sorted(alone[:64]), "the same global batches"
-    assert abs(again["accuracy"] - events[-1]["accuracy"]) < 0.1, "each rank normalizes its own half of a batch"
+    assert abs(again["accuracy"] - events[-1]["accuracy"]) < 0.02
     assert final_weights(s3, bucket).keys() == {key.removeprefix("module.") for key in final_weights(s3, bucket)}
 
 
 def run_alone(configured: Callable[..., TrainingConfig], capsys: Any) -> dict[str, Any]:
-    config = configured(model=MODEL)
+    config = configured(model=WITHOUT_DROPOUT)
     elsewhere = config.checkpoint.model_copy(update={"url": f"{config.checkpoint.url}-alone"})
     run(config.model_copy(update={"checkpoint": elsewhere}), StopRequest())
     result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
