@@ -120,18 +120,20 @@ def fabric(model: nn.Module, task: Task, batches: Timed) -> None:
     """As Lightning Fabric's own guide has it."""
     engine = Fabric(accelerator="cpu", devices=1)
     wrapped, optimizer = engine.setup(model, optim.Adam(model.parameters(), lr=LEARNING_RATE))
-    for batch in batches.epoch():
-        inputs, targets = task.inputs_and_targets(batch)
-        optimizer.zero_grad()
-        loss = task.loss(wrapped(inputs), targets) / (batch.global_samples * task.predictions_per_sample)
-        engine.backward(loss)
-        optimizer.step()
+    by_engine(engine, wrapped, optimizer, task, batches)
 
 
 def accelerate(model: nn.Module, task: Task, batches: Timed) -> None:
     """As accelerate's own guide has it."""
     engine = Accelerator(cpu=True)
     wrapped, optimizer = engine.prepare(model, optim.Adam(model.parameters(), lr=LEARNING_RATE))
+    by_engine(engine, wrapped, optimizer, task, batches)
+
+
+def by_engine(
+    engine: Fabric | Accelerator, wrapped: nn.Module, optimizer: optim.Optimizer, task: Task, batches: Timed
+) -> None:
+    """The loop of both guides, in which the engine takes over the backward pass."""
     for batch in batches.epoch():
         inputs, targets = task.inputs_and_targets(batch)
         optimizer.zero_grad()

@@ -17,6 +17,8 @@ from workloads.serving.package import Array, Package, PackageError, error_of
 RUNS = 5
 SECONDS_OF_A_SIZE = 0.5
 """A size is measured `RUNS` times, or for so long where that is sooner; slow models start in reasonable time."""
+SHARE_OF_A_BATCH = 0.5
+"""Of the SLO, that one batch may take: a request may have to wait for one and then runs in another."""
 GAIN_WORTH_WAITING = 0.95
 """Beyond this share of the best throughput a larger batch only makes its first request wait longer."""
 
@@ -44,17 +46,16 @@ class Curve:
         share = (rows - left) / (right - left)
         return self.seconds[place - 1] + share * (self.seconds[place] - self.seconds[place - 1])
 
-    def best_rows(self, limit_s: float) -> int:
-        """The smallest measured batch with nearly the best throughput of those that take at most so long; at least one
-        row.
-        """
+    def best_rows(self, slo_s: float) -> int:
+        """The smallest measured batch with nearly the best throughput under an SLO; at least one row."""
+        limit_s = slo_s * SHARE_OF_A_BATCH
         allowed = [(n, n / s) for n, s in zip(self.rows, self.seconds, strict=True) if s <= limit_s]
         most = max((speed for _, speed in allowed), default=0.0)
         return next((n for n, speed in allowed if speed >= GAIN_WORTH_WAITING * most), self.rows[0])
 
-    def rows_per_second(self, limit_s: float) -> float:
+    def rows_per_second(self, slo_s: float) -> float:
         """Throughput in batches of `best_rows`."""
-        rows = self.best_rows(limit_s)
+        rows = self.best_rows(slo_s)
         return rows / self.at(rows)
 
 
@@ -86,7 +87,7 @@ def choose(package: Package, runtime: Runtime, *, batch_max: int, slo_s: float, 
         package: what is served.
         runtime: device, precision and threads.
         batch_max: rows of the largest batch.
-        slo_s: what a request may take; a batch gets half of it, because the request may have waited for another.
+        slo_s: what a request may take.
         named: the backends to try; by default all but those that compile when they are loaded.
 
     Raises:
@@ -99,7 +100,7 @@ def choose(package: Package, runtime: Runtime, *, batch_max: int, slo_s: float, 
         trials.append(trial)
         if forward is None or trial.curve is None:
             continue
-        speed = trial.curve.rows_per_second(slo_s / 2)
+        speed = trial.curve.rows_per_second(slo_s)
         if best is None or speed > best[0]:
             best = (speed, backend.name, forward, trial.curve)
     if best is None:

@@ -105,7 +105,8 @@ def export(
         named = {f"input.{key}": value for key, value in zip(source.inputs, inputs, strict=True)}
         named |= {f"output.{key}": value for key, value in zip(source.output_names, reference, strict=True)}
         np.savez(folder / SELF_TEST, allow_pickle=False, **named)
-        manifest = Manifest(
+        program = _trace(source, inputs)
+        unchecked = Manifest(
             name=name,
             version=version,
             source=source.text,
@@ -114,8 +115,13 @@ def export(
             classes=source.classes,
             tolerance=tolerance,
             self_test=describe(folder / SELF_TEST),
-            artifacts=tuple(_artifacts(source, inputs, reference, folder, formats, tolerance, say)),
+            artifacts=tuple(
+                _make(each, program, source, folder) for each in FORMATS if each in formats or each == "pytorch"
+            ),
         )
+        package = Package(unchecked, folder)
+        checked = tuple(_checked(each, package, inputs, reference, say) for each in unchecked.artifacts)
+        manifest = unchecked.model_copy(update={"artifacts": checked})
         publish(folder, url, manifest)
     return manifest
 
@@ -145,37 +151,6 @@ def _spec(name: str, array: Array) -> TensorSpec:
     return TensorSpec(name=name, datatype=datatype, shape=array.shape[1:])
 
 
-def _artifacts(
-    source: Source,
-    inputs: Sequence[Array],
-    reference: Sequence[Array],
-    folder: Path,
-    formats: Sequence[Format],
-    tolerance: Tolerance,
-    say: Callable[[str], object],
-) -> Iterator[Artifact]:
-    program = _trace(source, inputs)
-    specs = tuple(_spec(key, each) for key, each in zip(source.inputs, inputs, strict=True))
-    out = tuple(_spec(key, each) for key, each in zip(source.output_names, reference, strict=True))
-    for wanted in (each for each in FORMATS if each in formats or each == "pytorch"):
-        files, made_with = _make(wanted, program, source, folder)
-        artifact = Artifact(
-            format=wanted, files=tuple(describe(each) for each in files), made_with=made_with, max_abs_error=0
-        )
-        draft = Manifest(
-            name="draft",
-            version="0",
-            source="",
-            inputs=specs,
-            outputs=out,
-            self_test=describe(folder / SELF_TEST),
-            artifacts=(artifact,),
-        )
-        error = _check(wanted, Package(draft, folder), inputs, reference, tolerance)
-        say(f"{wanted}: {sum(each.bytes for each in artifact.files):,} bytes, largest error {error:.2g}")
-        yield artifact.model_copy(update={"max_abs_error": error})
-
-
 def _trace(source: Source, inputs: Sequence[Array]) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=BATCH_LIMIT)
     tensors = tuple(torch.from_numpy(each) for each in inputs)
@@ -189,35 +164,42 @@ def _trace(source: Source, inputs: Sequence[Array]) -> torch.export.ExportedProg
         ) from None
 
 
-def _check(
-    wanted: Format, package: Package, inputs: Sequence[Array], reference: Sequence[Array], tolerance: Tolerance
-) -> float:
-    """The largest error over the whole batch and over a single row."""
-    forward = BACKENDS[CHECKED_BY[wanted]].load(package, Runtime(threads=torch.get_num_threads()))
+def _make(wanted: Format, program: torch.export.ExportedProgram, source: Source, folder: Path) -> Artifact:
+    """The model in a format, not checked yet."""
+    try:
+        with _quiet():
+            files, made_with = MAKERS[wanted](program, source, folder)
+    except ImportError as error:
+        raise PackageError(f"{wanted}: {error.name or error} is not installed; install fusion[serve]") from None
+    except Exception as error:  # each exporter has its own kinds
+        reason = " ".join(str(error).split())[:300]
+        raise PackageError(f"{wanted}: the model can't be exported: {type(error).__name__}: {reason}") from None
+    described = tuple(describe(each) for each in files)
+    return Artifact(format=wanted, files=described, made_with=made_with, max_abs_error=0)
+
+
+def _checked(
+    artifact: Artifact,
+    package: Package,
+    inputs: Sequence[Array],
+    reference: Sequence[Array],
+    say: Callable[[str], object],
+) -> Artifact:
+    """With the largest error over the whole self-test and over a single row of it."""
+    tolerance = package.manifest.tolerance
+    forward = BACKENDS[CHECKED_BY[artifact.format]].load(package, Runtime(threads=torch.get_num_threads()))
     worst = 0.0
     for rows in (len(inputs[0]), 1):
         outputs = forward([np.ascontiguousarray(each[:rows]) for each in inputs])
         error, fits = error_of(outputs, [each[:rows] for each in reference], tolerance)
         if not fits:
             raise PackageError(
-                f"{wanted}: outputs of {rows} rows differ from the model's by up to {error:.3g}; allowed are "
+                f"{artifact.format}: outputs of {rows} rows differ from the model's by up to {error:.3g}; allowed are "
                 f"{tolerance.absolute:g} + {tolerance.relative:g} of the value (--absolute, --relative)"
             )
         worst = max(worst, error)
-    return worst
-
-
-def _make(
-    wanted: Format, program: torch.export.ExportedProgram, source: Source, folder: Path
-) -> tuple[list[Path], str]:
-    try:
-        with _quiet():
-            return MAKERS[wanted](program, source, folder)
-    except ImportError as error:
-        raise PackageError(f"{wanted}: {error.name or error} is not installed; install fusion[serve]") from None
-    except Exception as error:  # each exporter has its own kinds
-        reason = " ".join(str(error).split())[:300]
-        raise PackageError(f"{wanted}: the model can't be exported: {type(error).__name__}: {reason}") from None
+    say(f"{artifact.format}: {sum(each.bytes for each in artifact.files):,} bytes, largest error {worst:.2g}")
+    return artifact.model_copy(update={"max_abs_error": worst})
 
 
 def _pytorch(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:

@@ -82,7 +82,7 @@ class Models:
     def _served(self, package: Package, choice: Choice, model: ModelConfig) -> ServedModel:
         manifest, slo_s = package.manifest, model.slo_ms / 1e3
         for trial in choice.trials:
-            rows_per_second = trial.curve and round(trial.curve.rows_per_second(slo_s / 2), 1)
+            rows_per_second = trial.curve and round(trial.curve.rows_per_second(slo_s), 1)
             self._say(
                 "backend",
                 model=manifest.name,

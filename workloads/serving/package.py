@@ -22,7 +22,6 @@ from workloads.storage import StorageError
 
 MANIFEST = "manifest.json"
 SELF_TEST = "self-test.npz"
-_CHUNK_BYTES = 8 * 1024 * 1024
 
 Format = Literal["pytorch", "aotinductor", "onnx", "openvino"]
 Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"]
@@ -178,11 +177,8 @@ def _fetch(url: str, place: Path, file: PackageFile) -> None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(path: Path) -> PackageFile:

@@ -27,8 +27,6 @@ HIGH, NORMAL, LOW = 1, 2, 3
 """Priorities; the smaller number is served first, as in Triton."""
 PATIENCE: Mapping[int, float] = {HIGH: 0.25, NORMAL: 1.0, LOW: 4.0}
 """In SLOs: how long a request of a priority waits before it goes before a new one of the highest."""
-SHARE_OF_A_BATCH = 0.5
-"""Of the SLO, that one batch may take: a request may have to wait for one and then runs in another."""
 LEARNING_RATE = 0.1
 """Of how much slower batches are now than when they were measured."""
 FASTEST, SLOWEST = 0.5, 10.0
@@ -91,7 +89,7 @@ class Queue(Generic[Work]):
         self.batch_max = batch_max
         self.slo_s = slo_s
         self.queue_max = queue_max
-        self.usual_rows = min(batch_max, curve.best_rows(slo_s * SHARE_OF_A_BATCH))
+        self.usual_rows = min(batch_max, curve.best_rows(slo_s))
         self.slowdown = 1.0
         self.waiting_rows: dict[int, int] = dict.fromkeys(PATIENCE, 0)
         self._heap: list[tuple[float, int, Request[Work]]] = []

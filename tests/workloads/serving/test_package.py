@@ -174,7 +174,7 @@ def test_a_curve_never_falls_and_meets_its_points(seconds: list[float], rows: in
     curve = Curve((1, 4, 16), tuple(sorted(seconds)))
     assert curve.at(4) == curve.seconds[1]
     assert curve.at(rows) <= curve.at(rows + 1)
-    assert curve.best_rows(limit_s=0) == 1
+    assert curve.best_rows(slo_s=0) == 1
 
 
 def copied(url: str, tmp_path: Path) -> Path:
