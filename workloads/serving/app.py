@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from workloads.serving import protocol
+from workloads.serving import bodies, protocol
 from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import BatchError, ServedModel
@@ -24,6 +24,10 @@ from workloads.serving.scheduler import Refused
 
 JSON = [("content-type", JSON_TYPE)]
 PRIORITY, TIMEOUT_MS = "fusion-priority", "fusion-timeout-ms"
+PROBE = "/v2/probe"
+"""Takes any body and answers at once: by it a client measures its link."""
+TIMING = "server-timing"
+"""https://www.w3.org/TR/server-timing/: the milliseconds from the whole request to its answer."""
 WATCH_AFTER_S = 0.05
 """Whether a client is still there is looked at where its request may wait longer than this; below it costs more than it
 saves."""
@@ -72,6 +76,8 @@ class App:
             served = self._served(model_path)
             act = self._infer if action == "infer" else self._raw
             return await act(served, scope, proto)
+        if method == "POST" and path == PROBE:
+            return 200, JSON, orjson.dumps({"bytes": len(await self._body(scope, proto))})
         if method == "POST" and path == "/v2/repository/index":
             return 200, JSON, orjson.dumps(listing(self.models))
         if method not in ("GET", "HEAD"):
@@ -133,6 +139,7 @@ class App:
     async def _infer(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
         body = await self._body(scope, proto)
+        read_s = time.monotonic()
         try:
             request = protocol.parse(
                 body, scope.headers.get(protocol.HEADER_LENGTH), served.manifest, served.limits.batch_max
@@ -143,7 +150,7 @@ class App:
         sent_s = time.monotonic()
         headers, answer = protocol.answer(request, outputs, served.manifest)
         served.metrics.seconds["transfer"].observe(time.monotonic() - sent_s)
-        return 200, headers, answer
+        return 200, [*headers, _timing(read_s)], answer
 
     async def _raw(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
@@ -151,11 +158,17 @@ class App:
             priority = protocol.checked_priority(_number(scope.headers, PRIORITY))
             timeout_ms = _number(scope.headers, TIMEOUT_MS)
             timeout_s = None if timeout_ms is None else timeout_ms / 1e3
-            if length := scope.headers.get("content-length"):
+            kind = scope.headers.get("content-type")
+            is_plain = kind not in bodies.IMAGE_FORMATS and scope.headers.get(bodies.ENCODING) is None
+            if is_plain and (length := scope.headers.get("content-length")):
                 rows = protocol.raw_rows(int(length), served.manifest, served.limits.batch_max)
                 self._check(served, rows, priority, timeout_s)  # refused before a byte is read
             body = await self._body(scope, proto)
-            inputs = protocol.parse_raw(body, served.manifest, served.limits.batch_max)
+            read_s = time.monotonic()
+            if kind in bodies.IMAGE_FORMATS:
+                inputs = await asyncio.to_thread(bodies.pixels, body, kind, served.manifest)
+            else:
+                inputs = protocol.parse_raw(body, served.manifest, served.limits.batch_max)
         except BadRequest as error:
             raise HttpError(400, str(error)) from None
         request = InferRequest(inputs, priority=priority, timeout_s=timeout_s)
@@ -166,6 +179,7 @@ class App:
             ("fusion-datatype", spec.datatype),
             ("fusion-shape", ",".join(map(str, outputs[0].shape))),
             ("fusion-model-version", served.manifest.version),
+            _timing(read_s),
         ]
         answer: bytes = outputs[0].tobytes()
         return 200, headers, answer
@@ -202,12 +216,18 @@ class App:
             raise self._too_large()
         try:
             async with asyncio.timeout(self.config.body_timeout_s):
-                if length is not None:
-                    body: bytes = await proto()
-                    return body
-                return await self._chunks(proto)
+                body: bytes = await (self._chunks(proto) if length is None else proto())
         except TimeoutError:
             raise HttpError(408, f"the request was not sent within {self.config.body_timeout_s:g} s") from None
+        encoding = scope.headers.get(bodies.ENCODING)
+        if encoding is None:
+            return body
+        try:
+            return bodies.decompressed(body, encoding, self.body_max)
+        except bodies.TooLarge:
+            raise self._too_large() from None
+        except BadRequest as error:
+            raise HttpError(400, str(error)) from None
 
     async def _chunks(self, proto: Any) -> bytes:
         """A body whose length nobody said."""
@@ -245,6 +265,10 @@ async def _unless_gone(future: asyncio.Future[list[Any]], proto: Any) -> list[An
         return future.result()
     future.cancel()
     raise asyncio.CancelledError
+
+
+def _timing(read_s: float) -> tuple[str, str]:
+    return TIMING, f"model;dur={(time.monotonic() - read_s) * 1e3:.2f}"
 
 
 def _number(headers: Any, name: str) -> int | None:

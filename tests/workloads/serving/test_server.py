@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import signal
 import socket
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zstandard
+from PIL import Image
 from torch import Tensor, nn
 
 from tests.workloads.serving.conftest import CLASSES, SHAPE, Running, Start, exported, images
@@ -78,6 +81,43 @@ def test_the_api_says_what_it_is(serve: Start, package_url: str) -> None:
         status, _, body = server.ask(path, body)
         assert status in (404, 405)
         assert json.loads(body)["error"]
+
+
+class OfPixels(nn.Module):
+    """Takes 8-bit images."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> Tensor:
+        answer: Tensor = self.inner(image / 255)
+        return answer
+
+
+def test_compressed_bodies_and_image_files_are_answered_as_plain_ones(
+    serve: Start, module: FusionNet, tmp_path: Path
+) -> None:
+    url = f"file://{tmp_path / 'pixels'}"
+    pixels = np.random.default_rng(1).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
+    export(Source(OfPixels(module), {"image": pixels}), url, name="small", version="1", formats=())
+    server = serve(model(url))
+    wanted = expected(module, pixels[:1].astype(np.float32) / 255)[0]
+    png = io.BytesIO()
+    Image.fromarray(pixels[0, 0]).save(png, "png")
+    for body, headers in (
+        (pixels[:1].tobytes(), {}),
+        (zstandard.compress(pixels[:1].tobytes()), {"content-encoding": "zstd"}),
+        (png.getvalue(), {"content-type": "image/png"}),
+    ):
+        status, told, answer = server.ask("/v2/models/small/raw", body, headers)
+        assert status == 200, answer
+        np.testing.assert_allclose(np.frombuffer(answer, np.float32), wanted, rtol=1e-3, atol=1e-5)
+        assert told["server-timing"].startswith("model;dur=")
+    bomb = zstandard.compress(bytes(65 * 2**20))
+    assert server.ask("/v2/models/small/raw", bomb, {"content-encoding": "zstd"})[0] == 413
+    assert server.ask("/v2/models/small/raw", b"no", {"content-encoding": "zstd"})[0] == 400
+    assert json.loads(server.ask("/v2/probe", bytes(5000))[2]) == {"bytes": 5000}
 
 
 def test_told_to_stop_it_drains_and_ends_well(package_url: str, serve: Start) -> None:
