@@ -1,11 +1,11 @@
-"""Requests a second and latency of `fusion serve` against LitServe, Ray Serve and a plain ASGI server.
+"""Requests a second and latency of `fusion serve` against LitServe, BentoML, Ray Serve and a plain ASGI server.
 
     python -m benchmarks.serving [--model fusionnet] [--rounds 3] [--seconds 5] [--json PATH]
 
 All serve the same exported program with the same weights, one thread for the model and the same largest batch, on this
 machine; the client is the same process code for all and shares the processors with the server. Peers run eager, as they
 do by themselves; Fusion runs once so, and once with the backend that it chooses. The servers take turns in each round.
-LitServe gets the input as base64 in JSON, for it takes no raw bodies; the others the bytes alone. Every answer is compared
+LitServe and BentoML get the input as base64 in JSON, for they batch no raw bodies; the others the bytes alone. Every answer is compared
 with the local forward. Open loop: 70 % of each server's own closed-loop rate.
 """
 
@@ -38,7 +38,9 @@ from workloads.serving.sources import of_factory
 
 HERE = Path(__file__).parent
 SHAPES = {"fusionnet": ((3, 32, 32), 10), "resnet-50": ((3, 224, 224), 1000)}
-SERVERS = ("fusion", "fusion eager", "asgi", "litserve", "ray")
+SERVERS = ("fusion", "fusion eager", "asgi", "litserve", "bentoml", "ray")
+PATHS = {"litserve": "/predict", "bentoml": "/predict", "ray": "/", "asgi": "/"}
+IN_JSON = {"litserve": "body", "bentoml": "bodies"}
 CLIENTS, BATCH_MAX, INPUTS = 32, 32, 64
 SLO_MS = 1000
 SHARE_OF_CAPACITY = 0.7
@@ -157,11 +159,10 @@ def measured(name: str, folder: Path, port: int, seconds: float) -> dict[str, An
 
 
 def ask(name: str, folder: Path, port: int, **how: float) -> dict[str, Any]:
-    path = {"litserve": "/predict", "ray": "/", "asgi": "/"}.get(name, "/v2/models/model/raw")
+    path = PATHS.get(name, "/v2/models/model/raw")
     spec: dict[str, Any] = {"port": port, "path": path, "clients": CLIENTS, **how}
     spec |= {"inputs": str(folder / "inputs.npy"), "answers": str(folder / "answers.npy")}
-    if name == "litserve":
-        spec["in_json"] = True
+    spec["in_json"] = IN_JSON.get(name)
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "benchmarks.serving_load", str(folder / "spec.json")]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=HERE.parent)

@@ -1,6 +1,6 @@
 """The peers of `benchmarks/serving.py`, each serving the same exported program, eager, on one thread.
 
-    python serving_peers.py litserve|ray|asgi PROGRAM.pt2 PORT BATCH_MAX
+    python serving_peers.py litserve|bentoml|ray|asgi PROGRAM.pt2 PORT BATCH_MAX
 
 Run by the benchmark in an environment of its own. Each takes the bytes of one float32 input and answers with the bytes of
 its logits, and batches as its documentation says.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import litserve
@@ -75,6 +77,13 @@ def serve_by_litserve(path: str, port: int, batch_max: int) -> None:
     """LitServe with one worker."""
     server = litserve.LitServer(Api(path, batch_max), accelerator="cpu", workers_per_device=1)
     server.run(port=port, host="127.0.0.1", generate_client_file=False, log_level="error")
+
+
+def serve_by_bentoml(path: str, port: int, batch_max: int) -> None:
+    """BentoML with one worker: its own command, on the service in `serving_bentoml.py`."""
+    os.environ |= {"PEER_PROGRAM": path, "PEER_BATCH_MAX": str(batch_max), "BENTOML_DO_NOT_TRACK": "True"}
+    place = ["--host", "127.0.0.1", "--port", str(port), "--working-dir", str(Path(__file__).parent)]
+    os.execv(sys.executable, [sys.executable, "-m", "bentoml", "serve", "serving_bentoml:Served", *place])
 
 
 def serve_by_ray(path: str, port: int, batch_max: int) -> None:
@@ -143,6 +152,8 @@ def serve_by_asgi(path: str, port: int, batch_max: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False, loop="uvloop", http="httptools")
 
 
+PEERS = {"litserve": serve_by_litserve, "bentoml": serve_by_bentoml, "ray": serve_by_ray, "asgi": serve_by_asgi}
+
 if __name__ == "__main__":
     peer, path, port, batch_max = sys.argv[1:]
-    {"litserve": serve_by_litserve, "ray": serve_by_ray, "asgi": serve_by_asgi}[peer](path, int(port), int(batch_max))
+    PEERS[peer](path, int(port), int(batch_max))
