@@ -42,7 +42,8 @@ SERVERS = ("fusion", "fusion eager", "asgi", "litserve", "bentoml", "ray")
 PATHS = {"litserve": "/predict", "bentoml": "/predict", "ray": "/", "asgi": "/"}
 IN_JSON = {"litserve": "body", "bentoml": "bodies"}
 CLIENTS, BATCH_MAX, INPUTS = 32, 32, 64
-SLO_MS = 1000
+SLO_MS = {"fusionnet": 1_000, "resnet-50": 10_000}
+"""Long enough for all clients at once: a closed loop shall not be refused."""
 SHARE_OF_CAPACITY = 0.7
 
 
@@ -61,7 +62,7 @@ def main() -> None:
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asked.servers}
         for _ in range(asked.rounds):
             for name in asked.servers:
-                with serving(name, folder, python) as port:
+                with serving(name, folder, python, SLO_MS[asked.model]) as port:
                     rows[name].append(measured(name, folder, port, asked.seconds))
     table = Table(title=f"{asked.model}, {CLIENTS} clients, batches of at most {BATCH_MAX}, median of {asked.rounds}")
     for title in ("server", "requests/s", "p50 ms", "p99 ms", "p99 ms at 70 %", "wrong", "of raw forward"):
@@ -108,13 +109,13 @@ def prepare(folder: Path, model: str) -> dict[str, float]:
 
 
 @contextmanager
-def serving(name: str, folder: Path, python: Path) -> Iterator[int]:
+def serving(name: str, folder: Path, python: Path, slo_ms: int) -> Iterator[int]:
     port = free_port()
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder)}
     log = (folder / "server.log").open("w")
     if name.startswith("fusion"):
         config = folder / "serving.yaml"
-        model: dict[str, Any] = {"versions": [{"package": f"file://{folder}/package"}], "slo_ms": SLO_MS}
+        model: dict[str, Any] = {"versions": [{"package": f"file://{folder}/package"}], "slo_ms": slo_ms}
         model |= {"batch_max": BATCH_MAX, "backends": ["eager"] if name == "fusion eager" else []}
         config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "models": [model]}))
         command = [sys.executable, "-m", "workloads.serving", "--config", str(config)]
@@ -165,7 +166,7 @@ def ask(name: str, folder: Path, port: int, **how: float) -> dict[str, Any]:
     spec["in_json"] = IN_JSON.get(name)
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "benchmarks.serving_load", str(folder / "spec.json")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=HERE.parent)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120, cwd=HERE.parent)
     found: dict[str, Any] = json.loads(done.stdout)
     if not found["statuses"].get("200"):
         raise subprocess.CalledProcessError(1, command)

@@ -164,11 +164,11 @@ _TORCH: Mapping[str, Any] = {"devices": ("cpu", "cuda"), "precisions": ("fp32", 
 BACKENDS: Mapping[str, Backend] = {
     each.name: each
     for each in (
-        Backend("eager", "pytorch", "torch", _eager, **_TORCH),
-        Backend("channels_last", "pytorch", "torch", _channels_last, **_TORCH),
-        Backend("compiled", "pytorch", "torch", _compiled, is_tried=False, **_TORCH),
-        Backend("aotinductor", "aotinductor", "torch", _aotinductor, devices=("cpu", "cuda")),
         Backend("onnxruntime", "onnx", "onnxruntime", _onnxruntime),
         Backend("openvino", "openvino", "openvino", _openvino, precisions=("fp32", "bf16")),
+        Backend("aotinductor", "aotinductor", "torch", _aotinductor, devices=("cpu", "cuda")),
+        Backend("channels_last", "pytorch", "torch", _channels_last, **_TORCH),
+        Backend("eager", "pytorch", "torch", _eager, **_TORCH),
+        Backend("compiled", "pytorch", "torch", _compiled, is_tried=False, **_TORCH),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from workloads.serving.package import Array, Package, PackageError, error_of
 RUNS = 5
 SECONDS_OF_A_SIZE = 0.5
 """A size is measured `RUNS` times, or for so long where that is sooner; slow models start in reasonable time."""
+TOO_SLOW, TOO_SLOW_FROM_S = 2.0, 0.1
+"""A backend is given up at a batch that takes so many times what the best one's takes, and so long that its own
+overhead can't be the reason: larger batches would only make the server start later."""
 SHARE_OF_A_BATCH = 0.5
 """Of the SLO, that one batch may take: a request may have to wait for one and then runs in another."""
 GAIN_WORTH_WAITING = 0.95
@@ -96,7 +100,7 @@ def choose(package: Package, runtime: Runtime, *, batch_max: int, slo_s: float, 
     best: tuple[float, str, Forward, Curve] | None = None
     trials = []
     for backend in candidates(package, runtime, named):
-        trial, forward = _try(backend.name, package, runtime, batch_max)
+        trial, forward = _try(backend.name, package, runtime, batch_max, slo_s, best and best[3])
         trials.append(trial)
         if forward is None or trial.curve is None:
             continue
@@ -110,22 +114,40 @@ def choose(package: Package, runtime: Runtime, *, batch_max: int, slo_s: float, 
     return Choice(name, forward, curve, tuple(trials))
 
 
-def _try(name: str, package: Package, runtime: Runtime, batch_max: int) -> tuple[Trial, Forward | None]:
+def _try(
+    name: str, package: Package, runtime: Runtime, batch_max: int, slo_s: float, best: Curve | None
+) -> tuple[Trial, Forward | None]:
     inputs, reference = package.self_test()
     try:
         forward = BACKENDS[name].load(package, runtime)
         error, fits = error_of(forward(inputs), reference, package.manifest.tolerance)
         if not fits:
             return Trial(name, error, problem=f"its outputs differ from the reference by up to {error:.3g}"), None
-        return Trial(name, error, measure(forward, inputs, batch_max)), forward
+        return Trial(name, error, measure(forward, inputs, batch_max, slo_s, best)), forward
+    except TooSlow as slow:
+        return Trial(name, error, problem=str(slow)), None
     except Exception as error:  # whatever a runtime raises, another one may serve
         return Trial(name, problem=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"), None
 
 
-def measure(forward: Forward, inputs: Sequence[Array], batch_max: int) -> Curve:
+class TooSlow(Exception):
+    """A backend that another one leaves far behind."""
+
+
+def measure(
+    forward: Forward, inputs: Sequence[Array], batch_max: int, slo_s: float = math.inf, best: Curve | None = None
+) -> Curve:
     """The latency curve over batches of 1, 2, 4, … and `batch_max` rows, of real inputs repeated.
 
+    Args:
+        forward: the backend.
+        inputs: (rows, *shape) each.
+        batch_max: rows of the largest batch.
+        slo_s: a batch that takes longer is the last that is measured; larger ones never run in time.
+        best: the curve of the best backend so far.
+
     Raises:
+        TooSlow: the best one is far ahead.
         Exception: what the runtime raises on a size.
     """
     sizes = [*(2**power for power in range(batch_max.bit_length()) if 2**power < batch_max), batch_max]
@@ -134,8 +156,12 @@ def measure(forward: Forward, inputs: Sequence[Array], batch_max: int) -> Curve:
         batch = [np.ascontiguousarray(np.resize(each, (rows, *each.shape[1:]))) for each in inputs]
         forward(batch)  # allocations and first-use compilation
         taken = _timed(forward, batch)
+        if best and taken > TOO_SLOW_FROM_S and taken > TOO_SLOW * best.at(rows):
+            raise TooSlow(f"given up: {rows} rows took {taken * 1e3:.0f} ms, the best {best.at(rows) * 1e3:.0f} ms")
         seconds.append(max(taken, seconds[-1] if seconds else 0.0))
-    return Curve(tuple(sizes), tuple(seconds))
+        if taken > slo_s:
+            break
+    return Curve(tuple(sizes[: len(seconds)]), tuple(seconds))
 
 
 def _timed(forward: Forward, batch: list[Array]) -> float:

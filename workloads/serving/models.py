@@ -61,6 +61,7 @@ class Models:
             wanted = {(version.package, model): model for model in config.models for version in model.versions}
             fresh = {}
             for key in wanted.keys() - self._loaded.keys():
+                self._say("measuring", package=key[0])
                 package, choice = await asyncio.to_thread(self._load, *key, config)
                 fresh[key] = self._served(package, choice, key[1])
             everything = {**self._loaded, **fresh}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,9 @@ from tests.workloads.serving.conftest import CLASSES, SHAPE, exported, images
 from workloads.models.fusionnet import FusionNet
 from workloads.serving import backends
 from workloads.serving.backends import BACKENDS, Runtime
-from workloads.serving.choosing import Curve, choose
+from workloads.serving.choosing import Curve, TooSlow, choose, measure
 from workloads.serving.export import Source, export
-from workloads.serving.package import MANIFEST, PackageError, Tolerance, error_of, open_package
+from workloads.serving.package import MANIFEST, Array, PackageError, Tolerance, error_of, open_package
 
 
 def test_what_was_exported_is_opened_and_described(package_url: str, tmp_path: Path) -> None:
@@ -157,6 +159,28 @@ def test_a_backend_with_other_outputs_never_serves(
     assert "differ from the reference" in trial.problem
     with pytest.raises(PackageError, match="no backend can serve small 1 \\(wrong: its outputs differ"):
         choose(package, Runtime(threads=1), batch_max=4, slo_s=1, named=["wrong"])
+
+
+def test_a_backend_far_behind_the_best_is_given_up_before_its_large_batches() -> None:
+    sizes: list[int] = []
+
+    def slow(inputs: Sequence[Array]) -> list[Array]:
+        sizes.append(len(inputs[0]))
+        time.sleep(0.06 * len(inputs[0]))
+        return list(inputs)
+
+    with pytest.raises(TooSlow, match="given up: 2 rows took"):
+        measure(slow, [images(1)], 32, best=Curve((1, 32), (0.001, 0.032)))
+    assert set(sizes) == {1, 2}
+
+
+def test_batches_that_take_longer_than_the_slo_are_not_measured() -> None:
+    def steady(inputs: Sequence[Array]) -> list[Array]:
+        time.sleep(0.03 * len(inputs[0]))
+        return list(inputs)
+
+    curve = measure(steady, [images(1)], 32, slo_s=0.05)
+    assert curve.rows == (1, 2)
 
 
 @given(st.floats(1e-6, 1e-2), st.floats(0.1, 1e4))
