@@ -19,7 +19,7 @@ from workloads.storage import StorageError
 def main(path: Path | None) -> None:
     """Serve models until SIGTERM; SIGHUP reads the config again.
 
-    Exit status: 0 stopped and drained; 1 an error, said in one sentence.
+    Exit status: 0 stopped and drained; 1 an error, said in one sentence, or a runtime that hangs.
     """
     try:
         from workloads.serving.config import from_environment, load
@@ -29,12 +29,12 @@ def main(path: Path | None) -> None:
         fail(f"serving needs {error.name}, which is not installed; install fusion[serve]")
 
     try:
-        run(from_environment if path is None else functools.partial(load, path))
+        status = run(from_environment if path is None else functools.partial(load, path))
     except (ConfigError, PackageError, StorageError) as error:
         fail(str(error))
     # The runtimes' modules complain about one another when the interpreter takes them down.
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def fail(sentence: str) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from workloads.serving.models import Models, listing
 from workloads.serving.openapi import document
 from workloads.serving.protocol import BINARY_TYPE, JSON_TYPE, BadRequest, InferRequest
 from workloads.serving.scheduler import Refused
+from workloads.training.logs import Log
 
 JSON = [("content-type", JSON_TYPE)]
 PRIORITY, TIMEOUT_MS = "fusion-priority", "fusion-timeout-ms"
@@ -47,7 +49,8 @@ class HttpError(Exception):
 class App:
     """Answers requests; called by Granian, once for each."""
 
-    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig) -> None:
+    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig, log: Log) -> None:
+        self.log = log
         self.models = models
         self.metrics = metrics
         self.config = config
@@ -63,6 +66,10 @@ class App:
             status, headers, body = await self._answer(scope, proto)
         except HttpError as error:
             status, headers, body = error.status, [*JSON, *error.headers], _error(str(error))
+        except Exception as error:  # a mistake of this server; the next request is served
+            status, headers, body = 500, JSON, _error("internal error; the server's log says more")
+            reason, where = f"{type(error).__name__}: {error}", " ".join(traceback.format_exc().split())
+            self.log.warning("internal_error", path=scope.path, reason=reason, where=where)
         finally:
             self.under_way -= 1
         if self.is_draining and scope.http_version.startswith("1"):
@@ -75,7 +82,8 @@ class App:
             model_path, _, action = path.rpartition("/")
             served = self._served(model_path)
             act = self._infer if action == "infer" else self._raw
-            return await act(served, scope, proto)
+            with served.held():
+                return await act(served, scope, proto)
         if method == "POST" and path == PROBE:
             return 200, JSON, orjson.dumps({"bytes": len(await self._body(scope, proto))})
         if method == "POST" and path == "/v2/repository/index":
@@ -107,8 +115,7 @@ class App:
         return 200, JSON, orjson.dumps(protocol.metadata(served.manifest, versions, served.choice.backend))
 
     def _live(self) -> tuple[int, Headers, bytes]:
-        now = time.monotonic()
-        if hanging := [each.manifest.name for each in self.models.everything() if not each.is_alive(now)]:
+        if hanging := [each.manifest.name for each in self.models.everything() if each.is_hanging]:
             raise HttpError(503, f"{hanging[0]} does not answer any more")
         return 200, JSON, b"{}"
 
@@ -209,6 +216,8 @@ class App:
             served.check(rows, priority=priority, timeout_s=timeout_s)
         except Refused as error:
             raise _refusal(error, 429) from None
+        except BatchError as error:
+            raise HttpError(503, f"{served.manifest.name}: {error}") from None
 
     async def _body(self, scope: Any, proto: Any) -> bytes:
         length = scope.headers.get("content-length")

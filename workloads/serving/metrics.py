@@ -43,7 +43,7 @@ class Metrics:
             seconds={stage: self._seconds.labels(model, version, stage) for stage in STAGES},
             rows=self._rows.labels(model, version),
             busy=self._busy.labels(model, version),
-            refused={reason: self._refused.labels(model, version, reason) for reason in ("overload", "late", "drain")},
+            refused={reason: self._refused.labels(model, version, reason) for reason in ("overload", "late")},
             failed=self._failed.labels(model, version),
             waiting=self._waiting.labels(model, version),
         )

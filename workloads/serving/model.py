@@ -6,13 +6,15 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
 
 from workloads.serving.backends import Forward
+from workloads.serving.chip import Chip, Tenant
 from workloads.serving.choosing import Choice
 from workloads.serving.metrics import ModelMetrics
 from workloads.serving.package import Array, Manifest
@@ -20,12 +22,14 @@ from workloads.serving.scheduler import NORMAL, Queue, Refused, Request
 
 Answer = list[Array]
 
-HANGS_AFTER_S = 120.0
-"""No batch of a service with an SLO takes so long: its runtime hangs, and only a restart helps."""
+SWEEP_S = 0.25
+"""How often waiting requests whose time is over are answered, however long the batch takes that runs."""
+HANGS_AFTER_S, HANGS_AFTER_TIMES = 10.0, 20
+"""A batch that takes this long, and so many times as long as it should, never ends: only a restart helps."""
 
 
 class BatchError(RuntimeError):
-    """The runtime raised an error on a batch; every request of the batch gets this."""
+    """The runtime raised an error on a batch, or hangs; every request of the batch gets this."""
 
 
 @dataclass(slots=True)
@@ -43,12 +47,22 @@ class Limits:
     batch_max: int
     slo_s: float
     queue_max: int
+    cores: int
+    """That one of its batches takes."""
 
 
 class ServedModel:
     """Serves requests of one version; all methods are called on the event loop's thread."""
 
-    def __init__(self, manifest: Manifest, choice: Choice, limits: Limits, metrics: ModelMetrics) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        choice: Choice,
+        limits: Limits,
+        metrics: ModelMetrics,
+        chip: Chip,
+        on_hang: Callable[[ServedModel], None],
+    ) -> None:
         self.manifest = manifest
         self.choice = choice
         self.limits = limits
@@ -56,29 +70,48 @@ class ServedModel:
         self.queue: Queue[Job] = Queue(
             choice.curve, batch_max=limits.batch_max, slo_s=limits.slo_s, queue_max=limits.queue_max
         )
+        self.is_hanging = False
+        self._chip = chip
+        self._tenant = Tenant(self.queue, limits.cores, self._start)
+        self._on_hang = on_hang
         self._loop = asyncio.get_running_loop()
         self._is_busy = False
-        self._is_draining = False
+        self._running: Sequence[Request[Job]] = ()
         self._running_since_s = math.inf
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._holders = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._batches: SimpleQueue[list[Request[Job]] | None] = SimpleQueue()
         self._buffers = [np.empty((limits.batch_max, *each.shape), each.dtype) for each in manifest.inputs]
         name = f"{manifest.name}-{manifest.version}"
         self._thread = threading.Thread(target=self._run, args=(choice.forward,), name=name, daemon=True)
         self._thread.start()
+        self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While a request reads its body, waits or is answered: the version that it was given to does not go away."""
+        self._holders += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._unused.set()
 
     def check(self, rows: int, *, priority: int = NORMAL, timeout_s: float | None = None) -> None:
         """Pass where a request can be answered in time.
 
         Raises:
-            Refused: it can't, or the model is on its way out.
+            Refused: it can't.
+            BatchError: the runtime hangs.
         """
-        if self._is_draining:
-            self.metrics.refused["drain"].inc()
-            raise Refused("this version is being replaced", 1.0)
+        if self.is_hanging:
+            raise BatchError("the runtime hangs")
         try:
-            self.queue.check(rows, time.monotonic(), priority=priority, timeout_s=timeout_s)
+            others_s = self._chip.others_s(self._tenant)
+            self.queue.check(rows, time.monotonic(), priority=priority, timeout_s=timeout_s, others_s=others_s)
         except Refused:
             self.metrics.refused["overload"].inc()
             raise
@@ -89,30 +122,42 @@ class ServedModel:
         """Queue a request that `check` has passed; its answer comes in `request.work.future`.
 
         The future ends with `Refused` where the request lost its chance since, and with `BatchError` where the runtime
-        raised an error.
+        raised an error or hangs.
         """
         job = Job(inputs, self._loop.create_future())
         request = self.queue.add(job, len(inputs[0]), time.monotonic(), priority=priority, timeout_s=timeout_s)
-        self._idle.clear()
         if not self._is_busy:
             self._is_busy = True
-            self._loop.call_soon(self._next)  # what else has arrived by now goes along
+            self._loop.call_soon(self._chip.enter, self._tenant)  # what else has arrived by now goes along
         return request
 
-    def _next(self) -> None:
-        taken = self.queue.take(time.monotonic())
+    def _start(self) -> bool:
+        """Run the next batch, if any of the requests is still worth it."""
+        now_s = time.monotonic()
+        taken = self.queue.take(now_s)
         for request in taken.late:
-            self.metrics.refused["late"].inc()
-            if not request.work.future.done():
-                request.work.future.set_exception(Refused("others came first, and its time is over", self.limits.slo_s))
+            self._refuse_late(request)
         self.metrics.waiting.set(self.queue.rows)
-        if taken.batch:
-            self._running_since_s = time.monotonic()
-            self._batches.put(taken.batch)
-        else:
-            self._running_since_s = math.inf
+        if not taken.batch:
             self._is_busy = False
-            self._idle.set()
+            return False
+        self._running, self._running_since_s = taken.batch, now_s
+        self._batches.put(taken.batch)
+        return True
+
+    def _refuse_late(self, request: Request[Job]) -> None:
+        self.metrics.refused["late"].inc()
+        if not request.work.future.done():
+            request.work.future.set_exception(Refused("others came first, and its time is over", self.limits.slo_s))
+
+    def _ended(self) -> None:
+        """The batch that ran ended: other models' turns come before the next one."""
+        self._running, self._running_since_s = (), math.inf
+        self._chip.leave(self._tenant)
+        if self.queue.rows:
+            self._chip.enter(self._tenant)
+        else:
+            self._is_busy = False
 
     def _run(self, forward: Forward) -> None:
         """The thread: forward releases the interpreter's lock while it computes."""
@@ -147,8 +192,8 @@ class ServedModel:
     def _done(
         self, batch: Sequence[Request[Job]], rows: int, outputs: list[Array], start_s: float, end_s: float
     ) -> None:
-        self.queue.ended(rows, end_s - start_s, end_s)
-        self._next()
+        self.queue.ended(rows, time.monotonic() - self._running_since_s)
+        self._ended()
         row = 0
         waited, computed = self.metrics.seconds["queue"], end_s - start_s
         for request in batch:
@@ -162,19 +207,39 @@ class ServedModel:
         self.metrics.busy.inc(computed)
 
     def _failed(self, batch: Sequence[Request[Job]], rows: int, reason: BatchError) -> None:
-        self.queue.ended(rows, self.queue.curve.at(rows), time.monotonic())
-        self._next()
-        self.metrics.failed.inc(len(batch))
-        for request in batch:
+        self.queue.ended(rows, self.queue.seconds_of(rows))
+        self._ended()
+        self._fail(batch, reason)
+
+    def _fail(self, requests: Sequence[Request[Job]], reason: BatchError) -> None:
+        self.metrics.failed.inc(len(requests))
+        for request in requests:
             if not request.work.future.done():
                 request.work.future.set_exception(reason)
 
-    def is_alive(self, now_s: float) -> bool:
-        """False where its thread ended, or a batch runs so much longer than measured that it hangs."""
-        return self._thread.is_alive() and now_s < self._running_since_s + HANGS_AFTER_S
+    def _sweep(self) -> None:
+        now_s = time.monotonic()
+        if now_s > self._running_since_s + self._hangs_after_s():
+            self._give_up()
+            return
+        for request in self.queue.expire(now_s):
+            self._refuse_late(request)
+        self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _hangs_after_s(self) -> float:
+        return max(HANGS_AFTER_S, HANGS_AFTER_TIMES * self.queue.seconds_of(self.limits.batch_max))
+
+    def _give_up(self) -> None:
+        """Answer everyone who waits; a thread in a runtime can't be ended, only the process can."""
+        self.is_hanging = True
+        reason = BatchError(f"the runtime hangs: a batch has run for {time.monotonic() - self._running_since_s:.0f} s")
+        self._fail([*self._running, *self.queue.expire(math.inf)], reason)
+        self._on_hang(self)
 
     async def drain(self) -> None:
-        """Refuse what comes, answer what waits, and end the thread."""
-        self._is_draining = True
-        await self._idle.wait()
+        """Wait for the requests that hold it, and end the thread; for a version that no new request finds any more."""
+        await self._unused.wait()
+        while self._tenant.is_active:  # with a batch whose clients all went away
+            await asyncio.sleep(0.01)
+        self._sweeping.cancel()
         self._batches.put(None)

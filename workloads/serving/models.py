@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from bisect import bisect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from workloads.serving.backends import Device, Runtime
+from workloads.serving.chip import Chip, chip_of
 from workloads.serving.choosing import Choice, choose
 from workloads.serving.config import ModelConfig, ServingConfig
 from workloads.serving.metrics import Metrics
@@ -23,31 +22,40 @@ Key = tuple[str, ModelConfig]
 Say = Callable[..., object]
 
 
-@dataclass(frozen=True, slots=True)
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps of this share of a circle come closest to visiting every arc of it as often as its length says."""
+
+
 class Model:
     """All versions of a model."""
 
-    versions: Mapping[str, ServedModel]
-    names: tuple[str, ...]
-    shares: tuple[float, ...]
-    """Running sums of the weights of `names`."""
+    def __init__(self, versions: Mapping[str, ServedModel], weights: Mapping[str, float]) -> None:
+        """A model whose requests without a version are shared out by weight; one of 0 gets none of them."""
+        self.versions = versions
+        self._names = tuple(name for name, weight in weights.items() if weight)
+        self._shares = tuple(accumulate(weights[name] for name in self._names))
+        """Running sums of the weights."""
+        self._place = 0.0
 
     def pick(self) -> ServedModel:
-        """The version that a request without one goes to."""
-        if len(self.names) == 1:
-            return self.versions[self.names[0]]
-        return self.versions[self.names[bisect(self.shares, random.random() * self.shares[-1])]]
+        """The version that a request without one goes to; each has had its share, to within a few, at any time."""
+        if len(self._names) == 1:
+            return self.versions[self._names[0]]
+        self._place = (self._place + GOLDEN) % 1.0
+        return self.versions[self._names[bisect(self._shares, self._place * self._shares[-1])]]
 
 
 class Models:
     """What a server serves now."""
 
-    def __init__(self, cache: Path, metrics: Metrics, say: Say) -> None:
+    def __init__(self, cache: Path, metrics: Metrics, say: Say, on_hang: Callable[[ServedModel], None]) -> None:
         self.by_name: Mapping[str, Model] = {}
         self._loaded: dict[Key, ServedModel] = {}
         self._cache = cache
         self._metrics = metrics
         self._say = say
+        self._on_hang = on_hang
+        self._chip: Chip | None = None
         self._one_at_a_time = asyncio.Lock()
 
     async def apply(self, config: ServingConfig) -> None:
@@ -59,11 +67,12 @@ class Models:
         """
         async with self._one_at_a_time:
             wanted = {(version.package, model): model for model in config.models for version in model.versions}
-            fresh = {}
+            chip = self._chip = self._chip or chip_of(await asyncio.to_thread(device_of, config))
+            opened = {}
             for key in wanted.keys() - self._loaded.keys():
                 self._say("measuring", package=key[0])
-                package, choice = await asyncio.to_thread(self._load, *key, config)
-                fresh[key] = self._served(package, choice, key[1])
+                opened[key] = await asyncio.to_thread(self._load, *key, config)
+            fresh = {key: self._served(*each, key[1], chip) for key, each in opened.items()}
             everything = {**self._loaded, **fresh}
             try:
                 self.by_name = _by_name(config, everything)
@@ -80,7 +89,7 @@ class Models:
         choice = choose(package, runtime, batch_max=model.batch_max, slo_s=model.slo_ms / 1e3, named=model.backends)
         return package, choice
 
-    def _served(self, package: Package, choice: Choice, model: ModelConfig) -> ServedModel:
+    def _served(self, package: Package, choice: Choice, model: ModelConfig, chip: Chip) -> ServedModel:
         manifest, slo_s = package.manifest, model.slo_ms / 1e3
         for trial in choice.trials:
             rows_per_second = trial.curve and round(trial.curve.rows_per_second(slo_s), 1)
@@ -94,8 +103,9 @@ class Models:
                 max_abs_error=trial.max_abs_error,
                 problem=trial.problem or None,
             )
-        limits = Limits(model.batch_max, slo_s, model.queue_max)
-        return ServedModel(manifest, choice, limits, self._metrics.of(manifest.name, manifest.version, slo_s))
+        limits = Limits(model.batch_max, slo_s, model.queue_max, model.threads)
+        metrics = self._metrics.of(manifest.name, manifest.version, slo_s)
+        return ServedModel(manifest, choice, limits, metrics, chip, self._on_hang)
 
     def everything(self) -> list[ServedModel]:
         """Every version that is served."""
@@ -127,9 +137,7 @@ def _by_name(config: ServingConfig, loaded: Mapping[Key, ServedModel]) -> dict[s
         versions = {each.manifest.version: each for each, _ in served}
         if len(versions) < len(served):
             raise PackageError(f"models: two packages of {names.pop()} have the same version")
-        chosen = [(each.manifest.version, weight) for each, weight in served if weight]
-        shares = tuple(accumulate(weight for _, weight in chosen))
-        found[names.pop()] = Model(versions, tuple(name for name, _ in chosen), shares)
+        found[names.pop()] = Model(versions, {each.manifest.version: weight for each, weight in served})
     return found
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from workloads.config import ConfigError
 from workloads.serving.app import App
 from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
+from workloads.serving.model import ServedModel
 from workloads.serving.models import Models
 from workloads.serving.package import PackageError
 from workloads.storage import StorageError
@@ -33,25 +35,35 @@ QUIET_S = 0.2
 HEADER_TIMEOUT_MS = 10_000
 
 
-def run(read: Read) -> None:
+def run(read: Read) -> int:
     """Serve what a config says until the process is told to stop.
 
     Args:
         read: gives the config; called again at SIGHUP.
+
+    Returns:
+        The process's exit status: 0, or 1 where a model's runtime hangs, so that whoever started it starts it again.
 
     Raises:
         ConfigError: the config is wrong.
         PackageError: a package can't be served.
         StorageError: a bucket refused.
     """
-    uvloop.run(_serve(read))
+    return uvloop.run(_serve(read))
 
 
-async def _serve(read: Read) -> None:
+async def _serve(read: Read) -> int:
     log, config = Log(0), read()
+    stop, hanging = asyncio.Event(), list[str]()
+
+    def on_hang(model: ServedModel) -> None:
+        hanging.append(model.manifest.name)
+        log.warning("hanging", model=model.manifest.name, version=model.manifest.version, backend=model.choice.backend)
+        stop.set()
+
     metrics = Metrics()
-    models = Models(cache_folder(), metrics, log.info)
-    app = App(models, metrics, config)
+    models = Models(cache_folder(), metrics, log.info, on_hang)
+    app = App(models, metrics, config, log)
     port = config.port or _free_port(config.host)
     server = Server(
         app,
@@ -64,40 +76,52 @@ async def _serve(read: Read) -> None:
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
     )
     serving = asyncio.create_task(server.serve())  # health answers while models load
-    stop = asyncio.Event()
+    reload = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    tasks: set[asyncio.Task[None]] = set()
-    loop.add_signal_handler(signal.SIGHUP, lambda: _keep(tasks, _reload(read, models, log)))
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
+        loop.add_signal_handler(number, event.set)
     try:
-        await models.apply(config)
-        gc.freeze()  # the collector need not look through the runtimes' modules again and again
-        app.is_ready = True
-        log.info("ready", host=config.host, port=port, models=sorted(models.by_name))
-        await stop.wait()
+        if await _unless(stop, models.apply(config)):
+            gc.freeze()  # the collector need not look through the runtimes' modules again and again
+            app.is_ready = True
+            log.info("ready", host=config.host, port=port, models=sorted(models.by_name))
+            await _unless(stop, _reloads(reload, read, models, log))
         app.is_draining = True
         log.info("draining", requests=app.under_way)
         await _quiet(app, config)
-        await models.drain()
+        with suppress(TimeoutError):  # those that came to the very end of drain_s
+            await asyncio.wait_for(models.drain(), QUIET_S)
     finally:
         server.stop()  # type: ignore[no-untyped-call] # Granian leaves its return type out
         await serving
     log.info("stopped")
+    return 1 if hanging else 0
 
 
-def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    """Run something; the loop itself keeps only weak references."""
-    task = asyncio.get_running_loop().create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do something until it is done or the event comes; whether it was done."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        working.result()
+    stopping.cancel()
+    return working.done()
+
+
+async def _reloads(reload: asyncio.Event, read: Read, models: Models, log: Log) -> None:
+    """One after the other; signals that come during one make one more."""
+    while await reload.wait():
+        reload.clear()
+        await _reload(read, models, log)
 
 
 async def _reload(read: Read, models: Models, log: Log) -> None:
     try:
         await models.apply(read())
-    except (ConfigError, PackageError, StorageError) as error:
-        log.warning("reload_failed", reason=str(error), serving="what was served before")
+    except Exception as error:  # whatever is wrong with the new ones, the old ones go on
+        known = isinstance(error, ConfigError | PackageError | StorageError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        log.warning("reload_failed", reason=reason, serving="what was served before")
     else:
         log.info("reloaded", models=sorted(models.by_name))
 

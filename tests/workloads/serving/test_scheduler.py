@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from workloads.serving.choosing import Curve
-from workloads.serving.scheduler import HIGH, LOW, NORMAL, Queue, Refused
+from workloads.serving.scheduler import HIGH, LOW, NORMAL, SLOWEST, WEIGHTS, Queue, Refused, Request
 
 CURVE = Curve((1, 2, 4, 8, 16, 32), (0.002, 0.0025, 0.0035, 0.006, 0.011, 0.021))
 
@@ -43,14 +46,58 @@ def test_a_request_of_several_rows_is_never_split() -> None:
     assert [request.rows for request in waiting.take(0.0).batch] == [20, 5]
 
 
-def test_a_high_priority_goes_first_and_a_low_one_does_not_starve() -> None:
-    waiting = queue()
-    waiting.add(0, 32, 0.0, priority=LOW)
-    for number in range(1, 30):
-        waiting.add(number, 32, number * 0.02, priority=HIGH)
-    order = [request.work for _ in range(30) for request in (lambda t: t.batch + t.late)(waiting.take(0.0))]
-    assert order[0] == 1
-    assert 0 < order.index(0) < 29, "after a while it goes before those that come"
+def test_a_high_priority_goes_first() -> None:
+    waiting = queue(slo_s=10)
+    for number in range(6):
+        waiting.add(number, 16, 0.0, priority=LOW)
+    for number in range(6, 12):
+        waiting.add(number, 16, 0.0, priority=HIGH)
+    order = [request.work for _ in range(6) for request in waiting.take(0.0).batch]
+    assert order == [6, 0, 7, 8, 9, 10, 11, 1, 2, 3, 4, 5], "and the one that has waited longest in between"
+
+
+def test_while_all_priorities_wait_each_is_served_by_its_weight() -> None:
+    waiting = queue(slo_s=1000)
+    for number in range(3 * 2000):
+        waiting.add(number, 1, 0.0, priority=number % 3 + 1)
+    served = Counter(request.priority for _ in range(30) for request in waiting.take(0.0).batch)
+    for priority, weight in WEIGHTS.items():
+        assert abs(served[priority] - 30 * 32 * weight / sum(WEIGHTS.values())) <= 1
+
+
+@given(
+    low_rows=st.integers(1, 32),
+    before=st.lists(st.tuples(st.integers(1, 32), st.sampled_from((HIGH, NORMAL))), max_size=30),
+    high_rows=st.integers(1, 32),
+)
+def test_the_first_of_low_priority_is_overtaken_by_no_more_than_its_weight_allows(
+    low_rows: int, before: list[tuple[int, int]], high_rows: int
+) -> None:
+    waiting = queue(slo_s=1000)
+    for rows, priority in before:
+        waiting.add(0, rows, 0.0, priority=priority)
+    low = waiting.add(1, low_rows, 0.0, priority=LOW)
+    served_before = 0
+    while True:
+        for _ in range(32):  # high priority never ends
+            waiting.add(2, high_rows, 0.0, priority=HIGH)
+        batch = waiting.take(0.0).batch
+        if low in batch:
+            break
+        served_before += sum(request.rows for request in batch)
+    assert served_before <= sum(WEIGHTS.values()) + 3 * 32, "the first of its priority has its turn at once"
+
+
+def test_what_low_priority_was_given_while_nobody_else_came_is_not_paid_back() -> None:
+    waiting = queue(slo_s=1000)
+    for number in range(64):
+        waiting.add(number, 1, 0.0, priority=LOW)
+    for _ in range(2):
+        waiting.take(0.0)
+    for number in range(100):
+        waiting.add(number, 32, 0.0, priority=HIGH)
+    low = waiting.add(-1, 1, 0.0, priority=LOW)
+    assert any(low in waiting.take(0.0).batch for _ in range(5))
 
 
 def test_an_idle_server_takes_a_request_that_will_be_late() -> None:
@@ -71,7 +118,41 @@ def test_what_would_miss_its_deadline_is_refused_at_once_with_the_time_to_come_b
             waiting.add(accepted, 1, 0.0)
     assert 16 <= accepted <= 64, "a batch under way and what it leaves time for"
     assert 0 < refusal.value.retry_after_s < 0.05
-    waiting.check(1, refusal.value.retry_after_s + 0.001 + 0.021)
+    waiting.ended(32, 0.021)
+    waiting.check(1, 0.021)
+
+
+def test_a_batch_that_does_not_end_closes_the_door_and_what_waits_is_given_up_in_time() -> None:
+    waiting = queue(slo_s=0.05)
+    waiting.add(0, 1, 0.0)
+    waiting.take(0.0)
+    waiting.check(1, 0.01)
+    waits = waiting.add(1, 1, 0.01)
+    with pytest.raises(Refused, match="50 ms are allowed"):
+        waiting.check(1, 0.055)
+    assert waiting.expire(0.06) == []
+    assert waiting.expire(0.0601) == [waits]
+    assert waiting.rows == 0
+
+
+def test_one_that_many_overtake_is_refused_sooner_the_next_time() -> None:
+    waiting = queue(slo_s=1.0)
+    now = 0.0
+    accepted = late = 0
+    for _ in range(200):  # high priority takes half of the time
+        for rows, priority in ((16, HIGH), (32, LOW)):
+            try:
+                waiting.check(rows, now, priority=priority)
+            except Refused:
+                continue
+            waiting.add(0, rows, now, priority=priority)
+            accepted += priority == LOW
+        taken = waiting.take(now)
+        late += len(taken.late)
+        now += 0.021
+        waiting.ended(taken.rows, waiting.curve.at(taken.rows))
+    assert accepted > 30
+    assert late < accepted / 20
 
 
 def test_a_shorter_timeout_than_the_slo_is_kept() -> None:
@@ -117,8 +198,8 @@ def test_a_cancelled_request_costs_nothing() -> None:
 
 def test_a_slower_machine_is_noticed() -> None:
     waiting = queue()
-    for number in range(60):
-        waiting.ended(32, 0.042, float(number))
+    for _ in range(60):
+        waiting.ended(32, 0.042)
     assert waiting.seconds_of(32) == pytest.approx(0.042, rel=0.01)
 
 
@@ -171,3 +252,87 @@ def test_every_request_ends_once_and_those_of_one_priority_that_were_let_in_keep
         waiting.seconds_of(rows) > slo_s for _, rows, _ in arrivals
     ):
         assert not late
+
+
+class Life(RuleBasedStateMachine):
+    """Requests come, go away, are taken, expire; batches end sooner or later."""
+
+    @initialize(curve=curves(), slo_s=st.floats(0.01, 1), queue_max=st.integers(32, 200))
+    def start(self, curve: Curve, slo_s: float, queue_max: int) -> None:
+        self.queue: Queue[int] = Queue(curve, batch_max=32, slo_s=slo_s, queue_max=queue_max)
+        self.now = 0.0
+        self.running = 0
+        self.waiting: dict[int, Request[int]] = {}
+        self.gone: list[Request[int]] = []
+
+    @rule(rows=st.integers(1, 32), priority=st.sampled_from(list(WEIGHTS)), timeout_s=st.none() | st.floats(0, 2))
+    def come(self, rows: int, priority: int, timeout_s: float | None) -> None:
+        was_idle = not self.queue.rows and not self.running
+        try:
+            self.queue.check(rows, self.now, priority=priority, timeout_s=timeout_s)
+        except Refused as refusal:
+            assert refusal.retry_after_s >= 0
+            assert not was_idle, "an idle server takes whatever comes"
+            return
+        request = self.queue.add(len(self.gone), rows, self.now, priority=priority, timeout_s=timeout_s)
+        assert request.deadline_s <= self.now + self.queue.slo_s
+        self.waiting[request.number] = request
+
+    @rule(which=st.integers(0, 1000), also_one_that_is_gone=st.booleans())
+    def go_away(self, which: int, also_one_that_is_gone: bool) -> None:
+        some = self.gone if also_one_that_is_gone else list(self.waiting.values())
+        if some:
+            self.queue.cancel(some[which % len(some)])
+            self.waiting.pop(some[which % len(some)].number, None)
+
+    @rule(seconds=st.floats(0, 2))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def expire(self) -> None:
+        for request in self.queue.expire(self.now):
+            assert request.deadline_s < self.now
+            self.forget(request)
+        assert all(each.deadline_s >= self.now for each in self.waiting.values())
+
+    @rule()
+    def take(self) -> None:
+        if self.running:
+            return
+        lonely = len(self.waiting) == 1
+        taken = self.queue.take(self.now)
+        assert taken.rows == sum(each.rows for each in taken.batch) <= 32
+        for request in taken.batch:
+            assert request.deadline_s >= self.now or request.arrival_s == self.now
+        for request in taken.late:
+            assert request.deadline_s < self.now + self.queue.seconds_of(request.rows)
+            assert not lonely or request.deadline_s < self.now
+        for request in taken.batch + taken.late:
+            self.forget(request)
+        by_priority = [[each.number for each in taken.batch if each.priority == level] for level in WEIGHTS]
+        assert all(numbers == sorted(numbers) for numbers in by_priority), "in the order in which they came"
+        assert taken.batch or not self.waiting, "the chip is never idle while requests wait"
+        self.running = taken.rows
+
+    @rule(seconds=st.floats(0, 1))
+    def end(self, seconds: float) -> None:
+        if self.running:
+            self.now += seconds
+            self.queue.ended(self.running, seconds)
+            self.running = 0
+            assert self.queue.busy_s(self.now) == 0
+
+    def forget(self, request: Request[int]) -> None:
+        assert self.waiting.pop(request.number) is request, "each request ends once"
+        self.gone.append(request)
+
+    @invariant()
+    def rows_are_those_that_wait(self) -> None:
+        if hasattr(self, "queue"):
+            assert self.queue.rows == sum(each.rows for each in self.waiting.values()) <= self.queue.queue_max
+            assert 0.5 <= self.queue.slowdown <= SLOWEST
+
+
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+TestLife = Life.TestCase
