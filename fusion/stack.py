@@ -110,11 +110,27 @@ class Stack:
 
     def up(self, event_log: Path) -> None:
         """`pulumi up`, shown as it goes; what the engine says is written to a file as well."""
-        self._run("up", "--yes", "--stack", self.name, "--event-log", str(event_log))
+        try:
+            self._run("up", "--yes", "--stack", self.name, "--event-log", str(event_log))
+        finally:
+            self.pass_over_salt()
 
     def destroy(self) -> None:
         """`pulumi destroy`, shown as it goes."""
         self._run("destroy", "--yes", "--stack", self.name)
+
+    def pass_over_salt(self) -> None:
+        """Let git see that the salt, which Pulumi writes into a local stack's file, is no change of it.
+
+        What differs in more than its salt is left alone (`tools/setup.py`, keep_salt_out_of_git).
+        """
+        git = shutil.which("git")
+        if git is None or not self.is_local:
+            return
+        for question in (("diff", "--quiet", "HEAD"), ("add", "--update")):
+            done = subprocess.run([git, *question, "--", self.file], cwd=self.root, check=False, capture_output=True)
+            if done.returncode:
+                return
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""

@@ -24,7 +24,7 @@ from planner.guardrails.cost import CostLedger
 from planner.plan import items_in
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import LaunchTemplates, UnpricedResource, cluster_place, quantities
+from policies.pricing import LaunchTemplates, Place, UnpricedResource, cluster_place, quantities
 from policies.resource import NotKnown, Resource, read
 from policies.update import Update
 
@@ -77,16 +77,18 @@ def monthly_usd(update: Update, state: State) -> float:
     ledger = CostLedger(update.catalog)
     standing = [each for each in state if not each.get("delete")]
     regions = {each["urn"]: region for each in standing if (region := each.get("inputs", {}).get("region"))}
-    planned = [item for each in standing if each["type"] == PLAN_TYPE for item in _items(each)]
+    plans = [each for each in standing if each["type"] == PLAN_TYPE]
+    planned = [item for each in plans for item in _items(each)]
     ledger.allow(each for each in planned if _is_sold(each.tariff, update.catalog))
     no_longer_sold = total(each for each in planned if not _is_sold(each.tariff, update.catalog))
     resources = [one for each in standing for one in objects_of(_resource(each, regions, update))]
+    cluster_in = _place(plans[-1]) if plans else cluster_place(update.config)
     templates = LaunchTemplates()
     for one in resources:
         templates.take(one)
     for one in resources:
         try:
-            billed = quantities(one, update.catalog, cluster_place(update.config), templates)
+            billed = quantities(one, update.catalog, cluster_in, templates)
             most = {tariff: amount.max for tariff, amount in billed.items()}
             ledger.add(f"{one.urn}{one.props.path or ''}", most, math.inf)
         except (UnpricedResource, NotKnown, PlanError, UnknownOffer):
@@ -107,6 +109,12 @@ def _items(plan: Mapping[str, Any]) -> tuple[CostItem, ...]:
         return items_in(plan.get("inputs", {}))
     except ValidationError:
         raise StateNotRead("the plan in its state was written by another version of Fusion") from None
+
+
+def _place(plan: Mapping[str, Any]) -> Place:
+    """Where the stack is deployed; its config is that of the change."""
+    inputs = plan.get("inputs", {})
+    return Place(str(inputs.get("cloud", "")), str(inputs.get("region", "")))
 
 
 def _resource(state: Mapping[str, Any], regions: Mapping[str, str], update: Update) -> Resource:

@@ -350,12 +350,9 @@ def keep_salt_out_of_git() -> None:
         return  # a release archive: there is nothing to commit to
     run(git, "config", "--local", f"filter.{SALT_FILTER}.clean", WITHOUT_SALT, cwd=ROOT)
     for path in local_stack_files():
-        questions = (("ls-files", "--error-unmatch"), ("diff", "--quiet", "HEAD"))  # is it known, and the same
-        if all(
-            subprocess.run([git, *each, "--", path], cwd=ROOT, check=False, capture_output=True).returncode == 0
-            for each in questions
-        ):
-            run(git, "add", "--", path, cwd=ROOT)
+        same = subprocess.run([git, "diff", "--quiet", "HEAD", "--", path], cwd=ROOT, check=False, capture_output=True)
+        if same.returncode == 0:
+            run(git, "add", "--update", "--", path, cwd=ROOT)
 
 
 SALT_FILTER = "fusion-local-stack"

@@ -82,6 +82,7 @@ def _previewed(stack: Stack, flags: list[str]) -> tuple[int, Preview]:
             for line in process.stderr:
                 click.echo(line, err=True, nl=False)
                 said.append(line)
+        stack.pass_over_salt()
         told = "".join(said)
         if not log.is_file() or not log.stat().st_size:
             return process.returncode, _failed(told or f"pulumi preview ended with status {process.returncode}")

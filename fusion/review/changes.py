@@ -17,6 +17,7 @@ ORDER: tuple[Kind, ...] = ("delete", "replace", "update", "create", "import", "r
 """Of what a reader must see: first what is gone, last what is new."""
 PATH = re.compile(r"""\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]|([^.\["]+)""")
 VALUE_LENGTH = 120
+FORCING_SHOWN = 3
 STACK_TYPE = "pulumi:pulumi:Stack"
 
 
@@ -45,6 +46,11 @@ class Change:
     """It leaves the stack and stays in the cloud (`retain_on_delete`)."""
     is_protected: bool
     """Pulumi refuses to delete it."""
+
+    @property
+    def forced_by(self) -> tuple[str, ...]:
+        """The first paths that force a replacement."""
+        return tuple(each.path for each in self.properties if each.forces_replacement)[:FORCING_SHOWN]
 
     @property
     def loses(self) -> str | None:

@@ -21,7 +21,7 @@ from planner.errors import PlanError
 from planner.plan import Plan
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import LaunchTemplates, UnpricedResource, cluster_place, quantities
+from policies.pricing import LaunchTemplates, Place, UnpricedResource, cluster_place, quantities
 from policies.resource import Resource, read
 
 OUTSIDE = "outside the plan"
@@ -106,7 +106,7 @@ def cost_change(preview: Preview, both: Plans, catalog: Catalog) -> CostChange |
     notes = list(both.notes)
     sides = []
     for plan, after in ((both.before, False), (both.after, True)):
-        billed = {step.urn: each for step, each in _billed(preview, after, catalog, notes)}
+        billed = {step.urn: each for step, each in _billed(preview, plan, after, catalog, notes)}
         sides.append(_Side(repriced(plan.items if plan else (), catalog), billed, catalog))
     old, new = sides
     if old.total is None and new.total is None:
@@ -183,20 +183,21 @@ def _sum(amounts: Iterable[Quantity]) -> Quantity:
 
 
 def _billed(
-    preview: Preview, after: bool, catalog: Catalog, notes: list[str]
+    preview: Preview, plan: Plan | None, after: bool, catalog: Catalog, notes: list[str]
 ) -> Iterator[tuple[Step, Mapping[Tariff, Quantity]]]:
-    regions = _regions(preview)
+    regions = _regions(preview, after)
+    cluster_in = Place(plan.cloud, plan.region) if plan else cluster_place(preview.config)
     found = [
         (step, Resource(step.type, step.name, read(state.inputs), step.urn, region, state.parent))
         for step, state in states(preview, after=after)
-        for region in [_region(step, state, regions, preview.config)]
+        for region in [_region(step, state, regions, preview.config, after)]
     ]
     templates = LaunchTemplates()
     for _, resource in found:
         templates.take(resource)
     for step, resource in found:
         try:
-            amounts = _amounts(resource, catalog, preview.config, templates)
+            amounts = _amounts(resource, catalog, cluster_in, templates)
             for tariff in amounts:
                 price_usd_per_month(catalog, tariff)
         except (UnpricedResource, PlanError, UnknownOffer, TypeError, ValueError) as error:
@@ -207,29 +208,32 @@ def _billed(
 
 
 def _amounts(
-    resource: Resource, catalog: Catalog, config: Mapping[str, str], templates: LaunchTemplates
+    resource: Resource, catalog: Catalog, cluster_in: Place, templates: LaunchTemplates
 ) -> Mapping[Tariff, Quantity]:
     """What a resource is billed for at the autoscaler's minimum, as it starts, and at its maximum."""
     found: dict[Tariff, Quantity] = {}
     for each in objects_of(resource):
-        for tariff, amount in quantities(each, catalog, cluster_place(config), templates).items():
+        for tariff, amount in quantities(each, catalog, cluster_in, templates).items():
             found[tariff] = found.get(tariff, NOTHING) + amount
     return found
 
 
-def _regions(preview: Preview) -> Mapping[str, str]:
-    """By provider, the region that it is set to."""
+def _regions(preview: Preview, after: bool) -> Mapping[str, str]:
+    """By provider, the region that it is, or was, set to."""
     found = {}
     for step in preview.steps:
-        state = step.new or step.old
+        state = (step.new or step.old) if after else (step.old or step.new)
         if step.type.startswith("pulumi:providers:") and state and isinstance(state.inputs.get("region"), str):
             found[step.urn] = state.inputs["region"]
     return found
 
 
-def _region(step: Step, state: State, regions: Mapping[str, str], config: Mapping[str, str]) -> str:
-    """The resource's own, else its provider's, else the stack's; as the guardrail takes it."""
-    own = state.inputs.get("region")
+def _region(step: Step, state: State, regions: Mapping[str, str], config: Mapping[str, str], after: bool) -> str:
+    """The resource's own, else its provider's, else the stack's; as the guardrail takes it.
+
+    Of what is deployed, its provider told where it is; the stack's config is that of the change.
+    """
+    own = state.inputs.get("region") or (None if after else state.outputs.get("region"))
     package = step.type.partition(":")[0]
     of_provider = regions.get(state.provider.rpartition("::")[0], "")
     return own if isinstance(own, str) and own else of_provider or config.get(f"{package}:region", "")

@@ -124,8 +124,7 @@ def _lost(review: Review) -> Iterator[Block]:
 
 
 def _losing(change: Change) -> str:
-    forcing = [each.path for each in change.properties if each.forces_replacement]
-    why = f"; forced by {', '.join(map(code, forcing[:3]))}" if forcing else ""
+    why = f"; forced by {', '.join(map(code, change.forced_by))}" if change.forced_by else ""
     return text(change.holds or "") + why + ("; it is protected, so Pulumi refuses" if change.is_protected else "")
 
 

@@ -48,7 +48,7 @@ def page(review: Review) -> str:
         "range": range_of,
         "interval": interval_of,
         "sum_of": sum_of,
-        "difference_range": lambda amount: range_of(amount, difference),
+        "difference_range": lambda amount: range_of(amount, _unbroken),
     }
     return environment.get_template("page.html").render(
         review=review,
@@ -59,6 +59,11 @@ def page(review: Review) -> str:
         marks=MARKS,
         listed=RESOURCES_LISTED,
     )
+
+
+def _unbroken(amount: float) -> str:
+    """A difference whose sign a browser keeps on the line of its number."""
+    return difference(amount).replace("−", "−\u2060")
 
 
 def _pictures(found: WorkloadReview) -> list[Picture]:

@@ -75,3 +75,25 @@ def test_ctrl_c_lets_pulumi_end_what_is_under_way(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.communicate(timeout=120)
     assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize(("added", "is_changed"), [("encryptionsalt: v1:x\n", False), ("tags: {}\n", True)])
+def test_after_a_preview_git_sees_no_change_in_a_local_stack_that_only_got_a_salt(
+    tmp_path: Path, added: str, is_changed: bool
+) -> None:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    local = stack(tmp_path, "config: {'aws:profile': fusion-local}\n")
+    (tmp_path / ".gitattributes").write_text((Path(__file__).parents[2] / ".gitattributes").read_text())
+    git("init", "--quiet")
+    git("config", "filter.fusion-local-stack.clean", "sed /^encryptionsalt:/d")
+    git("add", ".")
+    git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message", "all")
+    with local.file.open("a") as file:
+        file.write(added)
+    assert git("status", "--porcelain") != ""
+    local.pass_over_salt()
+    assert (git("status", "--porcelain") != "") is is_changed
+    assert git("diff", "--cached", "--name-only") == ""

@@ -53,6 +53,17 @@ def test_what_is_only_waiting_for_its_deletion_counts_nothing() -> None:
     assert monthly_usd(UPDATE, [state(VOLUME, "old", {"size": 100}, delete=True)]) == 0
 
 
+def test_objects_of_a_cluster_are_priced_where_the_stack_is_deployed_and_not_where_the_change_takes_it() -> None:
+    claim = state(
+        "kubernetes:core/v1:PersistentVolumeClaim",
+        "data",
+        {"spec": {"resources": {"requests": {"storage": "1000Gi"}}}},
+    )
+    moved = Update(config={"aws:region": "eu-west-1"})
+    deployed = [REGISTERED, claim]
+    assert monthly_usd(moved, deployed) == monthly_usd(UPDATE, deployed) > monthly_usd(UPDATE, [REGISTERED])
+
+
 def test_a_resource_is_priced_where_its_provider_is() -> None:
     provider = state("pulumi:providers:aws", "far", {"region": "eu-west-1"})
     there = state(VOLUME, "data", {"size": 1000}, provider=f"{provider['urn']}::id")

@@ -87,6 +87,22 @@ def test_a_resource_is_priced_where_its_provider_is(tmp_path):
     assert far.total.after.max == pytest.approx(100 * price["eu-west-1"])
 
 
+def test_what_is_deployed_is_priced_where_it_is_and_not_where_the_change_takes_it(tmp_path):
+    provider = step("replace", "pulumi:providers:aws", "default", {"region": "us-east-1"}, {"region": "eu-west-1"})
+    moved = step("replace", VOLUME, "moved", {"size": 100}, {"size": 100})
+    states = moved["resourcePreEvent"]["metadata"]
+    states["old"]["provider"] = states["new"]["provider"] = provider["resourcePreEvent"]["metadata"]["urn"] + "::id"
+    told = step("update", VOLUME, "told", {"size": 100}, {"size": 100})
+    told["resourcePreEvent"]["metadata"]["old"]["outputs"] = {"region": "us-east-1"}
+    found = reviewed(tmp_path, log(provider, moved, told, config={"aws:region": "eu-west-1"}))
+    usd = {
+        region: 100 * load().service_price("aws", region, "block_storage_gp2_gib").price_usd
+        for region in ("us-east-1", "eu-west-1")
+    }
+    for line in found.cost.resources:
+        assert (line.before.max, line.after.max) == (usd["us-east-1"], usd["eu-west-1"])
+
+
 def test_what_has_no_price_is_named_and_not_counted_as_nothing(tmp_path):
     found = reviewed(
         tmp_path,
