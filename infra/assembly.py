@@ -50,7 +50,10 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
             ),
         ),
         object_store=ObjectStoreArgs(
-            region=region, noncurrent_days=config.object_store.noncurrent_days, delete_with_contents=removable
+            region=region,
+            noncurrent_days=config.object_store.noncurrent_days,
+            delete_with_contents=removable,
+            access_log=config.is_confidential,
         ),
         registry=RegistryArgs(region=region, repositories=REPOSITORIES, delete_with_contents=removable),
         pools=tuple(_pool(pool, plan) for pool in plan.pools),

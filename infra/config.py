@@ -141,6 +141,11 @@ class StackConfig(Declared):
         return value
 
     @property
+    def is_confidential(self) -> bool:
+        """Whether the stack's data needs an access log, as the guardrail confidential-data says."""
+        return self.guardrails.data_class == "confidential"
+
+    @property
     def zones(self) -> tuple[str, ...]:
         """The zones of the network; the first two of the region unless they are named."""
         return self.network.zones or (f"{self.region}a", f"{self.region}b")

@@ -19,6 +19,8 @@ class ObjectStoreArgs:
         noncurrent_days: how long an overwritten or deleted object can still be brought back.
         unfinished_upload_days: after how long the parts of an upload that never finished are removed.
         delete_with_contents: let `destroy` delete the bucket with the objects in it; else it fails while there are any.
+        access_log: record each read and write of an object, and keep the records for a year; data that is confidential
+            needs it.
         tags: put on every resource that can carry tags.
 
     Raises:
@@ -29,6 +31,7 @@ class ObjectStoreArgs:
     noncurrent_days: int = 30
     unfinished_upload_days: int = 7
     delete_with_contents: bool = False
+    access_log: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ def platform_shape(config: StackConfig, catalog: Catalog) -> PlatformShape:
         kubernetes_version=config.cluster.kubernetes_version,
         nat_gateways=1 if config.network.nat == "single" else len(zones),
         interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES) * len(zones),
-        encryption_keys=ENCRYPTION_KEYS + config.network.flow_logs,  # flow logs have a key of their own
+        encryption_keys=ENCRYPTION_KEYS + config.network.flow_logs + config.is_confidential,  # each log has its own
         system_instance_type=config.cluster.system_instance_type or _system_instance_type(config, catalog),
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
+from infra.aws.access_log import make_access_log
 from infra.aws.account import account_of
+from infra.aws.buckets import make_closed_bucket
 from infra.aws.keys import make_key
-from infra.aws.policies import document
-from infra.names import short_name
 from infra.object_store import ObjectStore, ObjectStoreArgs
-
-BUCKET_NAME_MAX = 63
 
 
 class AwsObjectStore(ObjectStore):
     """A bucket and everything that keeps it closed.
 
-    Makes: Key, Bucket, its ownership, public access block, versioning, encryption, policy and lifecycle.
+    Makes: Key, Bucket, its ownership, public access block, versioning, encryption, policy and lifecycle; with
+    `access_log` what `infra.aws.access_log` says.
 
     Attributes:
         arns: of the bucket and of its key, in that order, for policies of those who read or write.
@@ -34,62 +33,31 @@ class AwsObjectStore(ObjectStore):
         self._child = pulumi.ResourceOptions(parent=self)
         account = account_of(self)
         self._key_arn = make_key(name, f"Objects of {name}", account, parent=self, tags=args.tags).arn
-        bucket = aws.s3.Bucket(
+        bucket = make_closed_bucket(
             name,
-            # Bucket names are shared by everyone on AWS; account and region make this one ours.
-            bucket=account.id.apply(
-                lambda account_id: short_name(f"{name}-{account_id}-{args.region}", BUCKET_NAME_MAX)
-            ),
-            force_destroy=args.delete_with_contents,
+            args.region,
+            account,
+            self._key_arn,
+            delete_with_contents=args.delete_with_contents,
+            parent=self,
             tags=args.tags,
-            opts=self._child,
-        )
-        self._close(bucket)
+        ).bucket
         versioning = self._keep_versions(bucket)
         self._forget(bucket, versioning)
+        if args.access_log:
+            make_access_log(
+                f"{name}-access",
+                args.region,
+                account,
+                bucket.arn,
+                delete_with_contents=args.delete_with_contents,
+                parent=self,
+                tags=args.tags,
+            )
         self.arns = pulumi.Output.all(bucket.arn, self._key_arn)
         self.bucket_name = bucket.bucket
         self.bucket_url = pulumi.Output.concat("s3://", bucket.bucket)
         self.register_outputs({"bucket_name": self.bucket_name, "bucket_url": self.bucket_url})
-
-    def _close(self, bucket: aws.s3.Bucket) -> None:
-        """Nobody outside the account, no object with an owner of its own, nothing in clear."""
-        block = aws.s3.BucketPublicAccessBlock(
-            self._name,
-            bucket=bucket.bucket,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=self._child,
-        )
-        aws.s3.BucketOwnershipControls(
-            self._name,
-            bucket=bucket.bucket,
-            rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership="BucketOwnerEnforced"),
-            opts=self._child,
-        )
-        key = aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
-            sse_algorithm="aws:kms", kms_master_key_id=self._key_arn
-        )
-        aws.s3.BucketServerSideEncryptionConfiguration(
-            self._name,
-            bucket=bucket.bucket,
-            rules=[
-                aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
-                    apply_server_side_encryption_by_default=key,
-                    bucket_key_enabled=True,  # one call to KMS for many objects: training reads thousands
-                )
-            ],
-            opts=self._child,
-        )
-        aws.s3.BucketPolicy(
-            self._name,
-            bucket=bucket.bucket,
-            policy=bucket.arn.apply(tls_only),
-            # S3 refuses concurrent changes of a bucket's policy and of its public access block.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[block]),
-        )
 
     def _keep_versions(self, bucket: aws.s3.Bucket) -> aws.s3.BucketVersioning:
         return aws.s3.BucketVersioning(
@@ -125,22 +93,6 @@ class AwsObjectStore(ObjectStore):
         )
 
 
-def tls_only(bucket_arn: str) -> str:
-    """Refuse every request that does not come through TLS, whoever makes it."""
-    return document(
-        [
-            {
-                "Sid": "TlsOnly",
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": "s3:*",
-                "Resource": [bucket_arn, f"{bucket_arn}/*"],
-                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            }
-        ]
-    )
-
-
 def facts(args: ObjectStoreArgs) -> dict[str, object]:
     """What guardrails judge a bucket by; plain values, known in every preview."""
     return {
@@ -148,5 +100,6 @@ def facts(args: ObjectStoreArgs) -> dict[str, object]:
         "region": args.region,
         "noncurrent_days": args.noncurrent_days,
         "delete_with_contents": args.delete_with_contents,
-        "encryption_keys": 1,
+        "encryption_keys": 1 + args.access_log,
+        "access_log": args.access_log,
     }

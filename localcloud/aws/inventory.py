@@ -28,6 +28,7 @@ LISTS = (
     ("ssm", "describe_parameters", "Parameters", "Name"),
     ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
     ("dynamodb", "list_tables", "TableNames", ""),
+    ("cloudtrail", "list_trails", "Trails", "TrailARN"),
 )
 
 

@@ -76,6 +76,7 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
         Encrypted(("kmsKey",), ("encryptionType",), "KMS", blocks=("encryptionConfigurations",)),
     ),
     "aws:cloudwatch/logGroup:LogGroup": (Encrypted(("kmsKeyId",)),),
+    "aws:cloudtrail/trail:Trail": (Encrypted(("kmsKeyId",)),),
     "aws:secretsmanager/secret:Secret": (Encrypted(("kmsKeyId",)),),
     "aws:backup/vault:Vault": (Encrypted(("kmsKeyArn",)),),
     "aws:eks/cluster:Cluster": (Encrypted(("encryptionConfig", "provider", "keyArn")),),

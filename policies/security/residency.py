@@ -34,9 +34,14 @@ GLOBAL = (
 CONFIDENTIAL = "confidential"
 DATA_CLASS = "data-class"
 ACCESS_LOGS = ("aws:s3/bucketLogging:BucketLogging", "aws:s3/bucketLoggingV2:BucketLoggingV2")
+TRAIL = "aws:cloudtrail/trail:Trail"
 ENDPOINT = "aws:ec2/vpcEndpoint:VpcEndpoint"
 LOGGED = ("bucket", "targetBucket")
 """The bucket whose log it is, and the one that keeps it."""
+OBJECTS = "AWS::S3::Object"
+EVERY_BUCKET = "every bucket"
+EVERY_OBJECT = re.compile(r"arn:[^:]*:s3(?::::(?P<bucket>[^/:*]*)/?)?")
+"""Of what a trail records: all objects of a bucket, or of all buckets."""
 GCP_BUCKET = "gcp:storage/bucket:Bucket"
 
 
@@ -89,16 +94,57 @@ def confidential_data(resources: Sequence[Resource], update: Update) -> Iterator
     confidential = [
         each for each in resources if each.type in (*AWS_BUCKETS, GCP_BUCKET) and (everywhere or _is_confidential(each))
     ]
-    logs = [each for each in resources if each.type in ACCESS_LOGS]
-    about = {urn for each in logs for field in LOGGED for urn in each.references.get(field, ())}
-    about |= {name for each in logs for name in bucket_names(each, *LOGGED)}
+    about = {each for resource in resources for each in _logged(resource)}
     for bucket in confidential:
-        named = {bucket.urn, *bucket_names(bucket)}
+        named = {EVERY_BUCKET, bucket.urn, *bucket_names(bucket)}
         if not bucket.props.has("logging") and not named & about:
-            yield f"bucket {bucket.name} is confidential and keeps no access log; add one (BucketLogging, or logging)"
+            yield (
+                f"bucket {bucket.name} is confidential and keeps no access log; add one (a Trail that records the data "
+                "events of its objects, BucketLogging, or logging). Fusion's own bucket has one where "
+                "fusion:guardrails data_class is confidential"
+            )
     in_aws = any(each.type in AWS_BUCKETS for each in confidential)
     if in_aws and not any(each.type == ENDPOINT and _serves_s3(each) for each in resources):
         yield "confidential data is in S3 and the stack has no VPC endpoint of S3; add one"
+
+
+def _logged(resource: Resource) -> Iterator[str]:
+    """The buckets, by URN or name, of which a resource is the access log, and the one that keeps that log."""
+    if resource.type in ACCESS_LOGS:
+        yield from (urn for field in LOGGED for urn in resource.references.get(field, ()))
+        yield from bucket_names(resource, *LOGGED)
+    elif resource.type == TRAIL and resource.props.get("enableLogging", default=True):
+        yield from resource.references.get("s3BucketName", ())
+        yield from bucket_names(resource, "s3BucketName")
+        for field, recorded in (("eventSelectors", _recorded), ("advancedEventSelectors", _recorded_by_fields)):
+            for selector in resource.props.each(field):
+                for arn in recorded(selector):
+                    yield from resource.references.get(field, ()) if arn.is_unknown() else _buckets(str(arn.value))
+
+
+def _recorded(selector: Props) -> Iterator[Props]:
+    """ARNs of what a selector of a trail records whole, reads and writes."""
+    if selector.get("readWriteType", default="All") == "All":
+        for data in selector.each("dataResources"):
+            if data.get("type") == OBJECTS:
+                yield from data.each("values")
+
+
+def _recorded_by_fields(selector: Props) -> Iterator[Props]:
+    """The same of an advanced selector; one that asks for more than what the event is about records less than all."""
+    fields = {str(each.get("field")): each for each in selector.each("fieldSelectors")}
+    asked = {name: [str(value.value) for value in each.each("equals")] for name, each in fields.items()}
+    if asked.get("eventCategory") != ["Data"] or asked.get("resources.type") != [OBJECTS]:
+        return
+    if fields.keys() == {"eventCategory", "resources.type"}:
+        yield Props("arn:aws:s3")
+    elif fields.keys() == {"eventCategory", "resources.type", "resources.ARN"}:
+        yield from fields["resources.ARN"].each("startsWiths")
+
+
+def _buckets(arn: str) -> Iterator[str]:
+    if found := EVERY_OBJECT.fullmatch(arn):
+        yield found["bucket"] or EVERY_BUCKET
 
 
 def _is_confidential(bucket: Resource) -> bool:

@@ -1,8 +1,8 @@
 """The AWS resource types that the local cloud serves, by their pulumi-aws token."""
 
 from localcloud.aws.api import ResourceType
-from localcloud.aws.resources import budgets, ec2, eks, identity, services, storage
+from localcloud.aws.resources import budgets, ec2, eks, identity, services, storage, trails
 
 RESOURCE_TYPES: dict[str, ResourceType] = {
-    each.token: each for module in (budgets, ec2, eks, identity, services, storage) for each in module.TYPES
+    each.token: each for module in (budgets, ec2, eks, identity, services, storage, trails) for each in module.TYPES
 }

@@ -64,3 +64,53 @@ def test_it_carries_the_stacks_tags(cloud, bucket):
 
 def test_guardrails_see_its_key(cloud):
     assert cloud.facts("fusion:aws:ObjectStore")["encryption_keys"] == cloud.keys_made() == 1
+
+
+@pytest.fixture(scope="module")
+def confidential():
+    args = ObjectStoreArgs(region=REGION, access_log=True, tags={"team": "ml"})
+    with Cloud(lambda: AwsObjectStore("t-store", args)) as deployed:
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def trail(confidential):
+    (only,) = confidential.client("cloudtrail").describe_trails()["trailList"]
+    return only
+
+
+def test_each_read_and_write_of_an_object_of_a_confidential_bucket_is_recorded(confidential, trail):
+    client = confidential.client("cloudtrail")
+    (selector,) = client.get_event_selectors(TrailName=trail["TrailARN"])["AdvancedEventSelectors"]
+    data = f"arn:aws:s3:::t-store-{confidential.account_id}-{REGION}/"
+    assert {each["Field"]: each.get("Equals", each.get("StartsWith")) for each in selector["FieldSelectors"]} == {
+        "eventCategory": ["Data"],
+        "resources.type": ["AWS::S3::Object"],
+        "resources.ARN": [data],
+    }
+    assert client.get_trail_status(Name=trail["TrailARN"])["IsLogging"]
+    assert trail["LogFileValidationEnabled"]
+
+
+def test_the_record_is_in_a_closed_bucket_under_a_key_of_its_own_that_only_its_trail_writes_to(confidential, trail):
+    s3, log = confidential.client("s3"), {"Bucket": trail["S3BucketName"]}
+    assert all(s3.get_public_access_block(**log)["PublicAccessBlockConfiguration"].values())
+    (rule,) = s3.get_bucket_encryption(**log)["ServerSideEncryptionConfiguration"]["Rules"]
+    key = rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"]
+    assert key == trail["KmsKeyId"] and confidential.keys_made() == 2
+    _owner, service = confidential.key_policy(key)["Statement"]
+    by_this_trail = {"aws:SourceArn": trail["TrailARN"]}
+    assert service["Condition"] == {"StringEquals": by_this_trail}
+    tls, look, write = json.loads(s3.get_bucket_policy(**log)["Policy"])["Statement"]
+    assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert look["Condition"] == {"StringEquals": by_this_trail}
+    assert write["Resource"] == f"arn:aws:s3:::{log['Bucket']}/AWSLogs/{confidential.account_id}/*"
+    assert write["Condition"]["StringEquals"] == by_this_trail | {"s3:x-amz-acl": "bucket-owner-full-control"}
+
+
+def test_the_record_is_kept_for_a_year_with_what_is_overwritten(confidential, trail):
+    s3, log = confidential.client("s3"), {"Bucket": trail["S3BucketName"]}
+    assert s3.get_bucket_versioning(**log)["Status"] == "Enabled"
+    (rule,) = s3.get_bucket_lifecycle_configuration(**log)["Rules"]
+    assert rule["Expiration"]["Days"] == rule["NoncurrentVersionExpiration"]["NoncurrentDays"] == 365
+    assert confidential.facts("fusion:aws:ObjectStore")["access_log"] is True

@@ -331,6 +331,16 @@ def storage_lives(world: Mapping[str, str]) -> dict[str, Life]:
     }
 
 
+def recorded(bucket: str, **more: Any) -> dict[str, Any]:
+    """What a trail records of the objects of a bucket."""
+    fields = [
+        {"field": "eventCategory", "equals": ["Data"]},
+        {"field": "resources.type", "equals": ["AWS::S3::Object"]},
+        {"field": "resources.ARN", "startsWiths": [f"arn:aws:s3:::{bucket}/"]},
+    ]
+    return {"fieldSelectors": fields} | more
+
+
 def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
     alarm = {"comparisonOperator": "GREATER_THAN", "notificationType": "ACTUAL", "thresholdType": "PERCENTAGE"}
     alarm |= {"threshold": 80}
@@ -347,6 +357,15 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
             | {"costTypes": {"includeTax": False}},
             {"name": "another"},
             then={"budgetType": "USAGE", "limitUnit": "GB", "costTypes": None, "notifications": [mailed]},
+        ),
+        "aws:cloudtrail/trail:Trail": Life(
+            {"s3BucketName": world["bucket"], "advancedEventSelectors": [recorded("data", name="all")]} | TAGS,
+            TAGGED
+            | {"s3BucketName": world["bucket_2"], "s3KeyPrefix": "logs", "enableLogging": False}
+            | {"advancedEventSelectors": [recorded("data"), recorded("more")], "includeGlobalServiceEvents": False}
+            | {"kmsKeyId": world["key_arn"], "enableLogFileValidation": True, "isMultiRegionTrail": True},
+            {"name": "another"},
+            then={"kmsKeyId": None, "s3KeyPrefix": None, "enableLogging": True},
         ),
         "aws:sns/topic:Topic": Life(
             TAGS, TAGGED | {"displayName": "Runs", "kmsMasterKeyId": world["key"], "policy": READS}, {"name": "another"}
@@ -558,6 +577,7 @@ def world(home: Any) -> Iterator[dict[str, str]]:
         "role_arn": role.outputs["arn"],
         "principal": principal,
         "bucket": make("aws:s3/bucket:Bucket", bucket="world-bucket").id,
+        "bucket_2": make("aws:s3/bucket:Bucket", "another", bucket="another-bucket").id,
         "table": make("aws:ec2/routeTable:RouteTable", vpcId=vpc).id,
         "table_2": make("aws:ec2/routeTable:RouteTable", "another", vpcId=vpc).id,
         "gateway": make("aws:ec2/internetGateway:InternetGateway").id,
@@ -565,6 +585,7 @@ def world(home: Any) -> Iterator[dict[str, str]]:
         "eip": make("aws:ec2/eip:Eip").id,
         "dead_letters": make("aws:sqs/queue:Queue", "dead-letters").outputs["arn"],
         "key": make("aws:kms/key:Key").id,
+        "key_arn": make("aws:kms/key:Key", "of-trails").outputs["arn"],
         "key_2": make("aws:kms/key:Key", "another").id,
         "nat": make(
             "aws:ec2/natGateway:NatGateway", subnetId=subnet, allocationId=make("aws:ec2/eip:Eip", "nat").id

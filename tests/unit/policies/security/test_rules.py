@@ -776,6 +776,50 @@ def test_confidential_data_has_logs_and_a_private_way() -> None:
     assert len(judge(rule, tagged)) == 2
 
 
+DATA_EVENTS = {"field": "eventCategory", "equals": ["Data"]}
+OF_OBJECTS = {"field": "resources.type", "equals": ["AWS::S3::Object"]}
+
+
+def starting_with(arn: str) -> dict[str, Any]:
+    return {"field": "resources.ARN", "startsWiths": [arn]}
+
+
+def selecting(*fields: dict[str, Any], **trail: Any) -> dict[str, Any]:
+    return {"advancedEventSelectors": [{"fieldSelectors": list(fields)}]} | trail
+
+
+def recording(*arns: str, **selector: Any) -> dict[str, Any]:
+    return {"eventSelectors": [{"dataResources": [{"type": "AWS::S3::Object", "values": list(arns)}]} | selector]}
+
+
+@pytest.mark.parametrize(
+    ("trail", "is_log"),
+    [
+        (selecting(DATA_EVENTS, OF_OBJECTS, starting_with("arn:aws:s3:::data/")), True),
+        (selecting(DATA_EVENTS, OF_OBJECTS), True),
+        (selecting(DATA_EVENTS, OF_OBJECTS, starting_with(UNKNOWN)), True),  # made of the bucket's own ARN
+        (recording("arn:aws:s3:::data/"), True),
+        (recording("arn:aws:s3"), True),
+        (selecting(DATA_EVENTS, OF_OBJECTS, starting_with("arn:aws:s3:::other/")), False),
+        (selecting(DATA_EVENTS, OF_OBJECTS, starting_with("arn:aws:s3:::data/runs/")), False),
+        (selecting(DATA_EVENTS, OF_OBJECTS, {"field": "readOnly", "equals": ["false"]}), False),
+        (selecting({"field": "eventCategory", "equals": ["Management"]}), False),
+        (selecting(DATA_EVENTS, OF_OBJECTS, enableLogging=False), False),
+        (recording("arn:aws:s3:::data/", readWriteType="WriteOnly"), False),
+        ({}, False),
+    ],
+)
+def test_a_trail_is_a_buckets_access_log_where_it_records_every_read_and_write(
+    trail: dict[str, Any], is_log: bool
+) -> None:
+    bucket = Declared("aws:s3/bucket:Bucket", {"bucket": "data"})
+    endpoint = Declared("aws:ec2/vpcEndpoint:VpcEndpoint", {"serviceName": "com.amazonaws.us-east-1.s3"})
+    log = Declared("aws:cloudtrail/trail:Trail", trail, references=dict.fromkeys(trail, [bucket.urn]))
+    told = judge(RULES["confidential-data"], bucket, log, endpoint, data_class="confidential")
+    assert (told == []) is is_log
+    assert is_log or "bucket tested is confidential and keeps no access log; add one (a Trail" in told[0]
+
+
 def test_a_budget_with_alarms_where_one_is_asked_for() -> None:
     rule = RULES["budget-with-alarms"]
     assert judge(rule) == []
