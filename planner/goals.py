@@ -240,7 +240,8 @@ class ServiceGoal:
 
 @dataclass(frozen=True, eq=False)
 class LanguageModelGoal:
-    """Serve a decoder to requests that are spread evenly over replicas of `tensor` devices each.
+    """Serve a decoder to requests that are spread evenly over replicas of some devices each, which cut every layer
+    (tensor parallelism), or hold a run of layers each (pipeline), or both.
 
     Either `requests_per_s` of all users (a Poisson stream) or their `concurrency` (each waits for the last answer).
     """
@@ -268,11 +269,12 @@ class LanguageModelGoal:
         _counts("replicas", (self.replicas_min, self.replicas_max))
 
     def shapes(self, machine: Machine) -> Iterator[Shape]:
-        """By precision and devices of one replica, which are of one node."""
-        for tensor in self.tensors:
-            if tensor <= machine.count and self.config.heads % tensor == 0:
-                for precision in self.precisions:
-                    yield Shape(precision, 1, Parallelism(tensor, 1, tensor))
+        """By precision and devices of one replica, which are of one node, and how many stages they form."""
+        for devices in self.tensors:
+            for stages in _powers(devices) if devices <= machine.count else ():
+                if self.config.heads % (devices // stages) == 0 and stages <= self.config.layers:
+                    for precision in self.precisions:
+                        yield Shape(precision, 1, Parallelism(devices, 1, devices // stages, stages))
 
     def quick_replicas(self, chip: Chip, shape: Shape, calibration: Calibration) -> int:
         """As `replicas_floor`."""
@@ -301,6 +303,7 @@ class LanguageModelGoal:
             calibration,
             precision=shape.precision,
             tensor_parallel=shape.parallelism.tensor,
+            pipeline_parallel=shape.parallelism.pipeline,
             engine=self.engine,
         )
         if not self.network_s:

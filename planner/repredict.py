@@ -219,7 +219,9 @@ def _shape(stated: WorkloadPrediction, workload: AnyWorkload, goal: Goal) -> Sha
     if not isinstance(goal, TrainingGoal):
         assert isinstance(workload, InferenceService)
         bounds = workload.replicas
-        split = Parallelism(each, 1, each) if isinstance(goal, LanguageModelGoal) else Parallelism()
+        split = Parallelism()
+        if isinstance(goal, LanguageModelGoal):
+            split = Parallelism(each, 1, each // stated.pipeline_parallel, stated.pipeline_parallel)
         return Shape(stated.precision, stated.batch, split, min(max(stated.replicas, bounds.min), bounds.max))
     data = max(1, each * stated.nodes // (stated.tensor_parallel * stated.pipeline_parallel))
     batch = max(1, goal.global_batch // data)

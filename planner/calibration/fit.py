@@ -47,8 +47,11 @@ MODELS = {
     "MiniMaxAI/MiniMax-M2.5": "minimax-m2.5",
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
     "Qwen/Qwen3-32B": "qwen3-32b",
+    "deepseek-ai/DeepSeek-R1": "deepseek-v3",
+    "deepseek-ai/DeepSeek-V3": "deepseek-v3",
     "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
     "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
+    "moonshotai/Kimi-K2.5": "kimi-k2",
     "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
     "nvidia/Qwen3-32B-NVFP4": "qwen3-32b",
     "openai/gpt-oss-120b": "gpt-oss-120b",
@@ -61,8 +64,10 @@ MEAN_LENGTH = 0.9
 """Mean length over the nominal one of InferenceMAX's requests, which are drawn evenly from 0.8 to 1 of it
 (RANDOM_RANGE_RATIO in its README)."""
 UNKNOWN_CLIENT = "unknown"
-"""Rows of small sources whose load can't be told from what they say (users of one or of all replicas, cached prompts):
-never fitted, only predicted."""
+"""Rows whose load can't be told from what their small source says (users of one or of all replicas, cached prompts); that
+may have guessed tokens ahead, by the images and dates of InferenceMAX's published configurations; whose server took
+more of the memory than engines usually do; or where a first token takes seven seconds whatever the prompt: never
+fitted, only predicted."""
 
 
 class Client(TypedDict, total=False):
@@ -72,12 +77,16 @@ class Client(TypedDict, total=False):
     requests_by_user: float
     admits_users_only: bool
     held_back_steps: float
+    polled_steps: float
     stream_interval: float
 
 
 CLIENTS: Mapping[str, Client] = {
     "inferencemax": {"stream_interval": 10.0},
     "inferencemax, held back": {"stream_interval": 10.0, "held_back_steps": 20.0},
+    "inferencemax, held back 40": {"stream_interval": 10.0, "held_back_steps": 40.0},
+    "inferencemax, polled 10": {"stream_interval": 10.0, "polled_steps": 10.0},
+    "inferencemax, polled 30": {"stream_interval": 10.0, "polled_steps": 30.0},
     "same-lengths": {"same_lengths": True},
     "same-lengths, once": {"same_lengths": True, "requests_by_user": 1.0},
     "same-lengths, users only": {"same_lengths": True, "admits_users_only": True},
@@ -85,9 +94,11 @@ CLIENTS: Mapping[str, Client] = {
 }
 """What the measuring client and server did, by the file's column `client`: InferenceMAX's is published, as is that its
 TensorRT-LLM held prompts of Llama-3.1-70B back (batch_wait_timeout_iters: 20 for 1,024 tokens in and out on fewer than
-eight chips) and handed tokens on by ten or twenty (stream_interval; SemiAnalysisAI/InferenceX@b89047d5f^
-benchmarks/70b_fp8_h200_trt_slurm.sh and its siblings, benchmarks/single_node/…/gptoss_fp4_b200_trt.sh); the others
-follow from how the rows themselves grow with the users."""
+eight chips; 40 for DeepSeek-R1 in 8 bits), that its SGLang looked for DeepSeek-R1's new requests every 10 or 30 steps
+(scheduler_recv_interval), and that tokens were handed on by ten or twenty (stream_interval;
+SemiAnalysisAI/InferenceX@b89047d5f^ benchmarks/70b_fp8_h200_trt_slurm.sh and its siblings, @843c6254f
+benchmarks/single_node/…/gptoss_fp4_b200_trt.sh, dsr1_fp8_b200_trt.sh, dsr1_fp8_b200.sh); the others follow from how the
+rows themselves grow with the users."""
 
 GEMM_BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "compute_efficiency": (0.5, 1.0, 1.3),

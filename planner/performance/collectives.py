@@ -88,6 +88,11 @@ def reduce_scatter_s(size_bytes: float, devices: int, link: Link) -> float:
     return all_gather_s(size_bytes, devices, link)
 
 
+def send_s(size_bytes: float, link: Link) -> float:
+    """One message to a neighbour: α + bytes/β (Hockney 1994)."""
+    return link.latency_s + not_negative("size_bytes", size_bytes) / link.rate
+
+
 def hierarchical_all_reduce_s(
     size_bytes: float, devices_per_node: int, nodes: int, inside: Link, between: Link
 ) -> float:

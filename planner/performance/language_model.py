@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from planner.performance.checks import DoesNotFit, PerformanceError, not_negative, positive, whole
 from planner.performance.chip import BYTES, GIB, Chip
-from planner.performance.collectives import inside_link
+from planner.performance.collectives import inside_link, send_s
 from planner.performance.gemm import GemmParameters, gemm_time
 from planner.profiles.decoder import DecoderConfig
 
@@ -122,6 +122,9 @@ class PassProducts:
     attention_s: float
     """Projections of queries, keys, values and outputs, and the routing to experts."""
     feed_forward_s: float
+    """Of the experts where there are any."""
+    every_token_s: float
+    """The feed-forward that every token visits beside experts: of shared ones, and of layers without."""
     head_s: float
     """Scores of the vocabulary."""
 
@@ -144,6 +147,8 @@ class DecoderTraffic:
     that, and then finds no other one waiting."""
     stream_interval: float = 1.0
     """Tokens of one answer that the server hands on together (TensorRT-LLM's option of that name)."""
+    polled_steps: float = 0.0
+    """Decode steps between two looks of the server for new requests (SGLang's scheduler_recv_interval)."""
     held_back_steps: float = 0.0
     """Decode steps for which a server of a closed loop keeps a prompt back, so that others may join it (TensorRT-LLM's
     batch_wait_timeout_iters)."""
@@ -160,6 +165,7 @@ class DecoderTraffic:
         if not self.requests_by_user >= 1:
             raise PerformanceError(f"requests_by_user is {self.requests_by_user!r}; it must be at least 1")
         not_negative("held_back_steps", self.held_back_steps)
+        not_negative("polled_steps", self.polled_steps)
         if not 1 <= self.stream_interval < math.inf:
             raise PerformanceError(f"stream_interval is {self.stream_interval!r}; it must be at least 1, and finite")
 
@@ -191,6 +197,8 @@ class Server:
     parameters: DecoderParameters
     expert_parallel: int = 1
     """Groups of these chips that whole experts are divided among; the chips of a group cut each expert."""
+    pipeline_parallel: int = 1
+    """Stages, each of `tensor_parallel` chips and a run of layers, that sequences pass in as many groups."""
 
     @property
     def sixteen(self) -> str:
@@ -209,15 +217,22 @@ class Server:
         return 2.0 if self.widens else KV_BYTES.get(self.precision, 2.0)
 
     @property
+    def largest_stage(self) -> float:
+        """Share of the layers that the stage with most of them has."""
+        return math.ceil(self.config.layers / self.pipeline_parallel) / self.config.layers
+
+    @property
     def kv_split(self) -> int:
-        """Devices that keys and values are divided among; heads are not cut."""
-        return min(self.tensor_parallel, self.config.kv_heads)
+        """Devices that keys and values are divided among; heads are not cut, and a latent is of all heads."""
+        return 1 if self.config.kv_lora_rank else min(self.tensor_parallel, self.config.kv_heads)
 
 
 def weight_bytes(config: DecoderConfig, precision: str) -> float:
     """Bytes of all weights; the layers at the precision, embedding and head in 16 bits."""
-    ends = config.head_parameters * (1 if config.tied_embeddings else 2)
-    return (config.parameters - ends) * BYTES[precision] + ends * max(HEAD_BYTES, BYTES[precision])
+    wide = config.head_parameters * (1 if config.tied_embeddings else 2)
+    if precision == "fp4" and config.sixteen_bit_attention:
+        wide += config.layers * config.attention_parameters_per_layer
+    return (config.parameters - wide) * BYTES[precision] + wide * max(HEAD_BYTES, BYTES[precision])
 
 
 def most_sequences(server: Server, input_tokens: float, output_tokens: float) -> int:
@@ -228,13 +243,20 @@ def most_sequences(server: Server, input_tokens: float, output_tokens: float) ->
     """
     chip, config, precision, ways = server.chip, server.config, server.precision, server.tensor_parallel
     tokens = input_tokens + output_tokens * server.parameters.answer_held
-    held = weight_bytes(config, precision) / ways
+    whole_bytes = weight_bytes(config, precision)
+    ends = config.head_parameters * (1 if config.tied_embeddings else 2) * max(HEAD_BYTES, BYTES[precision])
+    if server.pipeline_parallel > 1:  # the embedding is in the first stage, and the head in the last
+        whole_bytes = (whole_bytes - ends) * server.largest_stage + config.head_parameters * max(
+            HEAD_BYTES, BYTES[precision]
+        )
+    held = whole_bytes / ways
     left = chip.memory_bytes * MEMORY_USED_FRACTION - WORKSPACE_BYTES - held
-    one = config.kv_bytes(tokens, server.kv_bytes_each) / server.kv_split
+    one = config.kv_bytes(tokens, server.kv_bytes_each) * server.largest_stage / server.kv_split
     if left < one:
         missing = (one - left) / GIB
+        chips = ways * server.pipeline_parallel
         raise DoesNotFit(
-            f"{config.name} in {precision} on {ways} × {chip.name}: {missing:.1f} GiB a device are missing for the "
+            f"{config.name} in {precision} on {chips} × {chip.name}: {missing:.1f} GiB a device are missing for the "
             f"weights ({held / GIB:.1f} GiB) and one sequence of {tokens:.0f} tokens; take more devices or a "
             "lower precision",
             missing,
@@ -253,13 +275,33 @@ def prefill_s(server: Server, tokens: float) -> float:
     moved_s *= _elementwise_bytes(config, server.tensor_parallel) * p.elementwise_time + (
         _copied_bytes(config, server.tensor_parallel) * p.copies_time
     )
-    multiplied_s = (products.attention_s + products.head_s + feed_forward) * p.prefill_time
+    multiplied_s = (products.attention_s + products.every_token_s + products.head_s + feed_forward) * p.prefill_time
     return (
         max(multiplied_s, _at_the_peak_s(server, tokens))
         + _prompt_attention_s(server, tokens)
         + moved_s
         + config.layers * (2 * _exchange_s(server, tokens) + p.prefill_layer_s + _layer_s(server))
+        + _stages_s(server, tokens)
     )
+
+
+def _stages_s(server: Server, tokens: float) -> float:
+    """Seconds in which the stages hand a pass on, each a part of the hidden state that its chips have whole (D.
+    Narayanan et al., arXiv 2104.04473, sections 3.2 and 4.1)."""
+    if server.pipeline_parallel == 1:
+        return 0.0
+    sent = tokens * server.config.hidden_size * 2.0 / server.tensor_parallel
+    return (server.pipeline_parallel - 1) * send_s(sent, inside_link(server.chip, 2))
+
+
+def stage_s(server: Server, pass_s: float, head_s: float) -> float:
+    """Seconds that a pass keeps the slowest stage busy: the one with most layers, or the last, which has the fewest and
+    the head (as vLLM's get_pp_indices divides them)."""
+    stages, layers = server.pipeline_parallel, server.config.layers
+    if stages == 1:
+        return pass_s
+    layers_s = pass_s - head_s
+    return max(layers_s * server.largest_stage, layers_s * (layers // stages) / layers + head_s)
 
 
 def _at_the_peak_s(server: Server, tokens: float) -> float:
@@ -276,17 +318,21 @@ def _prompt_attention_s(server: Server, tokens: float) -> float:
     seconds = flops / (chip.peak_flops[server.sixteen] * chip.sustained)
     if chip.compute_units > 1:
         each_s = EXPONENTIALS_PER_CYCLE * chip.compute_units * chip.clock_ghz * 1e9
-        seconds += flops / (4 * config.head_dim) / each_s
+        seconds += config.attention_scores(tokens, tokens / 2) / server.tensor_parallel / each_s
     return seconds * ATTENTION_TIME
 
 
 def _elementwise_bytes(config: DecoderConfig, ways: int) -> float:
     """Bytes that one token moves between the products of all layers: two norms with what is added (8 rows of the hidden
-    size), positions and cache (4 of queries, keys and values), and the gate where there are no experts (3 of the
+    size), positions and cache (4 of queries, keys and values), and the gate where every token goes (3 of the
     feed-forward)."""
-    heads = (config.heads + 2 * config.kv_heads) * config.head_dim / ways
-    gate = config.intermediate_size / ways if config.experts == 1 else 0.0
-    return 2.0 * config.layers * (8 * config.hidden_size + 4 * heads + 3 * gate)
+    heads = (config.heads + 2 * config.kv_heads) * (config.head_dim + config.qk_rope_head_dim) / ways
+    gates = (
+        config.layers * config.intermediate_size
+        if config.experts == 1
+        else config.always_active_parameters / (3 * config.hidden_size)
+    )
+    return 2.0 * (config.layers * (8 * config.hidden_size + 4 * heads) + 3 * gates / ways)
 
 
 def _copied_bytes(config: DecoderConfig, ways: int) -> float:
@@ -294,16 +340,17 @@ def _copied_bytes(config: DecoderConfig, ways: int) -> float:
     and their gates (3 of the feed-forward)."""
     if config.experts == 1:
         return 0.0
-    return 2.0 * config.layers * config.active_experts * (4 * config.hidden_size + 3 * config.intermediate_size / ways)
+    copies = 2.0 * config.expert_layers * config.active_experts
+    return copies * (4 * config.hidden_size + 3 * config.intermediate_size / ways)
 
 
 def _widened_experts_s(server: Server, tokens: float) -> float:
     """Seconds of a prompt's experts whose weights the chip has to widen: blocks of as few as eight rows, so nothing is
     padded, or the reading of their narrow weights (E. Frantar et al., "MARLIN", arXiv 2408.11743)."""
     config, chip, ways = server.config, server.chip, server.tensor_parallel
-    flops = 2 * config.layers * config.active_experts * config.expert_parameters * tokens / ways
+    flops = 2 * config.expert_layers * config.active_experts * config.expert_parameters * tokens / ways
     multiplied_s = flops / (chip.peak_flops[server.sixteen] * chip.sustained) * server.parameters.widened_prefill_time
-    touched = config.layers * config.experts_touched(tokens) * config.expert_parameters / ways
+    touched = config.expert_layers * config.experts_touched(tokens) * config.expert_parameters / ways
     bandwidth = chip.memory_bandwidth_bytes_per_s * server.products.sixteen.bandwidth_efficiency
     return max(multiplied_s, touched * BYTES[server.precision] / bandwidth)
 
@@ -318,12 +365,12 @@ def _layer_s(server: Server) -> float:
 
 def decode_products_s(server: Server, sequences: float) -> float:
     """Seconds of a decode step's matrix products."""
-    p, products = server.parameters, pass_products(server, sequences, sequences)
+    p, products = server.parameters, pass_products(server, sequences, sequences, cached=True)
     scaled = p.block_scaled_time if server.config.fp8_blocks and server.precision == "fp8" else 1.0
     feed_forward = products.feed_forward_s
     if server.config.experts > 1:
         feed_forward *= p.widened_decode_time if server.widens else p.experts_time
-    return (products.head_s + (products.attention_s + feed_forward) * scaled) * p.decode_time
+    return (products.head_s + (products.attention_s + products.every_token_s + feed_forward) * scaled) * p.decode_time
 
 
 def decode_step_s(server: Server, sequences: float, context: float) -> float:
@@ -331,14 +378,30 @@ def decode_step_s(server: Server, sequences: float, context: float) -> float:
     chip, config, p = server.chip, server.config, server.parameters
     size = server.kv_bytes_each
     gathered = config.kv_bytes(context, size) / server.kv_split * sequences * (p.kv_small_time if size < 2 else 1.0)
+    multiplied = config.gathered_flops(sequences, context) / server.tensor_parallel
     sent = _exchange_s(server, sequences) + p.all_reduce_s * math.log2(server.tensor_parallel)
     return (
         decode_products_s(server, sequences)
-        + gathered / (chip.memory_bandwidth_bytes_per_s * p.kv_bandwidth_efficiency)
+        + max(
+            gathered / (chip.memory_bandwidth_bytes_per_s * p.kv_bandwidth_efficiency),
+            multiplied / (chip.peak_flops[server.sixteen] * chip.sustained),
+        )
         + config.layers * (2 * sent + p.layer_s + _layer_s(server))
         + sequences * p.sequence_s
         + p.step_s
+        + _stages_s(server, sequences)
     )
+
+
+def token_s(server: Server, sequences: float, context: float) -> float:
+    """Seconds between two tokens of each of that many sequences. They pass the stages in as many groups as there are
+    stages, and each group waits until the slowest has done all the others (G.-I. Yu et al., "Orca", section 4.2)."""
+    groups = min(float(server.pipeline_parallel), max(1.0, sequences))
+    step = decode_step_s(server, sequences / groups, context)
+    if groups == 1:
+        return step
+    head_s = pass_products(server, sequences / groups, sequences / groups).head_s * server.parameters.decode_time
+    return max(step, groups * stage_s(server, step, head_s))
 
 
 def _exchange_s(server: Server, tokens: float) -> float:
@@ -348,15 +411,16 @@ def _exchange_s(server: Server, tokens: float) -> float:
     return sent / inside_link(server.chip, ways).rate
 
 
-def pass_products(server: Server, tokens: float, head_rows: float) -> PassProducts:
+def pass_products(server: Server, tokens: float, head_rows: float, *, cached: bool = False) -> PassProducts:
     """The matrix products of a pass over `tokens` tokens, of which `head_rows` get scores of the vocabulary.
 
-    Query, key and value in one product; gate and up in one; the experts that are touched in one launch.
+    Query, key and value in one product; gate and up in one; the experts that are touched in one launch. A pass that
+    attends to what is `cached` takes latents as they are, and a prompt makes keys and values from them.
     """
-    rows, scored = max(1, round(tokens)), max(1, round(head_rows))
+    rows, scored, config = max(1, round(tokens)), max(1, round(head_rows)), server.config
     return _pass_products(
         server.chip,
-        server.config,
+        config,
         server.precision,
         server.sixteen,
         server.tensor_parallel,
@@ -364,6 +428,7 @@ def pass_products(server: Server, tokens: float, head_rows: float) -> PassProduc
         server.products,
         rows,
         scored,
+        cached and config.kv_lora_rank > 0,
     )
 
 
@@ -378,6 +443,7 @@ def _pass_products(
     products: Products,
     rows: int,
     scored: int,
+    absorbed: bool,
 ) -> PassProducts:
     own = precision if precision in chip.peak_flops else sixteen
     eight = "fp8" if "fp8" in chip.peak_flops else sixteen
@@ -388,19 +454,50 @@ def _pass_products(
         return _product_s(chip, stored, multiplied, m, max(1, n), max(1, k), count, constants[multiplied])
 
     hidden, inner = config.hidden_size, max(1, config.intermediate_size * expert_ways // ways)
-    queries = config.heads // ways * config.head_dim
-    keys_and_values = 2 * math.ceil(config.kv_heads / ways) * config.head_dim
     projection = (sixteen, sixteen) if precision == "fp4" and config.sixteen_bit_attention else (precision, own)
-    attention = seconds(*projection, rows, queries + keys_and_values, hidden)
-    attention += seconds(*projection, rows, hidden, queries)
-    if config.experts > 1:
-        attention += seconds(sixteen, sixteen, rows, config.experts, hidden)
+    shapes = _projections(config, ways, absorbed)
+    attention = config.layers * sum(seconds(*projection, rows, n, k, count) for n, k, count in shapes)
     touched = max(1, round(config.experts_touched(rows)))
     each, here = math.ceil(rows * config.active_experts / touched), max(1, round(touched / expert_ways))
     expert = (precision, eight if own == "fp4" and config.weight_only_fp4 else own)
     feed_forward = seconds(*expert, each, 2 * inner, hidden, here) + seconds(*expert, each, hidden, inner, here)
+    every_token = 0.0
+    for size, layers in (
+        (config.shared_intermediate_size, config.expert_layers),
+        (config.dense_intermediate_size, config.dense_layers),
+    ):
+        if size and layers:
+            cut = max(1, size // ways)
+            every_token += layers * (
+                seconds(precision, own, rows, 2 * cut, hidden) + seconds(precision, own, rows, hidden, cut)
+            )
+    if config.experts > 1:
+        attention += config.expert_layers * seconds(sixteen, sixteen, rows, config.experts, hidden)
     head = seconds(sixteen, sixteen, scored, config.vocabulary // ways, hidden)
-    return PassProducts(config.layers * attention, config.layers * feed_forward, head)
+    return PassProducts(attention, config.expert_layers * feed_forward, every_token, head)
+
+
+def _projections(config: DecoderConfig, ways: int, absorbed: bool) -> list[tuple[int, int, int]]:
+    """Columns, inner size and number of the products around one layer's attention, on each of `ways` devices.
+
+    Latents are made whole on every device. From them a prompt makes its heads' keys and values; where the latents stay
+    as they are (`absorbed`), each head's query takes the keys' part of that product beforehand and its output the
+    values' afterwards (DeepSeek-V2, section 2.1.2).
+    """
+    hidden, heads = config.hidden_size, config.heads // ways
+    if not config.kv_lora_rank:
+        queries, kept = heads * config.head_dim, 2 * math.ceil(config.kv_heads / ways) * config.head_dim
+        return [(queries + kept, hidden, 1), (hidden, queries, 1)]
+    latent, query = config.kv_lora_rank, heads * (config.head_dim + config.qk_rope_head_dim)
+    narrow = latent + config.qk_rope_head_dim
+    products = [(narrow + (config.q_lora_rank or query), hidden, 1)]
+    if config.q_lora_rank:
+        products.append((query, config.q_lora_rank, 1))
+    if absorbed:
+        products += [(latent, config.head_dim, heads), (config.v_head_dim, latent, heads)]
+    else:
+        products.append((heads * (config.head_dim + config.v_head_dim), latent, 1))
+    return [*products, (hidden, heads * config.v_head_dim, 1)]
 
 
 def _product_s(
@@ -433,13 +530,15 @@ def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     running = min(concurrency, most)
     first_round = 1 / traffic.requests_by_user
     prefill = prefill_s(server, traffic.input_tokens)
-    step = decode_step_s(server, running, traffic.input_tokens + output / 2)
-    saved = p.prefill_overlap * min(decode_products_s(server, running), prefill)
-    interruption = (running - 1) * (1 - first_round / 2) * max(prefill - saved, 0.05 * prefill) / output
+    busy = stage_s(server, prefill, 0.0)
+    step = token_s(server, running, traffic.input_tokens + output / 2)
+    saved = p.prefill_overlap * min(decode_products_s(server, running), prefill) * busy / prefill
+    interruption = (running - 1) * (1 - first_round / 2) * max(busy - saved, 0.05 * busy) / output
     token = step + interruption
-    later = _waiting_s(traffic, p, running, prefill, output * token) + _held_back_s(traffic, running, token)
-    first = p.request_s + p.steps_before * step
-    first += (1 - first_round) * later + first_round * prefill * (running + 1) / 2
+    later = _waiting_s(traffic, p, running, busy, output * token) + _held_back_s(traffic, running, token)
+    later += traffic.polled_steps * token / 2
+    first = p.request_s + p.steps_before * step + prefill - busy
+    first += (1 - first_round) * later + first_round * busy * (running + 1) / 2
     lifetime = first + output * token
     late = _slower_s(lifetime, running * _host_s(traffic, p)) - lifetime
     first += p.host_late_first * late
@@ -503,23 +602,26 @@ def open_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     most = most_sequences(server, traffic.input_tokens, output)
     prefill = prefill_s(server, traffic.input_tokens)
 
+    occupied = stage_s(server, prefill, 0.0)
+
     def sustained(sequences: float) -> float:
-        step = decode_step_s(server, sequences, context)
-        return sequences / max(output * step + sequences * prefill, sequences * _host_s(traffic, p))
+        step = token_s(server, sequences, context)
+        return sequences / max(output * step + sequences * occupied, sequences * _host_s(traffic, p))
 
     if rate >= sustained(most):
         raise PerformanceError(
-            f"requests_per_s is {rate:g}; {server.config.name} on {server.tensor_parallel} × {server.chip.name} "
+            f"requests_per_s is {rate:g}; {server.config.name} on "
+            f"{server.tensor_parallel * server.pipeline_parallel} × {server.chip.name} "
             f"sustains {sustained(most):.3g}: add replicas"
         )
     low, high = 0.0, float(most)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if sustained(max(middle, 1e-9)) < rate else (low, middle)
-    step = decode_step_s(server, max(high, 1.0), context)
-    busy = min(rate * prefill, 1 - 1e-9)
+    step = token_s(server, max(high, 1.0), context)
+    busy = min(rate * occupied, 1 - 1e-9)
     token = step / (1 - busy)
-    first = p.request_s + prefill + busy * prefill / (2 * (1 - busy)) + p.steps_before * step
+    first = p.request_s + prefill + busy * occupied / (2 * (1 - busy)) + p.steps_before * step
     bound = _bound(False, busy > 0.5, context)
     return DecoderTiming(first, token, rate, rate * output, high, most, prefill, step, bound)
 

@@ -46,17 +46,20 @@ def training_memory(
     optimizer: Optimizer = "adam",
     zero_stage: int = 0,
     data_parallel: int = 1,
-    model_parallel: int = 1,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
     checkpoint_activations: bool = False,
 ) -> MemoryUse:
-    """Bytes on each device in a training step; the ZeRO stage divides optimizer (1), gradients (2) and weights (3)."""
+    """Bytes on each device in a training step; the ZeRO stage divides optimizer (1), gradients (2) and weights (3), and
+    of pipeline stages the one with most weights counts. All microbatches' activations are kept (GPipe, section 2.3)."""
     whole("batch_per_device", batch_per_device)
     whole("zero_stage", zero_stage, at_least=0, at_most=3)
     whole("data_parallel", data_parallel)
-    each = profile.parameters / whole("model_parallel", model_parallel)
+    stages = profile.stages(whole("pipeline_parallel", pipeline_parallel))
+    each = profile.parameters * stages.largest_share / whole("tensor_parallel", tensor_parallel)
     size = BYTES[precision]
     master = 4.0 if size < 4 else 0.0
-    activations = profile.activation_bytes(size) * batch_per_device / model_parallel
+    activations = profile.activation_bytes(size) * batch_per_device / (tensor_parallel * pipeline_parallel)
     if checkpoint_activations:
         activations = 2 * activations / max(1.0, math.sqrt(len(profile.layers)))
     return MemoryUse(

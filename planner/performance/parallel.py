@@ -3,7 +3,8 @@
 Sources: S. Li et al., "PyTorch Distributed" (VLDB 13, 2020), section 3.2.3 (gradients are reduced in buckets during
 backward); S. Rajbhandari et al., "ZeRO" (arXiv 1910.02054), section 7 (volume 3 × parameters at stage 3); M. Shoeybi
 et al., "Megatron-LM" (arXiv 1909.08053), section 3 (two all-reduces forward and two backward in a block); Y. Huang et
-al., "GPipe" (arXiv 1811.06965), section 2.3 (the bubble).
+al., "GPipe" (arXiv 1811.06965), section 2.3 (the bubble); D. Narayanan et al., "Efficient Large-Scale Language Model
+Training on GPU Clusters" (arXiv 2104.04473), sections 2.2 and 3.2 (what stages send each other).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from planner.performance.collectives import (
     all_reduce_s,
     hierarchical_all_reduce_s,
     reduce_scatter_s,
+    send_s,
 )
 from planner.profiles.model import ModelProfile
 
@@ -95,3 +97,16 @@ def tensor_parallel_s(profile: ModelProfile, precision: str, batch: int, shape: 
 def pipeline_bubble(shape: Parallelism) -> float:
     """Idle share added to a step: (stages - 1)/microbatches (GPipe, section 2.3)."""
     return (shape.pipeline - 1) / shape.microbatches
+
+
+def stage_exchange_s(
+    profile: ModelProfile, precision: str, batch: int, shape: Parallelism, inside: Link, between: Link
+) -> float:
+    """Seconds in which stages send activations forward and their gradients back, one microbatch after another: each of
+    the microbatches + stages - 1 slots of a step has one of either, which nothing hides (Narayanan et al., sections 2.2
+    and 3.2)."""
+    if shape.pipeline == 1:
+        return 0.0
+    link = inside if shape.tensor * shape.pipeline <= shape.devices_per_node else between
+    sent = profile.stages(shape.pipeline).sent_numbers * BYTES[precision] * batch / shape.microbatches / shape.tensor
+    return 2 * (shape.microbatches + shape.pipeline - 1) * send_s(sent, link)

@@ -17,7 +17,7 @@ show."""
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelPrediction:
-    """Mean times and rates of one replica (`tensor_parallel` devices)."""
+    """Mean times and rates of one replica (`tensor_parallel` × `pipeline_parallel` devices of one node)."""
 
     time_to_first_token_s: Interval
     time_per_output_token_s: Interval
@@ -39,6 +39,7 @@ def predict_language_model(
     *,
     precision: str = "bf16",
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
     engine: str = "vllm",
 ) -> LanguageModelPrediction:
     """Time to first token and by output token of a decoder model under continuous batching.
@@ -52,8 +53,17 @@ def predict_language_model(
         raise PerformanceError(
             f"tensor_parallel is {tensor_parallel}; it must divide the {config.heads} heads of {config.name}"
         )
+    whole("pipeline_parallel", pipeline_parallel, at_most=config.layers)
     parameters, fit, note = calibration.decoder(chip.name, engine)
-    server = Server(chip, config, precision, tensor_parallel, _products(chip, precision, calibration), parameters)
+    server = Server(
+        chip,
+        config,
+        precision,
+        tensor_parallel,
+        _products(chip, precision, calibration),
+        parameters,
+        pipeline_parallel=pipeline_parallel,
+    )
     timing = (closed_loop if traffic.concurrency is not None else open_loop)(server, traffic)
     wider = 1.0 if chip.name in fit.measured_chips else UNMEASURED_CHIP
     first, token = widened(fit.first_token_ratio, wider), widened(fit.output_token_ratio, wider)

@@ -20,6 +20,7 @@ from planner.performance.parallel import (
     fsdp_exchange_s,
     gradient_exchange_s,
     pipeline_bubble,
+    stage_exchange_s,
     tensor_parallel_s,
 )
 from planner.performance.roofline import forward_time
@@ -94,8 +95,8 @@ class TrainingPrediction:
 def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> TrainingPrediction:
     """Step and total time of a training job.
 
-    step = max(compute·(1 + bubble) + exposed communication, input); total = steps · step, lengthened by Daly's
-    equation 20.
+    step = max(compute·imbalance·(1 + bubble) + exposed communication, input); total = steps · step, lengthened by
+    Daly's equation 20. The imbalance is the slowest pipeline stage's time over that of an equal share.
 
     Raises:
         DoesNotFit: the memory; says by how much.
@@ -106,7 +107,9 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
     ways = shape.tensor * shape.pipeline
     forward = forward_time(chip, run.profile, run.precision, run.batch_per_device, calibration)
     passes = 4 if run.checkpoint_activations else 3
-    compute = forward.total_s * passes / ways * (1 + pipeline_bubble(shape)) + _update_s(chip, run, ways, calibration)
+    imbalance = run.profile.stages(shape.pipeline).slowest_share * shape.pipeline
+    computing = forward.total_s * passes / ways * imbalance * (1 + pipeline_bubble(shape))
+    compute = computing + _update_s(chip, run, ways, calibration)
     exchange = _exchange_s(chip, run, ways, forward.total_s * 2 / ways)
     input_s = run.batch_per_device * shape.data * run.input_bytes_per_sample / (run.input_bytes_per_s * shape.nodes)
     step = max(compute + exchange, input_s)
@@ -182,7 +185,8 @@ def _memory_fraction(chip: Chip, run: TrainingRun) -> float:
         optimizer=run.optimizer,
         zero_stage=3 if shape.fsdp else 0,
         data_parallel=shape.data,
-        model_parallel=shape.tensor * shape.pipeline,
+        tensor_parallel=shape.tensor,
+        pipeline_parallel=shape.pipeline,
         checkpoint_activations=run.checkpoint_activations,
     )
     return check_fit(use, chip, f"training {run.profile.name} with {run.batch_per_device} samples a device")
@@ -203,13 +207,14 @@ def _exchange_s(chip: Chip, run: TrainingRun, ways: int, backward_s: float) -> f
     shape = run.parallelism
     inside = inside_link(chip, shape.devices_per_node)
     between = Link(run.network_bytes_per_s / shape.devices_per_node, BETWEEN_LATENCY_S)
-    tensor = tensor_parallel_s(run.profile, run.precision, run.batch_per_device, shape, inside)
+    exposed = tensor_parallel_s(run.profile, run.precision, run.batch_per_device, shape, inside)
+    exposed += stage_exchange_s(run.profile, run.precision, run.batch_per_device, shape, inside, between)
     if shape.data == 1:
-        return tensor
+        return exposed
     size = run.profile.parameters / ways * BYTES[run.precision]
     if shape.fsdp:
-        return tensor + exposed_s(fsdp_exchange_s(size, shape, inside, between), backward_s * 1.5)
-    return tensor + exposed_s(gradient_exchange_s(size, shape, inside, between), backward_s)
+        return exposed + exposed_s(fsdp_exchange_s(size, shape, inside, between), backward_s * 1.5)
+    return exposed + exposed_s(gradient_exchange_s(size, shape, inside, between), backward_s)
 
 
 def _bound(input_bound: bool, network_bound: bool, interruptions: bool, inside: str) -> str:

@@ -2,8 +2,9 @@
 
 Source of the counts: J. Kaplan et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361), table 1 (2 FLOPs
 by parameter and token, attention apart), with grouped key–value heads as in J. Ainslie et al., "GQA" (arXiv
-2305.13245), gated feed-forward as in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), and experts
-as in A. Jiang et al., "Mixtral of Experts" (arXiv 2401.04088).
+2305.13245), gated feed-forward as in N. Shazeer, "GLU Variants Improve Transformer" (arXiv 2002.05202), experts as in
+A. Jiang et al., "Mixtral of Experts" (arXiv 2401.04088), shared experts as in D. Dai et al., "DeepSeekMoE" (arXiv
+2401.06066), and multi-head latent attention as in DeepSeek-AI, "DeepSeek-V2" (arXiv 2405.04434), section 2.1.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class DecoderConfig:
     heads: int
     kv_heads: int
     head_dim: int
+    """With latent attention: the part of a query or key without position (`qk_nope_head_dim`)."""
     intermediate_size: int
     """Of one feed-forward block; of one expert where there are experts."""
     vocabulary: int
@@ -51,6 +53,19 @@ class DecoderConfig:
     weight_only_fp4: bool = False
     """Its 4-bit weights (MXFP4) are multiplied with wider activations: in 8 bits where the chip has 4-bit products,
     otherwise in 16."""
+    kv_lora_rank: int = 0
+    """Latent attention: the numbers of one token that all heads' keys and values are made from; 0 is none of it."""
+    q_lora_rank: int = 0
+    """... and those that queries are made from; 0 where they come from the hidden state itself."""
+    qk_rope_head_dim: int = 0
+    """... and what a query has beside `head_dim` for its position, whose key all heads share."""
+    v_head_dim: int = 0
+    """... and of one head's value."""
+    shared_intermediate_size: int = 0
+    """Of the experts that every token visits, all together."""
+    dense_layers: int = 0
+    """Layers that have one feed-forward of `dense_intermediate_size` in place of experts."""
+    dense_intermediate_size: int = 0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -68,6 +83,8 @@ class DecoderConfig:
             whole(f"{self.name}: {field}", getattr(self, field), at_most=10**8)
         whole(f"{self.name}: windowed_layers", self.windowed_layers, at_least=0, at_most=self.layers)
         whole(f"{self.name}: window", self.window, at_least=1 if self.windowed_layers else 0, at_most=10**9)
+        self._check_latent()
+        self._check_dense_and_shared()
         if self.heads % self.kv_heads:
             raise PerformanceError(
                 f"{self.name}: kv_heads is {self.kv_heads}; it must divide the number of heads, {self.heads}"
@@ -77,15 +94,67 @@ class DecoderConfig:
                 f"{self.name}: active_experts is {self.active_experts}; it must be at most experts, {self.experts}"
             )
 
+    def _check_latent(self) -> None:
+        parts = ("q_lora_rank", "qk_rope_head_dim", "v_head_dim")
+        for field in ("kv_lora_rank", *parts):
+            whole(f"{self.name}: {field}", getattr(self, field), at_least=0, at_most=10**6)
+        if not self.kv_lora_rank:
+            for field in parts:
+                if getattr(self, field):
+                    raise PerformanceError(
+                        f"{self.name}: {field} is {getattr(self, field)} and kv_lora_rank is 0; latent attention takes "
+                        "both"
+                    )
+        elif not self.v_head_dim:
+            raise PerformanceError(f"{self.name}: v_head_dim is 0; latent attention (kv_lora_rank) takes at least 1")
+        elif self.windowed_layers:
+            raise PerformanceError(
+                f"{self.name}: windowed_layers is {self.windowed_layers}; with latent attention (kv_lora_rank) it must "
+                "be 0"
+            )
+
+    def _check_dense_and_shared(self) -> None:
+        whole(f"{self.name}: shared_intermediate_size", self.shared_intermediate_size, at_least=0, at_most=10**8)
+        whole(f"{self.name}: dense_layers", self.dense_layers, at_least=0, at_most=self.layers)
+        least = 1 if self.dense_layers else 0
+        whole(f"{self.name}: dense_intermediate_size", self.dense_intermediate_size, at_least=least, at_most=10**8)
+        if self.experts == 1 and (self.shared_intermediate_size or self.dense_layers):
+            field = "dense_layers" if self.dense_layers else "shared_intermediate_size"
+            raise PerformanceError(
+                f"{self.name}: {field} is {getattr(self, field)} and experts is 1; it is of models with experts"
+            )
+
     @property
     def attention_parameters_per_layer(self) -> int:
         """Query, key, value and output projections."""
-        return 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+        if not self.kv_lora_rank:
+            return 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+        queries = self.heads * (self.head_dim + self.qk_rope_head_dim) * (self.q_lora_rank or self.hidden_size)
+        made_from_latent = self.heads * (self.head_dim + self.v_head_dim) * self.kv_lora_rank
+        output = self.heads * self.v_head_dim * self.hidden_size
+        return self.latent_parameters_per_layer + queries + made_from_latent + output
+
+    @property
+    def latent_parameters_per_layer(self) -> int:
+        """Projections to the latents, which every device of a tensor-parallel group has whole."""
+        width = self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_dim
+        return self.hidden_size * width if self.kv_lora_rank else 0
+
+    @property
+    def expert_layers(self) -> int:
+        """Layers whose feed-forward is `experts` (or the one) of `intermediate_size`."""
+        return self.layers - self.dense_layers
 
     @property
     def expert_parameters(self) -> int:
         """One gated feed-forward block: gate, up and down."""
         return 3 * self.hidden_size * self.intermediate_size
+
+    @property
+    def always_active_parameters(self) -> int:
+        """Feed-forward that multiplies every token, in all layers: of dense layers, and of shared experts."""
+        dense, shared = self.dense_layers * self.dense_intermediate_size, self.shared_intermediate_size
+        return 3 * self.hidden_size * (dense + self.expert_layers * shared)
 
     @property
     def router_parameters_per_layer(self) -> int:
@@ -100,9 +169,11 @@ class DecoderConfig:
     @property
     def parameters(self) -> int:
         """All of them."""
-        layer = self.attention_parameters_per_layer + self.router_parameters_per_layer + 2 * self.hidden_size
+        experts = self.router_parameters_per_layer + self.experts * self.expert_parameters
         return (
-            self.layers * (layer + self.experts * self.expert_parameters)
+            self.layers * (self.attention_parameters_per_layer + 2 * self.hidden_size)
+            + self.expert_layers * experts
+            + self.always_active_parameters
             + self.head_parameters * (1 if self.tied_embeddings else 2)
             + self.hidden_size
         )
@@ -110,8 +181,13 @@ class DecoderConfig:
     @property
     def active_parameters(self) -> int:
         """Those that multiply one token: without the embedding's look-up and without idle experts."""
-        layer = self.attention_parameters_per_layer + self.router_parameters_per_layer
-        return self.layers * (layer + self.active_experts * self.expert_parameters) + self.head_parameters
+        experts = self.router_parameters_per_layer + self.active_experts * self.expert_parameters
+        return (
+            self.layers * self.attention_parameters_per_layer
+            + self.expert_layers * experts
+            + self.always_active_parameters
+            + self.head_parameters
+        )
 
     def experts_touched(self, tokens: float) -> float:
         """Expected number of a layer's experts whose weights are read for that many tokens.
@@ -131,12 +207,27 @@ class DecoderConfig:
         return context * (1 - share) + min(context, float(self.window)) * share if share else context
 
     def kv_bytes(self, context: float, bytes_each: float) -> float:
-        """Keys and values of one sequence of that many tokens, in all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_each * self.attended(context)
+        """Keys and values of one sequence of that many tokens, in all layers; with latent attention the latent and the
+        shared key of the position (DeepSeek-V2, table 1)."""
+        numbers = self.kv_lora_rank + self.qk_rope_head_dim if self.kv_lora_rank else 2 * self.kv_heads * self.head_dim
+        return self.layers * numbers * bytes_each * self.attended(context)
+
+    def attention_scores(self, new_tokens: float, context: float) -> float:
+        """Pairs of a query and a key, in all heads and layers, of that many tokens, each against `context` earlier ones
+        on average."""
+        return self.layers * self.heads * new_tokens * self.attended(context)
 
     def attention_flops(self, new_tokens: float, context: float) -> float:
-        """Scores and weighted sums of that many tokens, each against `context` earlier ones on average."""
-        return 4 * self.layers * self.heads * self.head_dim * new_tokens * self.attended(context)
+        """... and the FLOPs of their scores and weighted sums, with each head's own keys and values."""
+        value = self.v_head_dim or self.head_dim
+        return 2 * (self.head_dim + self.qk_rope_head_dim + value) * self.attention_scores(new_tokens, context)
+
+    def gathered_flops(self, new_tokens: float, context: float) -> float:
+        """... against what the cache holds. With latent attention the up-projections are absorbed into query and output,
+        so each head multiplies the latent itself, twice (DeepSeek-V2, section 2.1.2 and appendix C)."""
+        if not self.kv_lora_rank:
+            return self.attention_flops(new_tokens, context)
+        return 2 * (2 * self.kv_lora_rank + self.qk_rope_head_dim) * self.attention_scores(new_tokens, context)
 
 
 @functools.cache

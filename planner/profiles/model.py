@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,18 @@ class Strict(BaseModel):
     """Immutable, and no field that is not known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """How evenly a model's layers can be cut into pipeline stages, each a run of layers."""
+
+    slowest_share: float
+    """Of the FLOPs of all layers."""
+    largest_share: float
+    """Of the weights of all layers, in the stage that has most."""
+    sent_numbers: float
+    """By sample, at the widest cut."""
 
 
 class Product(Strict):
@@ -121,6 +134,39 @@ class ModelProfile(Strict):
     def bytes_moved(self, bytes_each: float) -> float:
         """Bytes read and written by sample in one forward pass, without weights."""
         return bytes_each * sum(layer.read_numbers + layer.written_numbers for layer in self.layers)
+
+    def stages(self, count: int) -> Stages:
+        """The layers cut into at most that many runs, so that the one with most FLOPs has as few as can be: bisection
+        over what a run may have, probed greedily (A. Pınar, C. Aykanat, "Fast optimal load balancing algorithms for 1D
+        partitioning", JPDC 64, 2004, section 2)."""
+        if count not in self._stages:
+            low, high = max(max(layer.flops for layer in self.layers), self.flops / count), self.flops
+            for _ in range(50):
+                middle = (low + high) / 2
+                low, high = (low, middle) if len(self._runs(middle)) <= count else (middle, high)
+            runs = self._runs(high)
+            weights = [sum(layer.weight_numbers for layer in run) for run in runs]
+            self._stages[count] = Stages(
+                slowest_share=max(sum(layer.flops for layer in run) for run in runs) / self.flops,
+                largest_share=max(weights) / sum(weights) if any(weights) else 1 / len(runs),
+                sent_numbers=max((run[-1].written_numbers for run in runs[:-1]), default=0.0),
+            )
+        return self._stages[count]
+
+    def _runs(self, most_flops: float) -> list[list[Layer]]:
+        """Neighbouring layers together as long as they have at most so many FLOPs."""
+        runs, taken = [[self.layers[0]]], self.layers[0].flops
+        for layer in self.layers[1:]:
+            taken += layer.flops
+            if taken > most_flops:
+                runs.append([])
+                taken = layer.flops
+            runs[-1].append(layer)
+        return runs
+
+    @functools.cached_property
+    def _stages(self) -> dict[int, Stages]:
+        return {1: Stages(1.0, 1.0, 0.0)}
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from planner.catalog import load
 from planner.performance import Chip, DecoderTraffic, DoesNotFit, PerformanceError, builtin, predict_language_model
 from planner.performance.chip import BYTES
-from planner.performance.language_model import Products, Server, decode_step_s, pass_products, prefill_s, queued_s
+from planner.performance.language_model import (
+    Products,
+    Server,
+    _projections,
+    decode_step_s,
+    pass_products,
+    prefill_s,
+    queued_s,
+    stage_s,
+)
 from planner.profiles.decoder import DecoderConfig, decoder, presets
 from tests.unit.planner.chips import chip
 
@@ -31,6 +40,8 @@ def predict(
         ("mixtral-8x7b", 46.7, 12.9),
         ("qwen3-32b", 32.76, None),
         ("qwen2.5-7b", 7.61, None),
+        ("deepseek-v3", 671, 37),
+        ("kimi-k2", 1026, 32),
     ],
 )
 def test_parameters_are_those_published(name, billions, active):
@@ -126,6 +137,87 @@ def test_layers_with_a_window_keep_fewer_keys():
     windowed = decoder("gpt-oss-120b")
     assert windowed.attended(100) == 100
     assert windowed.attended(8192) == pytest.approx((8192 + 128) / 2)
+
+
+def test_a_latent_is_all_that_is_kept_of_a_token():
+    assert decoder("deepseek-v3").kv_bytes(1, 2) == 61 * (512 + 64) * 2  # 70 KB, of DeepSeek-V3's report
+
+
+def test_absorbed_projections_take_as_many_products_as_those_that_make_keys_and_values():
+    latent = decoder("deepseek-v3")
+
+    def flops(absorbed):
+        return sum(2 * n * k * count for n, k, count in _projections(latent, 1, absorbed))
+
+    assert flops(True) == flops(False) == 2 * latent.attention_parameters_per_layer
+
+
+def test_a_latent_takes_more_products_by_cached_token_than_the_heads_own_keys_and_values():
+    latent = decoder("deepseek-v3")
+    assert latent.attention_flops(1, 1000) == 2 * 61 * 128 * (128 + 64 + 128) * 1000
+    assert latent.gathered_flops(1, 1000) == 2 * 61 * 128 * (512 + 64 + 512) * 1000
+    assert decoder("llama-3.1-8b").gathered_flops(1, 9) == decoder("llama-3.1-8b").attention_flops(1, 9)
+
+
+def test_every_chip_keeps_the_whole_latent_and_heads_are_divided():
+    latent = server("B200", decoder("deepseek-v3"), "fp4", 8)
+    heads = server("B200", decoder("llama-3.1-70b"), "fp4", 8)
+    assert (latent.kv_split, heads.kv_split) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"v_head_dim": 0}, "v_head_dim is 0"),
+        ({"kv_lora_rank": 0}, "kv_lora_rank is 0"),
+        ({"windowed_layers": 3, "window": 128}, "windowed_layers is 3"),
+        ({"dense_layers": 62}, "dense_layers is 62"),
+        ({"dense_intermediate_size": 0}, "dense_intermediate_size is 0"),
+        ({"experts": 1, "active_experts": 1}, "experts is 1"),
+        ({"shared_intermediate_size": -1}, "shared_intermediate_size is -1"),
+    ],
+)
+def test_an_impossible_latent_or_dense_part_names_its_field(changed, said):
+    with pytest.raises(PerformanceError, match=said):
+        dataclasses.replace(decoder("deepseek-v3"), **changed)
+
+
+def test_a_server_that_looks_for_requests_every_thirty_steps_answers_fifteen_later_on_average():
+    def first(steps):
+        traffic = DecoderTraffic(1024, 1024, 1, requests_by_user=math.inf, polled_steps=steps)
+        return predict_language_model(chip("H100"), decoder("llama-3.1-8b"), traffic, builtin())
+
+    polled, free = first(30), first(0)
+    later = polled.time_to_first_token_s.value - free.time_to_first_token_s.value
+    assert later / free.time_per_output_token_s.value == pytest.approx(15, rel=0.01)
+
+
+def test_stages_hold_a_model_that_a_chip_cannot_and_each_keeps_its_layers_only():
+    with pytest.raises(DoesNotFit):
+        predict(model="llama-3.1-70b")
+    two, four = (predict(model="llama-3.1-70b", pipeline_parallel=stages) for stages in (2, 4))
+    assert four.most_sequences > 2 * two.most_sequences
+
+
+def test_a_lone_user_passes_the_stages_one_after_another_and_many_keep_them_all_busy():
+    lone = [predict(concurrency=1, pipeline_parallel=stages).time_per_output_token_s.value for stages in (1, 4)]
+    assert 1 < lone[1] / lone[0] < 1.1
+    crowd = [predict(concurrency=128, pipeline_parallel=stages).output_tokens_per_s.value for stages in (1, 4)]
+    assert 1.2 < crowd[1] / crowd[0] < 4
+
+
+def test_stages_that_layers_do_not_divide_into_wait_for_the_one_that_has_most():
+    even = dataclasses.replace(decoder("llama-3.1-8b"), layers=32)
+    uneven = dataclasses.replace(even, layers=29)
+    for model, layers in ((even, 8), (uneven, 8)):
+        staged = dataclasses.replace(server("H100", model, "bf16", 1), pipeline_parallel=4)
+        assert stage_s(staged, model.layers * 1e-3, 0.0) == pytest.approx(layers * 1e-3)
+        assert stage_s(staged, model.layers * 1e-3 + 5e-3, 5e-3) == pytest.approx((model.layers // 4 + 5) * 1e-3)
+
+
+def test_more_stages_than_layers_are_refused():
+    with pytest.raises(PerformanceError, match="pipeline_parallel is 33"):
+        predict(pipeline_parallel=33)
 
 
 def test_weights_that_the_chip_cannot_multiply_are_read_small_and_multiplied_in_16_bits():
@@ -224,7 +316,7 @@ def sourced_chips():
     return found
 
 
-@pytest.mark.parametrize("model", ["llama-3.1-8b", "llama-3.1-405b", "gpt-oss-120b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "llama-3.1-405b", "gpt-oss-120b", "qwen3-30b-a3b", "deepseek-v3"])
 @pytest.mark.parametrize("one", sourced_chips(), ids=lambda one: one.name)
 def test_every_chip_takes_longer_than_peak_and_bandwidth_allow_and_never_absurdly_longer(one, model):
     config = decoder(model)

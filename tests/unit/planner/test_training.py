@@ -1,6 +1,7 @@
 """Training: Young–Daly, bounds that name themselves, and totals that add up."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.performance import Parallelism, PerformanceError, TrainingRun, builtin, predict_training
+from planner.performance.collectives import inside_link
+from planner.performance.memory import training_memory
 from planner.performance.training import checkpointing, optimal_interval_s
-from planner.profiles.model import profile
+from planner.profiles.model import Layer, ModelProfile, profile
 from tests.unit.planner.chips import chip
 
 RUN = TrainingRun(profile("resnet-50"), samples=100_000, epochs=2, batch_per_device=64)
@@ -106,3 +109,42 @@ def test_whatever_number_is_given_the_answer_is_finite_or_one_clear_sentence(fie
     else:
         assert math.isfinite(result.total_s.value)
         assert result.total_s.value > 0
+
+
+def staged(*flops):
+    layers = [
+        Layer(name=str(at), operation="gemm", flops=each, read_numbers=1, written_numbers=10 * at, weight_numbers=each)
+        for at, each in enumerate(flops, start=1)
+    ]
+    return ModelProfile(name="x", source="", input_numbers=1, output_numbers=1, parameters=1e6, layers=tuple(layers))
+
+
+def test_the_slowest_stage_is_as_short_as_the_layers_allow():
+    model = staged(3, 1, 1, 1, 3, 3)
+    assert [model.stages(count).slowest_share * 12 for count in (1, 2, 3, 4)] == pytest.approx([12, 6, 5, 3])
+
+
+@given(flops=st.lists(st.integers(1, 50), min_size=1, max_size=9), count=st.integers(1, 5))
+def test_no_other_cut_of_the_layers_has_a_shorter_slowest_stage(flops, count):
+    cuts = itertools.combinations(range(1, len(flops)), min(count, len(flops)) - 1)
+    best = min(max(sum(flops[a:b]) for a, b in itertools.pairwise((0, *cut, len(flops)))) for cut in cuts)
+    assert staged(*flops).stages(count).slowest_share * sum(flops) == pytest.approx(best)
+
+
+def test_a_pipelines_step_has_its_bubble_its_imbalance_and_what_its_stages_send():
+    model = staged(*[4e12] * 5)
+    run = dataclasses.replace(RUN, profile=model, batch_per_device=8)
+    whole, piped = (
+        predict_training(chip("A100-80GB"), dataclasses.replace(run, parallelism=shape), builtin())
+        for shape in (Parallelism(4, 1, tensor=4), Parallelism(4, 1, pipeline=4, microbatches=8))
+    )
+    slowest, bubble = 2 / 5 * 4, 3 / 8
+    assert piped.compute_s / whole.compute_s == pytest.approx(slowest * (1 + bubble), rel=0.01)
+    inside = inside_link(chip("A100-80GB"), 4)
+    one_s = inside.latency_s + model.stages(4).sent_numbers * 2 * 8 / 8 / inside.rate
+    assert piped.exposed_communication_s == pytest.approx(2 * (8 + 4 - 1) * one_s)
+
+
+def test_the_stage_with_most_weights_decides_what_fits():
+    use = training_memory(staged(6, 1, 1), "bf16", 1, pipeline_parallel=2)
+    assert use.weights == pytest.approx(2e6 * 6 / 8)
