@@ -8,7 +8,7 @@ from typing import Any
 from localcloud.aws.api import Aws, ResourceType, from_tag_list, matching, to_tag_list, words
 from localcloud.provider import Properties
 
-SETTINGS: Mapping[str, str] = {
+SETTINGS: dict[str, str] = {
     "s3BucketName": "S3BucketName",
     "s3KeyPrefix": "S3KeyPrefix",
     "kmsKeyId": "KmsKeyId",

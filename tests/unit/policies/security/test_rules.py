@@ -814,7 +814,7 @@ def test_a_trail_is_a_buckets_access_log_where_it_records_every_read_and_write(
 ) -> None:
     bucket = Declared("aws:s3/bucket:Bucket", {"bucket": "data"})
     endpoint = Declared("aws:ec2/vpcEndpoint:VpcEndpoint", {"serviceName": "com.amazonaws.us-east-1.s3"})
-    log = Declared("aws:cloudtrail/trail:Trail", trail, references=dict.fromkeys(trail, [bucket.urn]))
+    log = Declared("aws:cloudtrail/trail:Trail", trail, references={key: (bucket.urn,) for key in trail})
     told = judge(RULES["confidential-data"], bucket, log, endpoint, data_class="confidential")
     assert (told == []) is is_log
     assert is_log or "bucket tested is confidential and keeps no access log; add one (a Trail" in told[0]
