@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from workloads.partition.codings import Decoder
 from workloads.partition.cut import LayerGraph
 from workloads.serving.package import PackageError
 
@@ -29,16 +30,33 @@ class Layers:
     outputs: tuple[tuple[Node, ...], ...]
     """By layer: those of its nodes that other layers read, or that are results."""
 
-    def part(self, layers: Iterable[int], takes: Sequence[int], gives: Sequence[int]) -> GraphModule:
+    def part(
+        self,
+        layers: Iterable[int],
+        takes: Sequence[int],
+        gives: Sequence[int],
+        decoders: Sequence[Decoder] | None = None,
+    ) -> GraphModule:
         """The module that runs some layers.
 
         Args:
             layers: which.
             takes: layers whose outputs are the module's inputs, in their order.
             gives: layers whose outputs are the module's, in their order; one is a tensor, several are a tuple.
+            decoders: by tensor that is taken, where these come coded.
         """
         wanted = [node for layer in sorted(layers) for node in self.nodes[layer] if node.op != "placeholder"]
-        return _extracted(self.module, wanted, self._outputs_of(takes), self._outputs_of(gives))
+        taken = self._outputs_of(takes)
+        return _extracted(self.module, wanted, taken, self._outputs_of(gives), decoders or [Decoder(1) for _ in taken])
+
+    def tensors(self, layers: Sequence[int]) -> list[tuple[str, bool]]:
+        """What layers give: a name for each tensor, and whether it is of floats."""
+        found = []
+        for layer in layers:
+            for number, node in enumerate(self.outputs[layer]):
+                name = self.graph.names[layer] + (f".{number}" if len(self.outputs[layer]) > 1 else "")
+                found.append((name, bool(node.meta["val"].is_floating_point())))
+        return found
 
     def _outputs_of(self, layers: Sequence[int]) -> list[Node]:
         return [node for layer in layers for node in self.outputs[layer]]
@@ -75,7 +93,7 @@ def layers_of(program: torch.export.ExportedProgram) -> Layers:
     read = {source for node in nodes for source in _sources(node) if layer_of[source] != layer_of[node]} | set(results)
     outputs = tuple(tuple(node for node in layer if node in read) for layer in layers)
     graph = LayerGraph(
-        names=tuple(_name(layer) for layer in layers),
+        names=_names(layers),
         reads=tuple(reads),
         output_bytes=tuple(float(sum(map(_row_bytes, each))) for each in outputs),
         results=tuple(dict.fromkeys(layer_of[each] for each in results)),
@@ -112,11 +130,14 @@ def _results(module: GraphModule) -> list[Node]:
     return [each for each in output.all_input_nodes]
 
 
-def _name(layer: Sequence[Node]) -> str:
-    """Where the layer stands in the model, such as `layer1.0.conv2`, or what it computes."""
-    first = layer[0]
-    weights = next((str(each.target) for each in first.all_input_nodes if each.op == "get_attr"), "")
-    return weights.rpartition(".")[0] or first.name
+def _names(layers: Sequence[Sequence[Node]]) -> tuple[str, ...]:
+    """Where each layer stands in the model, such as `layer1.0.conv2`, or else what it computes."""
+    found: dict[str, None] = {}
+    for first, *_ in layers:
+        weights = next((str(each.target) for each in first.all_input_nodes if each.op == "get_attr"), "")
+        place = weights.rpartition(".")[0]
+        found[place if place and place not in found else first.name] = None
+    return tuple(found)
 
 
 def _row_bytes(node: Node) -> int:
@@ -133,13 +154,18 @@ def _row_numbers(tensor: Tensor) -> int:
 
 
 def _extracted(
-    module: GraphModule, wanted: Sequence[Node], takes: Sequence[Node], gives: Sequence[Node]
+    module: GraphModule,
+    wanted: Sequence[Node],
+    takes: Sequence[Node],
+    gives: Sequence[Node],
+    decoders: Sequence[Decoder],
 ) -> GraphModule:
     graph = Graph()
     copied: dict[Node, Node] = {}
-    for number, node in enumerate(takes):
-        copied[node] = graph.placeholder(f"input{number}")
-        copied[node].meta = dict(node.meta)
+    given = [[graph.placeholder(f"input{n}_{k}") for k in range(each.inputs)] for n, each in enumerate(decoders)]
+    for node, decoder, inputs in zip(takes, decoders, given, strict=True):
+        function = decoder.function
+        copied[node] = graph.call_function(function, (*inputs, *decoder.arguments)) if function else inputs[0]
     attributes: dict[str, Any] = {}
 
     def copy(node: Node) -> Node:

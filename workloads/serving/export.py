@@ -61,6 +61,8 @@ class Source:
         classes: names of the first output's columns, where it has such.
         text: where it comes from, for people.
         name: of the model, where it has one.
+        labels: (batch,) the right classes of `inputs`, where they are known.
+        scale: by which 8-bit pixels were divided to be `inputs`, where these are images.
     """
 
     module: nn.Module
@@ -69,6 +71,8 @@ class Source:
     classes: tuple[str, ...] = ()
     text: str = ""
     name: str = "model"
+    labels: Array | None = None
+    scale: float | None = None
 
 
 def export(
@@ -105,7 +109,7 @@ def export(
         named = {f"input.{key}": value for key, value in zip(source.inputs, inputs, strict=True)}
         named |= {f"output.{key}": value for key, value in zip(source.output_names, reference, strict=True)}
         np.savez(folder / SELF_TEST, allow_pickle=False, **named)
-        program = _trace(source, inputs)
+        program = traced(source, inputs)
         unchecked = Manifest(
             name=name,
             version=version,
@@ -151,7 +155,12 @@ def _spec(name: str, array: Array) -> TensorSpec:
     return TensorSpec(name=name, datatype=datatype, shape=array.shape[1:])
 
 
-def _trace(source: Source, inputs: Sequence[Array]) -> torch.export.ExportedProgram:
+def traced(source: Source, inputs: Sequence[Array]) -> torch.export.ExportedProgram:
+    """The module as a program with a free batch.
+
+    Raises:
+        PackageError: it can't be traced so.
+    """
     batch = torch.export.Dim("batch", min=1, max=BATCH_LIMIT)
     tensors = tuple(torch.from_numpy(each) for each in inputs)
     try:

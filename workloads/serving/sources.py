@@ -21,8 +21,8 @@ from workloads.training.config import TrainingConfig
 SELF_TEST_ROWS = 16
 
 
-def of_run(url: str) -> Source:
-    """The model that a training run left under its `outputs.url`, tried on samples that it never saw.
+def of_run(url: str, rows: int = SELF_TEST_ROWS) -> Source:
+    """The model that a training run left under its `outputs.url`, tried on so many samples that it never saw.
 
     Raises:
         PackageError: there is no finished run.
@@ -37,11 +37,15 @@ def of_run(url: str) -> Source:
     index = data.index
     module = models.build(config.model.name, index, config.model.arguments)
     _load(module, storage.join(url, "model.pt"))
-    inputs, _ = data.take(np.arange(min(SELF_TEST_ROWS, len(data))))
+    inputs, labels = data.take(np.arange(min(rows, len(data))))
+    scale = None
     if index.kind == "image":
-        inputs = inputs.astype(np.float32) / np.float32(index.scale)  # as in training
+        scale = float(index.scale)
+        inputs = inputs.astype(np.float32) / np.float32(scale)  # as in training
     text = f"training run {config.run} ({url})"
-    return Source(module, {"input": inputs}, classes=index.classes, text=text, name=config.run)
+    return Source(
+        module, {"input": inputs}, classes=index.classes, text=text, name=config.run, labels=labels, scale=scale
+    )
 
 
 def of_factory(
