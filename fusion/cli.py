@@ -20,6 +20,7 @@ COMMANDS = {
     "data": "Write data sets to a bucket, and check them.",
     "export": "Make a package of a trained model, for every runtime that can serve it.",
     "serve": "Serve a package under a latency SLO.",
+    "partition": "Split a model between an edge device and the cloud.",
     "profile": "Trace a PyTorch module, so that it can be planned for.",
     "offers": "List what the clouds sell, with prices.",
     "catalog": "Check and refresh the catalog of offers.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,16 +19,69 @@ if TYPE_CHECKING:
 FORMATS = ("pytorch", "onnx", "openvino", "aotinductor")
 NEEDS_EXTRA = "exporting needs {}, which is not installed; install fusion[serve,train]"
 
+SOURCE_OPTIONS = (
+    click.option("--run", metavar="URL", help="Of a finished training run: its outputs.url."),
+    click.option(
+        "--model", metavar="NAME|MODULE:FACTORY", help="A registered model of images, or a factory of your own."
+    ),
+    click.option("--program", metavar="URL", help="A file that torch.export.save wrote."),
+    click.option("--shape", metavar="3x32x32", help="With --model: of one input, without the batch."),
+    click.option("--classes", type=click.IntRange(2), help="With --model."),
+    click.option("--arguments", default="{}", help="With --model: further arguments of the factory, as JSON."),
+    click.option(
+        "--weights", metavar="URL", help="With --model: a file of its state_dict.  [default: initial weights]"
+    ),
+)
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which model is meant; `source_of` takes them."""
+    for option in reversed(SOURCE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def source_of(
+    run: str | None,
+    model: str | None,
+    program: str | None,
+    shape: str | None,
+    classes: int | None,
+    arguments: str,
+    weights: str | None,
+    rows: int | None = None,
+) -> Source:
+    """The model that the options name; of a run, with so many rows that it has not seen.
+
+    Raises:
+        FusionError: not one model is named, or an option is wrong.
+        PackageError, ModelError, StorageError: it can't be had.
+    """
+    if sum(each is not None for each in (run, model, program)) != 1:
+        raise FusionError("expected one of --run, --model and --program")
+    from workloads.serving import sources
+
+    if run is not None:
+        return sources.of_run(as_url(run), rows or sources.SELF_TEST_ROWS)
+    if program is not None:
+        return sources.of_program(as_url(program))
+    assert model is not None
+    if shape is None or classes is None:
+        raise FusionError("--model: expected --shape and --classes with it")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    return sources.of_factory(
+        model,
+        shape=sizes(shape),
+        classes=classes,
+        arguments=json_object(arguments),
+        weights=weights and as_url(weights),
+    )
+
 
 @click.command(name="export")
 @click.argument("url", metavar="PACKAGE_URL")
-@click.option("--run", metavar="URL", help="Of a finished training run: its outputs.url.")
-@click.option("--model", metavar="NAME|MODULE:FACTORY", help="A registered model of images, or a factory of your own.")
-@click.option("--program", metavar="URL", help="A file that torch.export.save wrote.")
-@click.option("--shape", metavar="3x32x32", help="With --model: of one input, without the batch.")
-@click.option("--classes", type=click.IntRange(2), help="With --model.")
-@click.option("--arguments", default="{}", help="With --model: further arguments of the factory, as JSON.")
-@click.option("--weights", metavar="URL", help="With --model: a file of its state_dict.  [default: initial weights]")
+@source_options
 @click.option("--name", help="The model's name in the server.  [default: the model's own]")
 @click.option("--version", default="1", show_default=True, help="A package never changes; a new one is a new version.")
 @click.option(
@@ -41,31 +95,22 @@ NEEDS_EXTRA = "exporting needs {}, which is not installed; install fusion[serve,
 @click.option("--relative", type=click.FloatRange(0, 1), default=1e-3, show_default=True, help="And of its value.")
 def command(
     url: str,
-    run: str | None,
-    model: str | None,
-    program: str | None,
-    shape: str | None,
-    classes: int | None,
-    arguments: str,
-    weights: str | None,
     name: str | None,
     version: str,
     formats: tuple[Format, ...],
     absolute: float,
     relative: float,
+    **source: Any,
 ) -> None:
     """Export a model into a package: every format that serves it, checksums, its inputs and outputs, a self-test.
 
     PACKAGE_URL is a folder (s3://, gs://, file://, or a path) that holds no package yet. Give one of --run, --model and
     --program. Each format is run here on the self-test's inputs first, and refused where its outputs differ.
     """
-    if sum(each is not None for each in (run, model, program)) != 1:
-        raise FusionError("expected one of --run, --model and --program")
     try:
         from pydantic import ValidationError
 
         from workloads.models import ModelError
-        from workloads.serving import sources
         from workloads.serving.export import FORMATS as ALL
         from workloads.serving.export import export
         from workloads.serving.package import PackageError, Tolerance
@@ -73,26 +118,8 @@ def command(
     except ModuleNotFoundError as error:
         raise FusionError(NEEDS_EXTRA.format(error.name)) from None
 
-    def source() -> Source:
-        if run is not None:
-            return sources.of_run(as_url(run))
-        if program is not None:
-            return sources.of_program(as_url(program))
-        assert model is not None
-        if shape is None or classes is None:
-            raise FusionError("--model: expected --shape and --classes with it")
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)
-        return sources.of_factory(
-            model,
-            shape=sizes(shape),
-            classes=classes,
-            arguments=json_object(arguments),
-            weights=weights and as_url(weights),
-        )
-
     try:
-        found = source()
+        found = source_of(**source)
         manifest = export(
             found,
             as_url(url),

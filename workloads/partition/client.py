@@ -117,7 +117,7 @@ class SplitClient:
 
     def _of_whole(self, package: Package) -> None:
         inputs, _ = package.self_test()
-        self._example = [np.ascontiguousarray(each[:1]) for each in inputs]
+        self.example = [np.ascontiguousarray(each[:1]) for each in inputs]
         self._input_floats = [each.dtype.kind == "f" for each in package.manifest.inputs]
 
     def close(self) -> None:
@@ -313,8 +313,8 @@ class SplitClient:
         for each in self.ranking():
             if each.way.kind != "edge" and each.latency_s <= WORTH_TRYING * best_s and self.is_cloud_usable:
                 try:
-                    self._by_cloud(each, self._example, time.perf_counter())
-                    self._by_cloud(each, self._example, time.perf_counter())
+                    self._by_cloud(each, self.example, time.perf_counter())
+                    self._by_cloud(each, self.example, time.perf_counter())
                 except RemoteError as error:
                     self._failed(error)
 
