@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from granian._granian import RSGIProtocolClosed
 
 from workloads.serving import bodies, protocol
 from workloads.serving.config import ServingConfig
@@ -33,6 +34,9 @@ TIMING = "server-timing"
 WATCH_AFTER_S = 0.05
 """Whether a client is still there is looked at where its request may wait longer than this; below it costs more than it
 saves."""
+
+GONE = 499
+"""The status of what nobody waits for any more; nginx's."""
 
 Headers = list[tuple[str, str]]
 
@@ -207,7 +211,7 @@ class App:
             raise HttpError(503, f"{served.manifest.name}: the batch failed: {error}") from None
         except asyncio.CancelledError:
             served.queue.cancel(queued)
-            raise HttpError(499, "the client went away") from None
+            raise HttpError(GONE, "the client went away") from None
         served.metrics.seconds["total"].observe(time.monotonic() - start_s)
         return outputs
 
@@ -228,6 +232,8 @@ class App:
                 body: bytes = await (self._chunks(proto) if length is None else proto())
         except TimeoutError:
             raise HttpError(408, f"the request was not sent within {self.config.body_timeout_s:g} s") from None
+        except RSGIProtocolClosed:
+            raise HttpError(GONE, "the client went away") from None
         encoding = scope.headers.get(bodies.ENCODING)
         if encoding is None:
             return body

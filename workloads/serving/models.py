@@ -12,13 +12,13 @@ from typing import Any
 from workloads.serving.backends import Device, Runtime
 from workloads.serving.chip import Chip, chip_of
 from workloads.serving.choosing import Choice, choose
-from workloads.serving.config import ModelConfig, ServingConfig
+from workloads.serving.config import ModelConfig, ServingConfig, VersionConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import Limits, ServedModel
 from workloads.serving.package import Package, PackageError, open_package
 
 Key = tuple[str, ModelConfig]
-"""A package's URL and how it is served: what has the same is not loaded again."""
+"""A package's URL and how it is served, whatever other versions there are: what has the same is not loaded again."""
 Say = Callable[..., object]
 
 
@@ -66,10 +66,10 @@ class Models:
             StorageError: likewise.
         """
         async with self._one_at_a_time:
-            wanted = {(version.package, model): model for model in config.models for version in model.versions}
+            wanted = {_key(version, model) for model in config.models for version in model.versions}
             chip = self._chip = self._chip or chip_of(await asyncio.to_thread(device_of, config))
             opened = {}
-            for key in wanted.keys() - self._loaded.keys():
+            for key in wanted - self._loaded.keys():
                 self._say("measuring", package=key[0])
                 opened[key] = await asyncio.to_thread(self._load, *key, config)
             fresh = {key: self._served(*each, key[1], chip) for key, each in opened.items()}
@@ -125,10 +125,14 @@ def device_of(config: ServingConfig) -> Device:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _key(version: VersionConfig, model: ModelConfig) -> Key:
+    return version.package, model.model_copy(update={"versions": ()})
+
+
 def _by_name(config: ServingConfig, loaded: Mapping[Key, ServedModel]) -> dict[str, Model]:
     found: dict[str, Model] = {}
     for model in config.models:
-        served = [(loaded[each.package, model], each.weight) for each in model.versions]
+        served = [(loaded[_key(each, model)], each.weight) for each in model.versions]
         names = {each.manifest.name for each, _ in served}
         if len(names) > 1 or names & found.keys():
             raise PackageError(

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 from granian.constants import Interfaces
-from granian.http import HTTP1Settings
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from workloads.config import ConfigError
@@ -32,7 +32,12 @@ Read = Callable[[], ServingConfig]
 
 QUIET_S = 0.2
 """A server that goes away waits for so long without a request before it closes."""
-HEADER_TIMEOUT_MS = 10_000
+HEADER_TIMEOUT_MS = 75_000
+"""For a request's header, and of an idle connection: longer than load balancers keep theirs (60 s), which would else
+send requests into connections that are being closed."""
+PING_MS = 30_000
+"""How often a silent HTTP/2 client is asked whether it is still there."""
+HEADERS_MAX_BYTES = 64 * 1024
 
 
 def run(read: Read) -> int:
@@ -74,6 +79,7 @@ async def _serve(read: Read) -> int:
         log_enabled=False,
         backlog=2048,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+        http2_settings=HTTP2Settings(keep_alive_interval=PING_MS, max_headers_size=HEADERS_MAX_BYTES),
     )
     serving = asyncio.create_task(server.serve())  # health answers while models load
     reload = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,16 +97,23 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def serve(tmp_path: Path) -> Iterator[Start]:
     """Starts a server from a serving.yaml; it is ready when the call returns."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with servers(tmp_path) as start:
+        yield start
+
+
+@contextmanager
+def servers(folder: Path, program: str = "workloads.serving") -> Iterator[Start]:
+    """Starts servers, each in a process of its own, that end with the context."""
     started: list[Running] = []
 
     def start(*models: Mapping[str, Any], **settings: Any) -> Running:
-        config, log = tmp_path / f"serving-{len(started)}.yaml", tmp_path / f"log-{len(started)}"
+        config, log = folder / f"serving-{len(started)}.yaml", folder / f"log-{len(started)}"
         config.write_text(yaml.safe_dump({"host": "127.0.0.1", "port": 0, "models": list(models)} | settings))
         process = subprocess.Popen(
-            [sys.executable, "-m", "workloads.serving", "--config", str(config)],
+            [sys.executable, "-m", program, "--config", str(config)],
+            env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
             text=True,
@@ -115,7 +124,9 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         running.port = running.events("ready")[0]["port"]
         return running
 
-    yield start
-    for each in started:
-        each.process.kill()
-        each.process.wait()
+    try:
+        yield start
+    finally:
+        for each in started:
+            each.process.kill()
+            each.process.wait()
