@@ -169,7 +169,16 @@ class Analyzer(_PolicyAnalyzerServicer):
                 response.not_applicable.append(PolicyNotApplicable(policy_name=guardrail.name, reason=reason))
         except Exception as error:  # whatever it is, nothing passes unjudged
             told = str(error) if isinstance(error, PlanError) else f"{type(error).__name__}: {error}"
-            self._report(guardrail.name, f"it could not be judged: {told}", response)
+            self._could_not_judge(guardrail, f"it could not be judged: {told}", response)
+
+    def _could_not_judge(self, guardrail: Guardrail, message: str, response: AnalyzeResponse) -> None:
+        """A violation, unless another guardrail has told the same of this resource and stops the update."""
+        mandatory = self._map_enforcement_level(EnforcementLevel.MANDATORY)
+        told = (each.message for each in response.diagnostics if each.enforcementLevel == mandatory)
+        if any(each.endswith(message) for each in told):
+            response.not_applicable.append(PolicyNotApplicable(policy_name=guardrail.name, reason=message))
+        else:
+            self._report(guardrail.name, message, response)
 
     def _report(self, name: str, message: str, response: AnalyzeResponse) -> None:
         policy = self._policies[name]

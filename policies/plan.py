@@ -27,7 +27,18 @@ def registered_plan(resource: Resource) -> Plan:
     try:
         return Plan.from_props(resource.props.value)
     except ValidationError as error:
-        raise PlanError(f"the registered plan can't be read: {error}") from None
+        raise PlanError(_unreadable(resource.name, error)) from None
+
+
+def _unreadable(name: str, error: ValidationError) -> str:
+    """The first thing that is wrong, and how many more there are."""
+    first, *others = error.errors()
+    field = ".".join(map(str, first["loc"]))
+    more = f" ({len(others)} more are wrong)" if others else ""
+    return (
+        f"{name} can't be read as a plan: {field}: {first['msg']}{more}; register it as infra.plan_resource."
+        "PlanResource does, unchanged"
+    )
 
 
 def on_plans(rule: PlanRule) -> Guardrail:

@@ -12,9 +12,11 @@ from pulumi.runtime.proto import AnalyzeRequest, AnalyzerStackConfigureRequest, 
 from policies import guardrails
 from policies.analyzer import Analyzer
 from policies.guardrail import Guardrail, guardrail, stack_guardrail
+from policies.plan import PLAN_TYPE
 from policies.resource import Resource, read
 from policies.testing import UNKNOWN, Declared, judge, secret
 from policies.update import Update
+from tests.unit.planner.test_plan import job, planned
 
 INSTANCE = "aws:ec2/instance:Instance"
 
@@ -172,3 +174,18 @@ def test_a_guardrail_of_the_stack_sees_what_is_declared_and_nothing_that_a_provi
     assert judge(has_a_log, Declared(bucket, {}, outputs=later)) == ["tested has none"]
     assert judge(has_a_log, Declared(bucket, {"logging": UNKNOWN}, outputs=later)) == []
     assert judge(has_a_log, Declared(bucket, {}, outputs={"logging": {"targetBucket": "logs"}})) == []
+
+
+def test_a_plan_that_can_not_be_read_is_one_short_sentence_and_not_one_by_each_guardrail() -> None:
+    wrong = planned(job()).as_props() | {"pools": "none", "region": 7}
+    (told,) = judge(guardrails(), Declared(PLAN_TYPE, wrong, name="plan"))
+    assert told.startswith("it could not be judged: plan can't be read as a plan: region: ")
+    assert "(1 more are wrong); register it as infra.plan_resource.PlanResource does" in told
+    assert len(told) < 250
+
+
+def test_a_plan_that_can_not_be_read_stops_the_update_whichever_guardrails_only_advise() -> None:
+    wrong = planned(job()).as_props() | {"pools": "none"}
+    rules = [each for each in guardrails() if PLAN_TYPE in each.types and each.name != "one-plan"]
+    levels = {each.name: "advisory" for each in rules[:-1]}
+    assert len(judge(rules, Declared(PLAN_TYPE, wrong), levels=levels)) == len(rules)
