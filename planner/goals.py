@@ -25,6 +25,7 @@ from planner.performance.parallel import Parallelism, pipeline_bubble
 from planner.performance.queueing import ROUNDING, BatchQueue, queue_times, queue_times_within
 from planner.performance.roofline import forward_time
 from planner.performance.serving import LanguageModelPrediction, predict_language_model
+from planner.performance.split import EdgeSide, Split, best_split
 from planner.performance.training import TrainingPrediction, TrainingRun, predict_training
 from planner.profiles.decoder import DecoderConfig
 from planner.profiles.model import ModelProfile
@@ -159,8 +160,12 @@ class ServiceGoal:
     replicas_max: int = 16
     peak: ServiceGoal | None = None
     """The same at its peak, which `replicas_max` of it bear however few answer otherwise; the limits hold then too."""
+    edge: EdgeSide | None = None
+    """What runs the model's first layers, where clients do; its link takes the place of the load's network."""
     _services: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
     """Seconds by batch, which many numbers of replicas share; by chip, precision and largest batch."""
+    _splits: dict[tuple[object, ...], Split] = field(default_factory=dict, init=False, repr=False)
+    """By chip and precision."""
 
     def __post_init__(self) -> None:
         _counts("batches", self.batches)
@@ -173,7 +178,9 @@ class ServiceGoal:
                 yield Shape(precision, batch, Parallelism())
 
     def quick_replicas(self, chip: Chip, shape: Shape, calibration: Calibration) -> int:
-        """As `replicas_floor`, with batches as fast as `quick_pass_s`."""
+        """As `replicas_floor`, with batches as fast as `quick_pass_s`; of a part of a model nothing so soon."""
+        if self.edge is not None:
+            return self.replicas_min
         batch_s = quick_pass_s(chip, self.load.profile, shape.precision, shape.batch, calibration)
         busy = self.load.requests_per_s * batch_s / shape.batch
         return NEVER if busy >= NEVER else max(self.replicas_min, math.floor(busy) + 1)
@@ -185,7 +192,7 @@ class ServiceGoal:
             PerformanceError: the shape can't run.
         """
         _check_peak(self, chip, shape, calibration)
-        load = self._load(shape)
+        load = self.load_on(chip, shape, calibration)
         what = f"serving {load.profile.name} in batches of {load.batch_max}"
         check_fit(inference_memory(load.profile, load.precision, load.batch_max), chip, what)
         busy = load.requests_per_s * self._service(chip, load, calibration)[-1] / load.batch_max
@@ -193,12 +200,18 @@ class ServiceGoal:
 
     def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """Network and the fastest batch. Raises PerformanceError where the shape can't run."""
-        load = self._load(shape)
+        load = self.load_on(chip, shape, calibration)
         return _network_s(load) + min(self._service(chip, load, calibration))
 
     def predict(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> InferencePrediction:
         """Raises PerformanceError where the shape can't run."""
-        return predict_inference(chip, self._load(shape), calibration)
+        predicted = predict_inference(chip, self.load_on(chip, shape, calibration), calibration)
+        if self.edge is None:
+            return predicted
+        split = self._split(self.edge, chip, shape.precision, calibration)
+        parts = dataclasses.replace(predicted.parts, edge_s=split.edge_s, network_s=split.link_s)
+        reasons = (*predicted.reasons, split.reason)
+        return dataclasses.replace(predicted, split=split, parts=parts, network_s=split.link_s, reasons=reasons)
 
     def outcome(self, chip: Chip, machine: Machine, shape: Shape, calibration: Calibration) -> Outcome:
         """The queue once (and at the peak), without the two replays more that the prediction's interval takes.
@@ -206,13 +219,13 @@ class ServiceGoal:
         Raises:
             PerformanceError: the shape can't run.
         """
-        load = self._load(shape)
+        load = self.load_on(chip, shape, calibration)
         usual = Outcome(queue_times(self._queue(chip, load, calibration)).response.p99_s + _network_s(load))
         return usual if self.peak is None else usual.worse(at_peak(self.peak, chip, machine, shape, calibration))
 
     def is_slower(self, chip: Chip, shape: Shape, calibration: Calibration, seconds: float) -> bool:
         """Whether p99 is longer than that, at the peak too; found sooner than how long. False where it can't run."""
-        load = self._load(shape)
+        load = self.load_on(chip, shape, calibration)
         within_s = (seconds - _network_s(load)) * (1 + ROUNDING)
         try:
             if queue_times_within(self._queue(chip, load, calibration), within_s) is None:
@@ -234,8 +247,29 @@ class ServiceGoal:
             self._services[key] = service_times(chip, load, calibration)
         return self._services[key]
 
-    def _load(self, shape: Shape) -> InferenceLoad:
-        return dataclasses.replace(self.load, precision=shape.precision, batch_max=shape.batch, replicas=shape.replicas)
+    def load_on(self, chip: Chip, shape: Shape, calibration: Calibration) -> InferenceLoad:
+        """What one shape on a chip has to do: of a split model, the layers behind the best cut for that chip.
+
+        Raises:
+            PerformanceError: the profile can't be split.
+        """
+        load = dataclasses.replace(self.load, precision=shape.precision, batch_max=shape.batch, replicas=shape.replicas)
+        if self.edge is None:
+            return load
+        split = self._split(self.edge, chip, shape.precision, calibration)
+        return dataclasses.replace(
+            load,
+            profile=split.rest,
+            network_round_trip_s=split.edge_s + split.link_s,
+            request_bytes=0.0,
+            response_bytes=0.0,
+        )
+
+    def _split(self, edge: EdgeSide, chip: Chip, precision: str, calibration: Calibration) -> Split:
+        key = (*_chip_key(chip), precision)
+        if key not in self._splits:
+            self._splits[key] = best_split(edge, self.load.profile, chip, precision, calibration)
+        return self._splits[key]
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,21 @@ class PeakPrediction:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitPrediction:
+    """Where the model of a service is cut, whose clients run its first layers on an edge device."""
+
+    device: str
+    after: str
+    """The last layer on the edge; empty where all run in the cloud."""
+    layers_on_edge: int
+    sent_kb: float
+    edge_ms: float
+    link_ms: float
+    edge_alone_ms: float
+    """Of the whole model on the edge, with nothing sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadPrediction:
     """What the chosen offer is predicted to do for a workload; nine of ten measured cases lie in each interval."""
 
@@ -77,3 +92,5 @@ class WorkloadPrediction:
     """Samples of a training job; requests that a service can bear at most; output tokens of a language model."""
     bound_by: str = ""
     """The resource that limits it, such as memory bandwidth."""
+    split: SplitPrediction | None = None
+    """None where clients run nothing of the model."""

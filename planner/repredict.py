@@ -87,7 +87,7 @@ class Run:
         """
         goal = self.goal
         if isinstance(goal, ServiceGoal):
-            load = dataclasses.replace(goal.load, precision=self.shape.precision, batch_max=self.shape.batch)
+            load = goal.load_on(self.chip, self.shape, self.calibration)
             full_batch_s = service_times(self.chip, load, self.calibration)[-1]
             return self.shape.replicas * self.shape.batch / full_batch_s
         low, high = 0.0, 1e7

@@ -25,9 +25,11 @@ from planner.market import Buying, Where
 from planner.optimizer import Optimizer, Options
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand
 from planner.performance.inference import InferenceLoad, InferencePrediction
+from planner.performance.link import Link
 from planner.performance.serving import LanguageModelPrediction
+from planner.performance.split import EdgeSide, Split, edge_devices
 from planner.performance.training import TrainingPrediction, TrainingRun
-from planner.prediction import PeakPrediction, WorkloadPrediction
+from planner.prediction import PeakPrediction, SplitPrediction, WorkloadPrediction
 from planner.profiles.decoder import DecoderConfig, decoder
 from planner.profiles.model import ModelProfile, profile, read_profile, shipped
 from planner.stack import StackAnswer, search
@@ -36,6 +38,7 @@ from planner.workloads import (
     Bounds,
     Budget,
     Data,
+    EdgeDevice,
     InferenceService,
     LanguageModelTarget,
     Needs,
@@ -149,6 +152,19 @@ def prediction_of(workload: AnyWorkload, answer: Answer) -> WorkloadPrediction:
         hours_max=target.hours_max if isinstance(target, TrainingTarget) else None,
         throughput_per_s=_throughput(predicted, best.shape.replicas),
         bound_by=predicted.bound_by,
+        split=_split_of(service.split) if service and service.split else None,
+    )
+
+
+def _split_of(split: Split) -> SplitPrediction:
+    return SplitPrediction(
+        device=split.device,
+        after=split.after,
+        layers_on_edge=split.layers_on_edge,
+        sent_kb=split.sent_bytes / 1e3,
+        edge_ms=split.edge_s * 1e3,
+        link_ms=split.link_s * 1e3,
+        edge_alone_ms=split.edge_alone_s * 1e3,
     )
 
 
@@ -383,11 +399,21 @@ def _service_goal(
         request_bytes=network.request_kb * 1e3,
         response_bytes=network.response_kb * 1e3,
     )
-    goal = ServiceGoal(load, precisions, replicas_min=least, replicas_max=most)
+    edge = None if target.edge is None else _edge_side(target.edge)
+    goal = ServiceGoal(load, precisions, replicas_min=least, replicas_max=most, edge=edge)
     if target.peak_requests_per_s is None:
         return goal
     at_peak = dataclasses.replace(load, requests_per_s=target.peak_requests_per_s)
-    return dataclasses.replace(goal, peak=ServiceGoal(at_peak, precisions, replicas_max=peak_replicas))
+    return dataclasses.replace(goal, peak=ServiceGoal(at_peak, precisions, replicas_max=peak_replicas, edge=edge))
+
+
+def _edge_side(edge: EdgeDevice) -> EdgeSide:
+    """Raises PlanError: the device is not known."""
+    devices = edge_devices()
+    if edge.device not in devices:
+        raise PlanError(f"edge.device is {edge.device!r}; expected one of {', '.join(devices)}")
+    link = Link(edge.bandwidth_mbit_per_s * 125e3, edge.rtt_ms / 1e3)
+    return EdgeSide(devices[edge.device], link, builtin())
 
 
 @functools.lru_cache(maxsize=256)

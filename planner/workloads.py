@@ -201,6 +201,14 @@ class ClientNetwork(Declared):
         return (self.request_kb + self.response_kb) / self.bandwidth_mb_per_s
 
 
+class EdgeDevice(Declared):
+    """What clients of a service run its model's first layers on, and their link to the cloud."""
+
+    device: str = Field(min_length=1, max_length=100, description="of planner/edge_devices.csv")
+    bandwidth_mbit_per_s: float = Field(gt=0, le=1e6)
+    rtt_ms: float = Field(ge=0, le=60_000)
+
+
 PEAK = "borne by replicas.max; the limits hold then too"
 RAMP = "seconds in which the load climbs from requests_per_s to its peak"
 
@@ -213,6 +221,9 @@ class ServiceTarget(Target):
     peak_requests_per_s: float | None = Field(default=None, gt=0, le=1e7, description=PEAK)
     peak_ramp_s: float | None = Field(default=None, gt=0, le=1e6, description=RAMP)
     network: ClientNetwork = ClientNetwork()
+    edge: EdgeDevice | None = Field(
+        default=None, description="takes the place of network: the model is split at the best cut, docs/partition.md"
+    )
     objective: Literal["cost", "latency"] = "cost"
     p50_ms_max: float | None = Field(default=None, gt=0, le=1e7, description="kept by the guardrail latency-slo")
     p95_ms_max: float | None = Field(default=None, gt=0, le=1e7, description="kept by the guardrail latency-slo")
@@ -222,6 +233,8 @@ class ServiceTarget(Target):
     @model_validator(mode="after")
     def _peak_is_higher(self) -> ServiceTarget:
         _check_peak(self.requests_per_s, self.peak_requests_per_s, self.peak_ramp_s)
+        if self.edge is not None and self.network != ClientNetwork():
+            raise ValueError("network is set and edge has a link of its own; give one of them")
         return self
 
 

@@ -15,6 +15,7 @@ from planner.performance.chip import Chip
 from planner.performance.memory import check_fit, inference_memory
 from planner.performance.queueing import BatchQueue, Overloaded, Quantiles, queue_times
 from planner.performance.roofline import forward_time
+from planner.performance.split import Split
 from planner.profiles.model import ModelProfile
 
 LOOPBACK_BYTES_PER_S = 1e30
@@ -71,6 +72,8 @@ class LatencyParts:
     queue_s: float
     """For a replica."""
     service_s: float
+    edge_s: float = 0.0
+    """Of the layers that the client runs, where the model is split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class InferencePrediction:
     bound_by: str
     reasons: tuple[str, ...]
     calibration: str
+    split: Split | None = None
+    """Where the client runs the first layers; its times are part of the quantiles."""
 
 
 def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration) -> InferencePrediction:

@@ -65,6 +65,9 @@ class Layer(Strict):
     kept_bytes: Count = 0
     """Bytes that it needs whatever the precision, by sample: indices and masks."""
     product: Product | None = None
+    crossing_numbers: Count | None = None
+    """By sample: what later layers still read of this one and those before it, which a cut behind it would send. None in
+    profiles that were traced before this was counted."""
 
 
 class ModelProfile(Strict):

@@ -89,6 +89,7 @@ class _Row:
     product: Product | None
     kept: float = 0.0
     kept_bytes: float = 0.0
+    crossing: float = 0.0
 
     def layer(self, batch: int) -> Layer:
         """By sample, as if all of it grew with the batch."""
@@ -100,9 +101,9 @@ class _Row:
 
     def _layer(self, scale: float, less: _Row, more: _Row | None = None) -> Layer:
         more = more or self
-        flops, read, written, kept, kept_bytes = (
+        flops, read, written, kept, kept_bytes, crossing = (
             (getattr(more, field) - getattr(less, field)) * scale
-            for field in ("flops", "read", "written", "kept", "kept_bytes")
+            for field in ("flops", "read", "written", "kept", "kept_bytes", "crossing")
         )
         by_pass = max(0.0, self.read - BATCHES[0] * read) if less is self else 0.0
         if less is self and flops == 0:  # the same for every batch: a single sample pays for all of it
@@ -120,6 +121,7 @@ class _Row:
             kept_numbers=max(0.0, kept),
             kept_bytes=max(0.0, kept_bytes),
             product=product,
+            crossing_numbers=max(0.0, crossing),
         )
 
 
@@ -148,6 +150,7 @@ def _pass(module: nn.Module, inputs: Inputs, batch: int, *, real: bool) -> _Pass
         args = () if isinstance(given, Mapping) else tuple(given)
         named = dict(given) if isinstance(given, Mapping) else {}
         recorder = _Recorder(module, held.values(), batch)
+        recorder.born |= {_storage(each): (-1, each.numel()) for each in (*args, *named.values())}
         saved = torch.autograd.graph.saved_tensors_hooks(recorder.keep, lambda kept: kept)
         with recorder.places(), saved, recorder, _FusedDropout():
             result = torch.func.functional_call(module, held, args, named)
@@ -187,6 +190,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self.alive: list[Tensor] = []
         self.early: list[Tensor] = []
         self.rows: list[_Row] = []
+        self.born: dict[int, tuple[int, int]] = {}
+        """By storage: the row that made it (-1: an input), and its numbers."""
+        self.last_read: dict[int, int] = {}
+        """By storage: the last row that read it."""
 
     @contextlib.contextmanager
     def places(self) -> Iterator[None]:
@@ -229,6 +236,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         made: list[Tensor],
         result: Any,
     ) -> None:
+        here = len(self.rows)
+        self.last_read |= {_storage(tensor): here for tensor in taken if _storage(tensor) not in self.weights}
+        for tensor in made:  # what is changed in place was born before
+            self.born.setdefault(_storage(tensor), (here, tensor.numel()))
         count = flop_registry.get(func.overloadpacket)
         flops = count(*args, **kwargs, out_val=result) if count else _flops(operation, args)
         place = self.inside[-1] if self.inside else ""
@@ -259,6 +270,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         """What was recorded; inputs that were saved before the first operation are kept by it."""
         for tensor in self.early[: len(self.early) if self.rows else 0]:
             _keep(self.rows[0], tensor)
+        for storage, (born, numbers) in self.born.items():
+            for row in self.rows[max(0, born) : self.last_read.get(storage, born)]:
+                row.crossing += numbers
         return self.rows
 
 
