@@ -30,7 +30,7 @@ from planner.performance.serving import LanguageModelPrediction
 from planner.performance.split import EdgeSide, Split, edge_devices
 from planner.performance.training import TrainingPrediction, TrainingRun
 from planner.prediction import PeakPrediction, SplitPrediction, WorkloadPrediction
-from planner.profiles.decoder import DecoderConfig, decoder
+from planner.profiles.decoder import DecoderConfig, decoder, published
 from planner.profiles.model import ModelProfile, profile, read_profile, shipped
 from planner.stack import StackAnswer, search
 from planner.workloads import (
@@ -460,13 +460,17 @@ def _decoder(name: str, folders: tuple[Path, ...]) -> DecoderConfig:
         return decoder(name)
     path = _found("model", name, folders)
     try:
-        return TypeAdapter(DecoderConfig).validate_json(path.read_bytes())
+        written = path.read_bytes()
+        if b'"num_hidden_layers"' in written:
+            config = TypeAdapter(dict[str, object]).validate_json(written)
+            return published(str(config.get("_name_or_path") or path.stem), config)
+        return TypeAdapter(DecoderConfig).validate_json(written)
     except OSError as error:
         raise PlanError(f"model {path} can't be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise PlanError(f"model {path}: {where}: {first['msg']}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise PlanError(": ".join([f"model {path}", *map(str, first["loc"]), said])) from None
 
 
 def _is_path(name: str) -> bool:

@@ -239,7 +239,7 @@ class ServiceTarget(Target):
 
 
 class LanguageModelTarget(Target):
-    """Limits of a language model behind an API; a replica takes `needs.accelerators`, split by tensor parallelism."""
+    """Limits of a language model behind an API; a replica takes `needs.accelerators`, which cut or share its layers."""
 
     model: str = Field(min_length=1, max_length=500, description="a shipped name, or the path of its configuration")
     input_tokens: int = Field(ge=1, le=10**7)

@@ -255,10 +255,11 @@ def _kind(workload: TrainingJob | InferenceService) -> Kind:
 def _how(shape: Shape, kind: Kind) -> str:
     split = shape.parallelism
     said = shape.precision if kind == "language model" else f"{shape.precision}, batch {shape.batch}"
+    ways: tuple[tuple[str, int], ...] = (("data", split.data), ("tensor", split.tensor), ("pipeline", split.pipeline))
     if kind != "training":
         each = f" of {split.devices} accelerators" if split.devices > 1 else ""
-        return f"{said}, {shape.replicas} replicas{each}" if shape.replicas > 1 or each else said
-    ways = (("data", split.data), ("tensor", split.tensor), ("pipeline", split.pipeline))
+        said += f", {shape.replicas} replica{'s' * (shape.replicas > 1)}{each}" if shape.replicas > 1 or each else ""
+        ways = ways if split.pipeline > 1 else ()
     product = " x ".join(f"{count} {name}" for name, count in ways if count > 1)
     return said + (f", {product}" if product else "") + (" FSDP" if split.fsdp else "")
 

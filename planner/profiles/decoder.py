@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from planner.performance.checks import PerformanceError, whole
 
@@ -228,6 +229,68 @@ class DecoderConfig:
         if not self.kv_lora_rank:
             return self.attention_flops(new_tokens, context)
         return 2 * (2 * self.kv_lora_rank + self.qk_rope_head_dim) * self.attention_scores(new_tokens, context)
+
+
+def published(name: str, config: Mapping[str, Any]) -> DecoderConfig:
+    """The shape in a model's ``config.json`` as it is published with its weights (Hugging Face transformers' names).
+
+    Raises:
+        PerformanceError: a field is missing or wrong, or the model has layers that are not modelled; names it.
+    """
+    own, quantised = (config.get(field) for field in ("text_config", "quantization_config"))
+    text: Mapping[str, Any] = own if isinstance(own, dict) else config
+
+    def number(*names: str, default: int | None = None) -> int:
+        for each in names:
+            if text.get(each) is not None:
+                return whole(f"{name}: {each}", text[each], at_least=0, at_most=10**9)
+        if default is None:
+            raise PerformanceError(f"{name}: {names[-1]} is missing in its published configuration")
+        return default
+
+    layers, hidden, heads = number("num_hidden_layers"), number("hidden_size"), number("num_attention_heads")
+    kinds = text.get("layer_types")
+    kinds = kinds if isinstance(kinds, list) else []
+    if "linear_attention" in kinds or number("full_attention_interval", default=0) > 1:
+        raise PerformanceError(f"{name}: has layers of linear attention, which are not modelled")
+    experts = number("n_routed_experts", "num_local_experts", "num_experts", default=1) or 1
+    expert = number("moe_intermediate_size", default=0) if experts > 1 else 0
+    wide = number("intermediate_size_mlp", "intermediate_size")
+    every = number("interleave_moe_layer_step", "decoder_sparse_step", default=1) or 1
+    dense = number("first_k_dense_replace", default=layers - layers // every) if experts > 1 else 0
+    shared = number("n_shared_experts", default=0) * expert
+    if text.get("model_type") == "llama4_text":
+        shared = number("intermediate_size")
+    windowed = kinds.count("sliding_attention")
+    if not kinds and (pattern := number("sliding_window_pattern", default=0)):
+        windowed = layers - layers // pattern
+    latent = number("kv_lora_rank", default=0)
+    size = number("qk_nope_head_dim") if latent else number("head_dim", default=hidden // max(1, heads))
+    return DecoderConfig(
+        name=name,
+        layers=layers,
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=number("num_key_value_heads", default=heads),
+        head_dim=size,
+        intermediate_size=expert or number("intermediate_size"),
+        vocabulary=number("vocab_size"),
+        experts=experts,
+        active_experts=number("num_experts_per_tok") if experts > 1 else 1,
+        tied_embeddings=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        windowed_layers=windowed,
+        window=number("sliding_window") if windowed else 0,
+        query_key_norm=bool(text.get("use_qk_norm", str(text.get("model_type", "")).startswith("qwen3"))),
+        fp8_blocks=isinstance(quantised, dict) and bool(quantised.get("weight_block_size")),
+        kv_lora_rank=latent,
+        q_lora_rank=number("q_lora_rank", default=0) if latent else 0,
+        qk_rope_head_dim=number("qk_rope_head_dim") if latent else 0,
+        v_head_dim=number("v_head_dim") if latent else 0,
+        shared_intermediate_size=number("shared_expert_intermediate_size", default=shared) if experts > 1 else 0,
+        dense_layers=dense,
+        dense_intermediate_size=wide if dense else 0,
+        source="its published configuration",
+    )
 
 
 @functools.cache

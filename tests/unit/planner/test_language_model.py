@@ -21,7 +21,7 @@ from planner.performance.language_model import (
     queued_s,
     stage_s,
 )
-from planner.profiles.decoder import DecoderConfig, decoder, presets
+from planner.profiles.decoder import DecoderConfig, decoder, presets, published
 from tests.unit.planner.chips import chip
 
 
@@ -356,3 +356,82 @@ def test_on_any_chip_longer_prompts_and_fuller_batches_are_never_faster(one, mod
 def test_a_wrong_configuration_names_its_field():
     with pytest.raises(PerformanceError, match="kv_heads is 3"):
         DecoderConfig("x", 1, 64, 8, 3, 8, 64, 100)
+
+
+DEEPSEEK = {
+    "num_hidden_layers": 61,
+    "hidden_size": 7168,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "vocab_size": 129280,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 3,
+    "moe_layer_freq": 1,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "quantization_config": {"weight_block_size": [128, 128]},
+}
+MAVERICK = {
+    "text_config": {
+        "model_type": "llama4_text",
+        "num_hidden_layers": 48,
+        "hidden_size": 5120,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 202048,
+        "intermediate_size": 8192,
+        "intermediate_size_mlp": 16384,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 2,
+    }
+}
+GEMMA = {
+    "num_hidden_layers": 62,
+    "hidden_size": 5376,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "head_dim": 128,
+    "vocab_size": 262208,
+    "intermediate_size": 21504,
+    "sliding_window": 1024,
+    "sliding_window_pattern": 6,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.mark.parametrize(("config", "billions", "active"), [(DEEPSEEK, 671, 37), (MAVERICK, 400, 17), (GEMMA, 27, 27)])
+def test_a_published_configuration_has_the_published_parameters(config, billions, active):
+    model = published("x", config)
+    assert model.parameters / 1e9 == pytest.approx(billions, rel=0.01)
+    assert model.active_parameters / 1e9 == pytest.approx(active, rel=0.06)
+
+
+def test_a_published_configuration_is_the_shipped_one():
+    assert published("x", DEEPSEEK) == dataclasses.replace(
+        decoder("deepseek-v3"), name="x", source="its published configuration", sixteen_bit_attention=False
+    )
+    assert published("x", GEMMA).windowed_layers == 52
+
+
+def test_layers_that_are_not_modelled_are_refused():
+    with pytest.raises(PerformanceError, match="linear attention, which are not modelled"):
+        published("qwen3-next", GEMMA | {"full_attention_interval": 4})
+
+
+@given(
+    field=st.sampled_from(sorted(DEEPSEEK)), value=st.none() | st.integers(-9, 9) | st.text(max_size=3) | st.just([])
+)
+def test_whatever_a_published_configuration_holds_the_answer_is_a_shape_or_one_clear_sentence(field, value):
+    try:
+        assert published("x", DEEPSEEK | {field: value}).parameters > 0
+    except PerformanceError as error:
+        assert str(error).startswith("x: ") and "\n" not in str(error)
