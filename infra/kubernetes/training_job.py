@@ -11,12 +11,16 @@ import yaml
 from infra.kubernetes import pods
 from infra.training_job import TrainingJobArgs
 
+CONTAINER = "training"
 CONFIG_PATH = "/etc/fusion"
 CONFIG_FILE = "training.yaml"
 RENDEZVOUS_PORT = 29_500
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 GRACE_SECONDS = 120
 """Between the warning of an eviction and the end: two minutes are what spot gives, enough for a last checkpoint."""
+
+INTERRUPTED_EXIT_CODE = 75
+"""Of a run that heard that its node will be taken away, saved and left; workloads/training/stopping.py has it too."""
 
 batch = kubernetes.batch.v1
 core = kubernetes.core.v1
@@ -88,6 +92,13 @@ class TrainingJob(pulumi.ComponentResource):
                 batch.PodFailurePolicyOnPodConditionsPatternArgs(type="DisruptionTarget", status="True")
             ],
         )
+        # A run may leave before its pod is evicted: at a notice to another node of the job, or to the machine itself.
+        left_in_time = batch.PodFailurePolicyRuleArgs(
+            action="Ignore",
+            on_exit_codes=batch.PodFailurePolicyOnExitCodesRequirementArgs(
+                container_name=CONTAINER, operator="In", values=[INTERRUPTED_EXIT_CODE]
+            ),
+        )
         # A Job's pods can't be changed: a new config makes a new Job, which is what a new config means.
         config_digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return batch.JobSpecArgs(
@@ -96,7 +107,7 @@ class TrainingJob(pulumi.ComponentResource):
             parallelism=args.nodes,
             backoff_limit=args.retries,
             active_deadline_seconds=args.deadline_seconds,
-            pod_failure_policy=batch.PodFailurePolicyArgs(rules=[taken_back]),
+            pod_failure_policy=batch.PodFailurePolicyArgs(rules=[taken_back, left_in_time]),
             template=core.PodTemplateSpecArgs(
                 metadata=meta.ObjectMetaArgs(labels=self._labels, annotations={"fusion.dev/config": config_digest}),
                 spec=self._pod_spec(config_name),
@@ -120,7 +131,7 @@ class TrainingJob(pulumi.ComponentResource):
             volumes=[config, *pods.volumes(pod)],
             containers=[
                 core.ContainerArgs(
-                    name="training",
+                    name=CONTAINER,
                     image=pod.image,
                     command=list(pod.command) or None,
                     args=list(pod.args) or None,

@@ -29,7 +29,7 @@ from workloads.training.optimizers import clip_gradients, learning_rate_at, make
 from workloads.training.parallel import spread
 from workloads.training.precision import SCALE_AT_FIRST, LossScale, takes_fp8
 from workloads.training.run import run
-from workloads.training.stopping import StopRequest
+from workloads.training.stopping import RESUMABLE_EXIT_CODE, StopRequest
 from workloads.training.world import World, WorldError
 
 HERE = Path(__file__).parent
@@ -222,8 +222,18 @@ def test_a_run_that_two_ranks_began_is_ended_by_one_and_sees_each_sample_once_an
     config = config_of(tmp_path, "image", model=MODEL, epochs=2)
     path = tmp_path / "training.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    stopped = torchrun("-m", "workloads.training", "--config", path, TERM_AT_STEP="4")
+    stopped = subprocess.run(
+        [sys.executable, "-m", "workloads.training", "--config", path],
+        env=os.environ
+        | {"PET_NPROC_PER_NODE": "2", "PET_MASTER_PORT": str(free_port())}
+        | {"OMP_NUM_THREADS": "1", "TERM_AT_STEP": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert '"event": "interrupted"' in stopped.stdout, stopped.stderr
+    assert stopped.returncode == RESUMABLE_EXIT_CODE, "so that the cluster starts it again"
+    assert "Traceback" not in stopped.stderr
     run(config, StopRequest())
     first, second, alone = recorded(recording)
     assert len(first) == len(second) == 4 * 8, "four steps of 16, cut in two"

@@ -62,6 +62,9 @@ def test_fusionnet_is_above_97_percent_on_held_out_digits_and_leaves_its_results
     assert report["classification_report"]["accuracy"] == pytest.approx(report["accuracy"], abs=1e-4)
     assert "weighted avg" in content("runs/test/classification_report.txt").decode()
 
+    for chart in ("confusion_matrix", "roc", "precision_recall", "calibration", "loss"):
+        assert content(f"runs/test/{chart}.png").startswith(b"\x89PNG")
+
     model = FusionNet(shape=(3, 8, 8), classes=10)
     model.load_state_dict(torch.load(io.BytesIO(content("runs/test/model.pt")), weights_only=True))
 

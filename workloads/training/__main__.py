@@ -11,17 +11,10 @@ import click
 
 from workloads.config import ConfigError
 from workloads.storage import StorageError
+from workloads.training import launch
 from workloads.training.config import TrainingConfig, load
 from workloads.training.logs import Log
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
-
-TORCHRUN = ("-m", "torch.distributed.run", "-m")
-
-
-def torchrun_is_needed() -> bool:
-    """True where the environment names several ranks, in torchrun's own words, and torchrun has not started us."""
-    several = any(os.environ.get(name, "1") != "1" for name in ("PET_NNODES", "PET_NPROC_PER_NODE"))
-    return several and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 @click.command()
@@ -31,8 +24,8 @@ def main(path: Path) -> None:
 
     Exit status: 0 finished; 1 an error, said in one sentence; 75 interrupted and saved.
     """
-    if torchrun_is_needed():
-        os.execv(sys.executable, [sys.executable, *TORCHRUN, "workloads.training", "--config", str(path)])
+    if launch.is_needed():
+        sys.exit(launch.launch(path))
     stop = StopRequest()
     stop.listen()
     try:

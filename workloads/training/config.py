@@ -100,7 +100,7 @@ class CheckpointConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where the results go: report.json, classification_report.txt, model.pt and tensorboard/."""
+    """Where the results go: report.json, model.pt, tensorboard/, charts and classification_report.txt."""
 
     url: Url
 
@@ -126,6 +126,9 @@ class TrainingConfig(Section):
     threads: int | None = Field(default=None, ge=1, le=1_024, description="CPU threads of a rank; by default its share")
     checkpoint: CheckpointConfig
     outputs: OutputConfig
+    stop_notices: Literal["aws", "gcp"] | None = Field(
+        default=None, description="also hear that cloud's notices to its machines; where a cluster passes them on, none"
+    )
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

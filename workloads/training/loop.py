@@ -94,10 +94,14 @@ class Trainer:
         scaler.update()
 
     def save_if_due(self, position: Position) -> None:
-        """Save every so many steps, and leave where a signal asked for it on any rank."""
-        stopping, busy, failed = self.world.any_of(self.stop.requested, *self.checkpoints.flags())
+        """Save every so many steps or when any rank was told that its machine is at risk; leave if it will go."""
+        stop = self.stop
+        stopping, at_risk, busy, failed = self.world.any_of(
+            stop.requested, stop.save_requested, *self.checkpoints.flags()
+        )
         self.checkpoints.advance(busy, failed)
-        if stopping or position.step % self.config.checkpoint.every_steps == 0:
+        if stopping or at_risk or position.step % self.config.checkpoint.every_steps == 0:
+            stop.save_requested = False
             self.save(position)
         if stopping:
             self.checkpoints.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import platform
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +17,7 @@ from workloads.config import ConfigError
 from workloads.data.cache import GIB, ShardCache
 from workloads.data.format import SPLITS, Index
 from workloads.data.loader import Dataset, Loader
+from workloads.training import notices
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import TrainingConfig
 from workloads.training.evaluate import evaluate
@@ -37,6 +39,8 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
     Raises:
         Interrupted: a signal asked to stop; the run is saved and the same command resumes it.
     """
+    # Where it can't keep its list of fonts, as in a container, it makes a new one each time, and would say so.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with join(config) as world, ExitStack() as at_end:
         log = Log(world.rank)
         set_numerics(config)
@@ -46,6 +50,8 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
         task = task_for(config.task, train_set.index, world.device)
         log.info("started", run=config.run, device=world.device_name, ranks=world.size, threads=torch.get_num_threads())
         warn_of_idle_devices(world, log)
+        if config.stop_notices and world.is_first_of_node:
+            at_end.enter_context(notices.watched(config.stop_notices, stop, log))
 
         torch.manual_seed(config.seed)
         model = build_model(config, train_set.index, world)
@@ -79,10 +85,11 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
         weights = full_weights(model)
         if evaluation and tensorboard:
             tensorboard.scalars(end.step, {f"test/{name}": value for name, value in evaluation.metrics.items()})
+            losses = tensorboard.curve("train/loss")
             tensorboard.close()
             metrics = {name: round(value, 4) for name, value in evaluation.metrics.items()}
             result = {**metrics, **measured(config, trainer.meter), "steps": end.step}
-            leave_results(config, world, weights, evaluation, result)
+            leave_results(config, world, weights, evaluation, losses, result)
             finished = {"event": "finished", "run": config.run, **result, "report": report_url(config)}
             print(json.dumps(finished), flush=True)
         world.barrier()
@@ -138,14 +145,22 @@ def measured(config: TrainingConfig, meter: Meter) -> dict[str, Any]:
 
 
 def leave_results(
-    config: TrainingConfig, world: World, weights: dict[str, Any], evaluation: Evaluation, result: dict[str, object]
+    config: TrainingConfig,
+    world: World,
+    weights: dict[str, Any],
+    evaluation: Evaluation,
+    losses: list[tuple[int, float]],
+    result: dict[str, object],
 ) -> None:
-    """Weights, then the reports that speak of them."""
+    """Weights, then the reports and charts that speak of them."""
+    from workloads.training.charts import loss_chart  # its imports take seconds, which training should not wait for
+
     url = config.outputs.url
     file = io.BytesIO()
     torch.save(weights, file)
     storage.write(storage.join(url, "model.pt"), file.getvalue())
-    for name, content in evaluation.files.items():
+    charts = {"loss.png": loss_chart(losses)} if losses else {}
+    for name, content in {**evaluation.files, **charts}.items():
         storage.write(storage.join(url, name), content)
     report = {
         "run": config.run,

@@ -14,10 +14,15 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Remembers that SIGTERM or SIGINT came; a second one ends the process at once."""
+    """Remembers what this rank was told: to save and leave, or to save and go on. Any thread may tell it.
+
+    SIGTERM and SIGINT ask to leave; a second one ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self.save_requested = False
+        """The machine may go soon: save at the next step, and go on."""
 
     def listen(self) -> None:
         """Take over the signals; call it before the slow imports, so that none is lost."""

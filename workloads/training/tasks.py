@@ -74,13 +74,16 @@ class Classification(Task):
         return torch.cat((targets.unsqueeze(1).float(), logits.float().softmax(dim=1)), dim=1).cpu()
 
     def judge(self, observed: Tensor) -> Evaluation:
-        """Accuracy, macro F1 and calibration error by torchmetrics; scikit-learn's report; the confusion matrix."""
-        from sklearn.metrics import classification_report  # its import takes over a second
+        """Accuracy, macro F1 and calibration error by torchmetrics; scikit-learn's report; charts."""
+        from sklearn.metrics import classification_report  # these imports take over a second
         from torchmetrics.functional import classification as metrics
+
+        from workloads.training.charts import classification_charts
 
         actual, shares = observed[:, 0].long(), observed[:, 1:]
         predicted, classes = shares.argmax(dim=1), self.index.classes
         of_classes: dict[str, Any] = {"num_classes": len(classes)}
+        counts = metrics.multiclass_confusion_matrix(predicted, actual, **of_classes)
         names: dict[str, Any] = {"labels": list(range(len(classes))), "target_names": classes, "zero_division": 0}
         return Evaluation(
             metrics={
@@ -91,9 +94,12 @@ class Classification(Task):
             samples=len(actual),
             report={
                 "classification_report": classification_report(actual, predicted, output_dict=True, **names),
-                "confusion_matrix": metrics.multiclass_confusion_matrix(predicted, actual, **of_classes).tolist(),
+                "confusion_matrix": counts.tolist(),
             },
-            files={"classification_report.txt": classification_report(actual, predicted, digits=4, **names).encode()},
+            files={
+                "classification_report.txt": classification_report(actual, predicted, digits=4, **names).encode(),
+                **classification_charts(actual, shares, counts, classes),
+            },
         )
 
 

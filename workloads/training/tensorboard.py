@@ -7,6 +7,7 @@ folder, with a purge step, so that TensorBoard drops what was logged after the c
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ class TensorBoardLog:
     def __init__(self, url: str, *, from_step: int) -> None:
         self.url = url
         self._folder = tempfile.TemporaryDirectory(prefix="tensorboard-")
-        self._writer = SummaryWriter(self._folder.name, purge_step=from_step or None)
+        self._writer = SummaryWriter(self._folder.name, purge_step=from_step + 1 if from_step else None)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add points to the curves."""
@@ -34,6 +35,21 @@ class TensorBoardLog:
         self._writer.flush()
         for file in sorted(Path(self._folder.name).iterdir()):
             storage.upload(file, storage.join(self.url, file.name))
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of a curve over the whole run, with what the processes before this one logged."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
+
+        self.upload()
+        with tempfile.TemporaryDirectory(prefix="tensorboard-") as folder:
+            for file in storage.names(self.url):
+                (Path(folder) / file).write_bytes(storage.read(storage.join(self.url, file)))
+            # It would say on standard error that it drops what a resumed run made anew: that is meant.
+            logging.getLogger("tensorboard").setLevel(logging.ERROR)
+            events = EventAccumulator(folder, size_guidance={"scalars": 0})  # 0: all points
+            events.Reload()
+            known = name in events.Tags()["scalars"]
+            return [(event.step, event.value) for event in events.Scalars(name)] if known else []
 
     def close(self) -> None:
         """Upload what is left and remove the local copy."""

@@ -43,6 +43,11 @@ class World:
         return self.rank == 0
 
     @property
+    def is_first_of_node(self) -> bool:
+        """True on the one rank of each node that listens to the node's machine and speaks for it."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
+    @property
     def device_name(self) -> str:
         """`NVIDIA H100 80GB HBM3`, or `cpu`."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"

@@ -13,6 +13,7 @@ from infra.kubernetes.pods import PodArgs
 from infra.kubernetes.training_job import TrainingJob
 from infra.training_job import TrainingJobArgs
 from tests.unit.infra.cloud import Recording, run_program
+from workloads.training.stopping import RESUMABLE_EXIT_CODE
 
 KUBERNETES_VERSION = "1.34"
 POD = PodArgs(
@@ -113,8 +114,11 @@ def test_a_changed_config_makes_a_new_run():
 
 def test_what_the_cloud_takes_back_does_not_count_as_a_failure():
     spec = training()["Job"]["spec"]
-    (rule,) = spec["podFailurePolicy"]["rules"]
-    assert rule["action"] == "Ignore" and rule["onPodConditions"][0]["type"] == "DisruptionTarget"
+    evicted, left = spec["podFailurePolicy"]["rules"]
+    assert evicted["action"] == left["action"] == "Ignore"
+    assert evicted["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert left["onExitCodes"]["operator"] == "In" and left["onExitCodes"]["values"] == [RESUMABLE_EXIT_CODE]
+    assert left["onExitCodes"]["containerName"] == spec["template"]["spec"]["containers"][0]["name"]
     assert spec["template"]["spec"]["restartPolicy"] == "Never", "a pod failure policy asks for it"
 
 
