@@ -129,7 +129,7 @@ def tpu_topology(resource: Resource, update: Update) -> Iterator[str]:
     if resource.type == PLAN_TYPE:
         yield from impossible_slices(registered_plan(resource), update.settings, update.catalog)
         return
-    for pool in _values(resource.props, NODE_POOLS.get(resource.type, ("no pools",))):
+    for pool in resource.props.every(*NODE_POOLS.get(resource.type, ("no pools",))):
         yield from _pool(pool, update)
     for named in _named(resource, TPU_TYPES):
         if reason := no_such_accelerator_type(_last(named), update.catalog):
@@ -158,20 +158,11 @@ def _pool(pool: Props, update: Update) -> Iterator[str]:
 def _named(resource: Resource, table: Mapping[str, Paths]) -> Iterator[Props]:
     """What a resource names where the table says."""
     for path in table.get(resource.type, ()):
-        for found in _values(resource.props, path):
+        for found in resource.props.every(*path):
             found.require_known()
             # AWS Batch also takes families and its own words
             if found.value and not (resource.type == BATCH and "." not in str(found.value)):
                 yield found
-
-
-def _values(props: Props, path: tuple[str, ...]) -> Iterator[Props]:
-    """What is at a path, in each element of the lists on the way."""
-    if not path:
-        yield from props.each()
-        return
-    for block in props.each(path[0]):
-        yield from _values(block, path[1:])
 
 
 def _last(named: Props) -> str:

@@ -57,6 +57,7 @@ EXAMPLES: Mapping[str, Example | None] = {
     "sold-in-region": Example(INSTANCE, {"instanceType": "p5.48xlarge", "region": "eu-central-1"}),
     "tpu-topology": Example("gcp:tpu/v2Vm:V2Vm", {"acceleratorType": "v5litepod-3", "zone": "us-west4-a"}),
     "nothing-hidden": Example("aws:cloudformation/stack:Stack"),
+    "launch-templates-seen": Example(INSTANCE, {"launchTemplate": {"id": "lt-0abc", "version": "$Latest"}}),
     "encryption-with-customer-keys": Example("aws:ebs/volume:Volume", {"encrypted": True}),
     "buckets-have-customer-keys": Example(BUCKET),
     "tls-only": Example("aws:lb/listener:Listener", {"protocol": "HTTP"}),

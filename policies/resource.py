@@ -80,6 +80,18 @@ class Props:
         elif part.value is not None:
             yield part
 
+    def every(self, *path: str) -> Iterator[Props]:
+        """What is at a path, in each element of the lists on the way.
+
+        Raises:
+            NotKnown: one of these lists is not known before the update.
+        """
+        if not path:
+            yield from self.each()
+            return
+        for block in self.each(path[0]):
+            yield from block.every(*path[1:])
+
     def is_unknown(self) -> bool:
         """Whether nothing of it is known before the update."""
         return bool(_is_unknown(self.value))

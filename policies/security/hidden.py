@@ -1,12 +1,12 @@
-"""Guardrails on what makes other things: resources that no guardrail sees, since no program declares them."""
+"""Guardrails on what no guardrail would see: what makes other resources, and machines of templates from elsewhere."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from policies.guardrail import guardrail
-from policies.resource import Resource
+from policies.guardrail import guardrail, stack_guardrail
+from policies.resource import Props, Resource
 from policies.update import Update
 
 UNKNOWN_TYPES = "it is of a provider whose types the guardrails don't know"
@@ -28,6 +28,22 @@ HIDING: Mapping[str, str] = {
 }
 """By type, with wildcards: why nothing judges what it makes."""
 
+LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
+STARTS_FROM: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "aws:ec2/instance:Instance": (("launchTemplate",),),
+    "aws:ec2/spotInstanceRequest:SpotInstanceRequest": (("launchTemplate",),),
+    "aws:ec2/fleet:Fleet": (("launchTemplateConfigs", "launchTemplateSpecification"),),
+    "aws:ec2/spotFleetRequest:SpotFleetRequest": (("launchTemplateConfigs", "launchTemplateSpecification"),),
+    "aws:autoscaling/group:Group": (
+        ("launchTemplate",),
+        ("mixedInstancesPolicy", "launchTemplate", "launchTemplateSpecification"),
+        ("mixedInstancesPolicy", "launchTemplate", "overrides", "launchTemplateSpecification"),
+    ),
+    "aws:eks/nodeGroup:NodeGroup": (("launchTemplate",),),
+    "aws:batch/computeEnvironment:ComputeEnvironment": (("computeResources", "launchTemplate"),),
+}
+"""Where a type names the launch template of its machines."""
+
 
 @guardrail("nothing-hidden", settings=("hiding_types_exempt",))
 def nothing_hidden(resource: Resource, update: Update) -> Iterator[str]:
@@ -41,4 +57,56 @@ def nothing_hidden(resource: Resource, update: Update) -> Iterator[str]:
         )
 
 
-GUARDRAILS = [nothing_hidden]
+@stack_guardrail("launch-templates-seen")
+def launch_templates_seen(resources: Sequence[Resource], _: Update) -> Iterator[str]:
+    """Machines start from launch templates of this stack as they are declared now, which the guardrails judge."""
+    templates = [each for each in resources if each.type == LAUNCH_TEMPLATE]
+    for resource in resources:
+        for path in STARTS_FROM.get(resource.type, ()):
+            for named in resource.props.every(*path):
+                own = _named(named, resource.references.get(path[0], ()), templates)
+                if not own:
+                    yield (
+                        f"{resource.name} starts from the launch template {_shown(named)}, which is not of this stack, "
+                        "so no guardrail sees what it starts; declare the template here"
+                    )
+                for template in own:
+                    yield from _stale(resource, named.part("version"), template)
+
+
+def _named(named: Props, references: Sequence[str], templates: Sequence[Resource]) -> list[Resource]:
+    """The stack's templates that may be the one that is named: by its name, else by what the input is made of."""
+    name = next((part for key in ("name", "launchTemplateName") if (part := named.part(key)).value), None)
+    by_name = [each for each in templates if name is not None and each.props.part("name").value == name.value]
+    return by_name or [each for each in templates if each.urn in references]
+
+
+def _shown(named: Props) -> str:
+    keys = ("name", "launchTemplateName", "id", "launchTemplateId")
+    known = (part for key in keys if not (part := named.part(key)).is_unknown() and part.value)
+    return next((str(part.value) for part in known), "of another stack")
+
+
+def _stale(resource: Resource, version: Props, template: Resource) -> Iterator[str]:
+    """A version from before the one that is declared: it may hold anything."""
+    latest = template.props.part("latestVersion").value
+    asked = "$Default" if version.value is None else version.value
+    if version.is_unknown() or asked == "$Latest":
+        return
+    if asked == "$Default":
+        is_latest = template.props.part("defaultVersion").value == latest
+    else:
+        is_latest = latest is not None and _number(asked) == _number(latest)
+    if not is_latest:
+        yield (
+            f"{resource.name} starts version {asked} of the launch template {template.name}, which may differ from the "
+            "one that is declared now; set version to $Latest, or to the template's latestVersion"
+        )
+
+
+def _number(version: object) -> str:
+    """A version as text, whether it came as text or as a number."""
+    return f"{version:g}" if isinstance(version, int | float) else str(version)
+
+
+GUARDRAILS = [nothing_hidden, launch_templates_seen]

@@ -566,7 +566,42 @@ TLS = bucket_policy(only_with_tls(Resource="*"), bucket=ID)
 WHOLE = {"key": bucket_key(ID), "policy": TLS}
 ALARM = [{"threshold": 80, "thresholdType": "PERCENTAGE", "comparisonOperator": "GREATER_THAN"}]
 
+
+def group(template: dict[str, Any]) -> Made:
+    """Machines that a group starts from a launch template."""
+    return Made("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "launchTemplate": template})
+
+
+def mixed(template: dict[str, Any]) -> Made:
+    """Machines of several types."""
+    policy = {"launchTemplate": {"launchTemplateSpecification": template, "overrides": [{"instanceType": "g5.xlarge"}]}}
+    return Made("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "mixedInstancesPolicy": policy})
+
+
+def fleet(template: dict[str, Any]) -> Made:
+    """A fleet of EC2."""
+    inputs = {"targetCapacitySpecification": {"defaultTargetCapacityType": "spot", "totalTargetCapacity": 1}}
+    return Made("aws:ec2/fleet:Fleet", inputs | {"launchTemplateConfigs": [{"launchTemplateSpecification": template}]})
+
+
+OWN_TEMPLATE = {"$id": "template"}
+
 STACK_CASES: dict[str, StackCases] = {
+    "launch-templates-seen": StackCases(
+        refused=(
+            {"template": launch_template(), "group": group({"id": "lt-0abc", "version": "$Latest"})},
+            {"template": launch_template(), "fleet": fleet({"launchTemplateName": "elsewhere", "version": "$Latest"})},
+            {"template": launch_template(), "group": mixed({"launchTemplateId": OWN_TEMPLATE, "version": "1"})},
+        ),
+        passing=(
+            {"template": launch_template(), "group": group({"id": OWN_TEMPLATE, "version": "$Latest"})},
+            {
+                "template": launch_template(name="own"),
+                "fleet": fleet({"launchTemplateName": "own", "version": "$Latest"}),
+                "group": mixed({"launchTemplateId": OWN_TEMPLATE, "version": "$Default"}),
+            },
+        ),
+    ),
     "buckets-have-customer-keys": StackCases(
         refused=(
             {"data": bucket(), "policy": TLS},

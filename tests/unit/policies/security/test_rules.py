@@ -776,6 +776,33 @@ def test_confidential_data_has_logs_and_a_private_way() -> None:
     assert len(judge(rule, tagged)) == 2
 
 
+@pytest.mark.parametrize(
+    ("version", "outputs", "is_seen"),
+    [
+        ("$Latest", {}, True),
+        (UNKNOWN, {}, True),  # the version that this update makes
+        ("2", {"latestVersion": 2, "defaultVersion": 1}, True),
+        ("1", {"latestVersion": 2, "defaultVersion": 1}, False),
+        ("1", {"latestVersion": UNKNOWN, "defaultVersion": 1}, False),
+        (None, {}, True),  # not there yet: its first version is its default
+        (None, {"latestVersion": 2, "defaultVersion": 2}, True),
+        (None, {"latestVersion": 2, "defaultVersion": 1}, False),
+        ("$Default", {"latestVersion": UNKNOWN, "defaultVersion": 1}, False),
+    ],
+)
+def test_machines_start_from_the_launch_template_that_is_declared_now(
+    version: str | None, outputs: dict[str, Any], is_seen: bool
+) -> None:
+    template = Declared("aws:ec2/launchTemplate:LaunchTemplate", {"imageId": "ami-1"}, name="template", outputs=outputs)
+    named = {"id": "lt-1"} | ({"version": version} if version else {})
+    group = Declared(
+        "aws:autoscaling/group:Group", {"launchTemplate": named}, references={"launchTemplate": [template.urn]}
+    )
+    told = judge(RULES["launch-templates-seen"], template, group)
+    assert (told == []) is is_seen
+    assert is_seen or "of the launch template template, which may differ from the one that is declared now" in told[0]
+
+
 DATA_EVENTS = {"field": "eventCategory", "equals": ["Data"]}
 OF_OBJECTS = {"field": "resources.type", "equals": ["AWS::S3::Object"]}
 
