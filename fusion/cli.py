@@ -22,6 +22,7 @@ COMMANDS = {
     "issue": "Keep one issue for a stack that drifts.",
     "data": "Write data sets to a bucket, and check them.",
     "export": "Make a package of a trained model, for every runtime that can serve it.",
+    "optimize": "Make a trained model smaller and faster for a chip, if it stays accurate enough.",
     "serve": "Serve a package under a latency SLO.",
     "partition": "Split a model between an edge device and the cloud.",
     "profile": "Trace a PyTorch module, so that it can be planned for.",

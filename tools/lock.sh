@@ -4,3 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate --quiet --output-file requirements.lock
+python3 tools/lock_containers.py

@@ -6,6 +6,7 @@ not, is left out.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def candidates(package: Package, runtime: Runtime, named: Sequence[str] = ()) ->
         and runtime.precision in each.precisions
         and (artifact := package.artifact(each.format)) is not None
         and (artifact.format != "aotinductor" or artifact.device == runtime.device)
-        and importlib.util.find_spec(each.module) is not None
+        and all(importlib.util.find_spec(module) is not None for module in (each.module, *artifact.needs))
     ]
 
 
@@ -85,6 +86,8 @@ def _program(package: Package, runtime: Runtime) -> Any:
 
     artifact = package.artifact("pytorch")
     assert artifact is not None
+    for module in artifact.needs:
+        importlib.import_module(module)
     return torch.export.load(package.path(artifact)).module().to(runtime.device)
 
 

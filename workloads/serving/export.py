@@ -29,6 +29,7 @@ from workloads.serving.package import (
     Datatype,
     Format,
     Manifest,
+    Operators,
     Package,
     PackageError,
     TensorSpec,
@@ -184,7 +185,18 @@ def _make(wanted: Format, program: torch.export.ExportedProgram, source: Source,
         reason = " ".join(str(error).split())[:300]
         raise PackageError(f"{wanted}: the model can't be exported: {type(error).__name__}: {reason}") from None
     described = tuple(describe(each) for each in files)
-    return Artifact(format=wanted, files=described, made_with=made_with, max_abs_error=0)
+    needs = _needs(program) if wanted == "pytorch" else ()
+    return Artifact(format=wanted, files=described, needs=needs, made_with=made_with, max_abs_error=0)
+
+
+def _needs(program: torch.export.ExportedProgram) -> tuple[Operators, ...]:
+    """The modules that bring the program's operators, beside PyTorch's own."""
+    libraries = {str(node.target).partition(".")[0] for node in program.graph.nodes if node.op == "call_function"}
+    brought_by: Mapping[str, Operators] = {
+        "torchao": "torchao",
+        "quantized_decomposed": "torch.ao.quantization.fx._decomposed",
+    }
+    return tuple(module for library, module in brought_by.items() if library in libraries)
 
 
 def _checked(

@@ -23,6 +23,8 @@ from workloads.storage import StorageError
 MANIFEST = "manifest.json"
 SELF_TEST = "self-test.npz"
 
+Operators = Literal["torchao", "torch.ao.quantization.fx._decomposed"]
+"""Modules that bring operators of quantized programs."""
 Format = Literal["pytorch", "aotinductor", "onnx", "openvino"]
 Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"]
 NUMPY_TYPES: Mapping[Datatype, np.dtype[Any]] = {
@@ -82,6 +84,7 @@ class Artifact(_Part):
     format: Format
     files: tuple[PackageFile, ...] = Field(min_length=1, description="the first is the one that a runtime opens")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what it was compiled for")
+    needs: tuple[Operators, ...] = Field(default=(), description="modules to import before it is opened")
     made_with: str = Field(description="the tool and its version")
     max_abs_error: float = Field(ge=0, description="against the reference, on the self-test")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,58 @@ import torch
 from torch import nn
 
 from workloads import models, storage
-from workloads.data.loader import Dataset
+from workloads.data.format import Index, Split, read_index
+from workloads.data.loader import Batch, Dataset
 from workloads.serving.export import Source
 from workloads.serving.package import Array, PackageError
 from workloads.training.config import TrainingConfig
+from workloads.training.tasks import Task, task_for
 
 SELF_TEST_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model with its weights, and the data set that it learned from."""
+
+    module: nn.Module
+    data_url: str
+    index: Index
+    name: str
+    text: str
+    """Where it comes from, for people."""
+
+    @property
+    def task(self) -> Task:
+        """What it is judged by, on the CPU."""
+        return task_for(None, self.index, torch.device("cpu"))
+
+    def split(self, split: Split) -> Dataset:
+        """Its data."""
+        return Dataset(self.data_url, split)
+
+    def held_out(self, rows: int) -> Array:
+        """(rows, *shape): what the model is given for samples that it never saw; fewer where there are fewer."""
+        return self._samples(rows)[0]
+
+    def source(self, module: nn.Module | None = None, rows: int = SELF_TEST_ROWS) -> Source:
+        """The model, or another one that takes its place, tried on so many held-out samples."""
+        inputs, labels = self._samples(rows)
+        return Source(
+            self.module if module is None else module,
+            {"input": inputs},
+            classes=self.index.classes,
+            text=self.text,
+            name=self.name,
+            labels=labels,
+            scale=float(self.index.scale) if self.index.kind == "image" else None,
+        )
+
+    def _samples(self, rows: int) -> tuple[Array, Array]:
+        data = self.split("test")
+        inputs, labels = data.take(np.arange(min(rows, len(data))))
+        batch = Batch(torch.from_numpy(inputs), torch.from_numpy(labels), len(labels))
+        return self.task.inputs_and_targets(batch)[0].numpy(), labels
 
 
 def of_run(url: str, rows: int = SELF_TEST_ROWS) -> Source:
@@ -29,23 +76,46 @@ def of_run(url: str, rows: int = SELF_TEST_ROWS) -> Source:
         ModelError: the model's code is not the one that was trained.
         StorageError: the bucket refused, or the run's data set is gone.
     """
+    return trained_by(url).source(rows=rows)
+
+
+def trained_by(url: str) -> Trained:
+    """The model that a training run left under its `outputs.url`, with its data.
+
+    Raises:
+        PackageError: there is no finished run.
+        ModelError: the model's code is not the one that was trained.
+        StorageError: the bucket refused, or the run's data set is gone.
+    """
     report = storage.read_or_none(storage.join(url, "report.json"))
     if report is None:
         raise PackageError(f"{url} holds no finished training run (report.json is missing); expected its outputs.url")
     config = TrainingConfig.model_validate(json.loads(report)["config"])
-    data = Dataset(config.data.url, "test")
-    index = data.index
-    module = models.build(config.model.name, index, config.model.arguments)
-    _load(module, storage.join(url, "model.pt"))
-    inputs, labels = data.take(np.arange(min(rows, len(data))))
-    scale = None
-    if index.kind == "image":
-        scale = float(index.scale)
-        inputs = inputs.astype(np.float32) / np.float32(scale)  # as in training
-    text = f"training run {config.run} ({url})"
-    return Source(
-        module, {"input": inputs}, classes=index.classes, text=text, name=config.run, labels=labels, scale=scale
+    return of_weights(
+        config.model.name,
+        data_url=config.data.url,
+        arguments=config.model.arguments,
+        weights=storage.join(url, "model.pt"),
+        name=config.run,
+        text=f"training run {config.run} ({url})",
     )
+
+
+def of_weights(
+    model: str, *, data_url: str, arguments: dict[str, Any], weights: str, name: str = "", text: str = ""
+) -> Trained:
+    """A registered model or a `module:factory`, built for a data set, with the weights of a `state_dict` file.
+
+    Raises:
+        ModelError: no such model, or it does not take this data or these arguments.
+        PackageError: the weights are of another model.
+        StorageError: the bucket refused, or there is no such data set.
+    """
+    index, _ = read_index(data_url)
+    module = models.build(model, index, arguments)
+    _load(module, weights)
+    name = name or model.rpartition(":")[2].lower()
+    return Trained(module.eval(), data_url, index, name, text or f"{model} with {weights}")
 
 
 def of_factory(

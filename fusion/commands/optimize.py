@@ -1,0 +1,203 @@
+"""`fusion optimize`: a trained model → a smaller, faster package for a chip, if it stays accurate enough."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusion.commands.export import FORMATS, as_url, json_object
+from fusion.errors import FusionError
+from fusion.targets import Target, find
+
+if TYPE_CHECKING:
+    from workloads.optimization.measure import Measured
+    from workloads.optimization.optimize import Asked, Result
+    from workloads.serving.package import Format
+    from workloads.serving.sources import Trained
+
+QUICK_FORMATS: tuple[Format, ...] = ("pytorch", "onnx", "openvino")
+QUANTIZATIONS = ("int8-dynamic", "int8-static", "int8-qat", "int4-weights", "fp8")
+NEEDS_EXTRA = "optimizing needs {}, which is not installed; install fusion[optimize,serve,train]"
+
+
+@click.command(name="optimize")
+@click.argument("url", metavar="PACKAGE_URL")
+@click.option("--for", "target", required=True, metavar="NAME", help="A chip or instance type: L4, v5e, c7i.2xlarge.")
+@click.option("--run", metavar="URL", help="Of a finished training run: its outputs.url.")
+@click.option("--model", metavar="NAME|MODULE:FACTORY", help="With --weights and --data, in place of --run.")
+@click.option("--weights", metavar="URL", help="With --model: a file of its state_dict.")
+@click.option("--data", metavar="URL", help="With --model: the data set that it is trained and judged on.")
+@click.option("--arguments", default="{}", help="With --model: further arguments of the factory, as JSON.")
+@click.option("--distill", metavar="NAME|MODULE:FACTORY", help="Teach this model the answers, and go on with it.")
+@click.option("--student-arguments", default="{}", help="With --distill: arguments of its factory, as JSON.")
+@click.option("--prune", type=click.FloatRange(0, 0.95), default=0.0, help="Share of each layer's channels that goes.")
+@click.option("--sparse-2-4", "sparse", is_flag=True, help="Two of each four weights become zero (NVIDIA Ampere on).")
+@click.option("--quantize", type=click.Choice(QUANTIZATIONS), help="What numbers become; int8-qat trains with it.")
+@click.option("--epochs", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Of each training.")
+@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True)
+@click.option("--accuracy-min", type=click.FloatRange(0, 1), default=0.0, help="Nothing less accurate is published.")
+@click.option(
+    "--accuracy-drop-max",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Nothing that lost more accuracy is published: 0.01 is one point.",
+)
+@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Rows whose latency counts.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="While measuring.")
+@click.option("--version", default="1", show_default=True, help="Of the package.")
+@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="[default: all but aotinductor]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+def command(
+    url: str,
+    target: str,
+    run: str | None,
+    model: str | None,
+    weights: str | None,
+    data: str | None,
+    arguments: str,
+    distill: str | None,
+    student_arguments: str,
+    prune: float,
+    sparse: bool,
+    quantize: Any,
+    epochs: int,
+    learning_rate: float,
+    accuracy_min: float,
+    accuracy_drop_max: float,
+    batch: int,
+    threads: int,
+    version: str,
+    formats: tuple[Format, ...],
+    json_file: Path | None,
+) -> None:
+    """Make a trained model smaller and faster for a chip, and say what that costs; publish it if it is good enough.
+
+    PACKAGE_URL is a folder that holds no package yet. The methods are applied in the order of their options here. Size,
+    latency (on this machine) and accuracy (on held-out data) are measured before and after, by each backend that
+    serves the package. Below the allowed accuracy nothing is published, and the status is 1.
+    """
+    chip = find(target)
+    methods = {"--distill": distill, "--prune": prune, "--sparse-2-4": sparse, "--quantize": quantize}
+    if not any(methods.values()):
+        raise FusionError(f"expected one or more of {', '.join(methods)}")
+    refuse_senseless(chip, sparse=sparse, quantize=quantize)
+    try:
+        from workloads.models import ModelError
+        from workloads.optimization.optimize import Asked, Floor, optimize
+        from workloads.optimization.sparsity import OptimizationError
+        from workloads.optimization.tuning import Tuning
+        from workloads.serving.package import PackageError
+        from workloads.storage import StorageError
+    except ModuleNotFoundError as error:
+        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
+    asked = Asked(
+        student=None if distill is None else (distill, json_object(student_arguments)),
+        prune=prune,
+        sparse=sparse,
+        quantize=quantize,
+        tuning=Tuning(epochs=epochs, learning_rate=learning_rate),
+    )
+    try:
+        trained = trained_model(run, model, weights, data, arguments)
+        result = optimize(
+            trained,
+            asked,
+            as_url(url),
+            version=version,
+            floor=Floor(accuracy_min, accuracy_drop_max),
+            batch=batch,
+            threads=threads,
+            formats=formats or QUICK_FORMATS,
+            say=lambda line: click.echo(f"  {line}"),
+        )
+    except ModuleNotFoundError as error:
+        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
+    except (PackageError, ModelError, StorageError, OptimizationError) as error:
+        raise FusionError(str(error)) from None
+    for line in (*table(result, batch, threads), *notes(chip, asked)):
+        click.echo(line)
+    if json_file is not None:
+        _write(json_file, {"for": chip.name, "batch": batch, "threads": threads, **result.document()})
+    if result.problem:
+        raise FusionError(f"nothing was published: {result.problem}")
+    click.echo(f"{trained.name} {version} is in {as_url(url)}; serve it: fusion serve {url}")
+
+
+def refuse_senseless(chip: Target, *, sparse: bool, quantize: str | None) -> None:
+    """Pass where the chip can use what is asked for.
+
+    Raises:
+        FusionError: it has no units for it; says what it has.
+    """
+    if sparse and not chip.has_sparse_units:
+        raise FusionError(
+            f"--sparse-2-4: {chip.name} can't skip the zeros; NVIDIA's GPUs can, from Ampere on (A10G, L4)"
+        )
+    of_gpus = [each for each in QUANTIZATIONS if each != "int4-weights" and (each != "fp8" or chip.has_fp8)]
+    fitting = {"cpu": [each for each in QUANTIZATIONS if each != "fp8"], "nvidia": of_gpus}.get(chip.kind, [])
+    if quantize is None or quantize in fitting:
+        return
+    if not fitting:
+        raise FusionError(
+            f"--quantize {quantize}: {chip.name} takes no quantized PyTorch program; its compiler computes in bf16. "
+            "Expected --distill or --prune"
+        )
+    raise FusionError(f"--quantize {quantize}: {chip.name} has no units for it; expected {', '.join(fitting)}")
+
+
+def trained_model(run: str | None, model: str | None, weights: str | None, data: str | None, arguments: str) -> Trained:
+    """The model that the options name.
+
+    Raises:
+        FusionError: neither --run nor all of --model, --weights and --data are given.
+    """
+    from workloads.serving import sources
+
+    if run is not None and model is None and weights is None and data is None:
+        return sources.trained_by(as_url(run))
+    if run is not None or model is None or weights is None or data is None:
+        raise FusionError("expected --run, or --model with --weights and --data")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    return sources.of_weights(model, data_url=as_url(data), arguments=json_object(arguments), weights=as_url(weights))
+
+
+def table(result: Result, batch: int, threads: int) -> list[str]:
+    """Both packages by backend; the first of each is the one that would serve."""
+    before, after = result.parameters
+    lines = [
+        f"measured on this machine's CPU: batches of {batch}, {threads} thread{'s' * (threads > 1)}; accuracy on "
+        "held-out data",
+        f"{'':8}{'backend':16}{'bytes':>14}{'p50 ms':>10}{'p99 ms':>10}{'accuracy':>10}",
+    ]
+    for name, rows in (("before", result.before), ("after", result.after)):
+        lines += [_row(name if not place else "", each) for place, each in enumerate(rows)]
+    lines.append(f"parameters {before:,} → {after:,}, of which {result.zeros:.0%} are zero")
+    return lines
+
+
+def _row(name: str, found: Measured) -> str:
+    return f"{name:8}{found.backend:16}{found.bytes:14,}{found.p50_ms:10.3f}{found.p99_ms:10.3f}{found.accuracy:10.2%}"
+
+
+def notes(chip: Target, asked: Asked) -> Sequence[str]:
+    """What the table can't show of the chip."""
+    lines = []
+    if chip.kind != "cpu":
+        lines.append(f"{chip.name} was not here: sizes and accuracy hold there too, the latencies don't")
+    if asked.sparse:
+        lines.append("the zeros are stored and computed here; TensorRT skips them on the GPU (--sparsity=enable)")
+    return lines
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise FusionError(f"--json {file}: can't be written: {error.strerror}") from None

@@ -1,0 +1,144 @@
+"""A model on the digits is made smaller by each method, is measured, and is published only if it stays accurate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from fusion.commands.optimize import command
+from fusion.errors import FusionError
+from workloads.data.digits import write_digits
+from workloads.models.resnet import ResNet50
+from workloads.models.vit import VisionTransformer
+from workloads.optimization.sparsity import OptimizationError, prune_channels, zero_two_of_four
+from workloads.optimization.tuning import Tuning, tune
+from workloads.serving import sources
+from workloads.serving.backends import BACKENDS, Runtime
+from workloads.serving.package import open_package
+
+MODEL = {"hidden": 64}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> sources.Trained:
+    """A small FusionNet that knows the digits."""
+    folder = tmp_path_factory.mktemp("optimization")
+    url = f"file://{folder}"
+    index = write_digits(f"{url}/data")
+    torch.manual_seed(0)
+    module = sources.models.build("fusionnet", index, MODEL)
+    torch.save(module.state_dict(), folder / "weights.pt")
+    found = sources.of_weights("fusionnet", data_url=f"{url}/data", arguments=MODEL, weights=f"{url}/weights.pt")
+    tune(found.module.train(), found, Tuning(epochs=6, learning_rate=3e-3))
+    torch.save(found.module.eval().state_dict(), folder / "weights.pt")
+    return found
+
+
+def optimized(trained: sources.Trained, place: Path, *options: str, chip: str = "c7i.2xlarge") -> Result:
+    """What `fusion optimize` did; its package and report lie in the place."""
+    data = trained.data_url
+    named = ["--model", "fusionnet", "--arguments", json.dumps(MODEL), "--data", data]
+    named += ["--weights", f"{data.removesuffix('/data')}/weights.pt", "--json", str(place / "report.json")]
+    return CliRunner().invoke(command, [str(place / "package"), "--for", chip, *named, *options])
+
+
+def report(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place / "report.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "backend", "share_of_bytes"),
+    [
+        (["--quantize", "int8-static", "--format", "onnx"], "onnxruntime", 0.4),
+        (["--quantize", "int8-qat", "--epochs", "1"], "eager", 0.6),
+        (["--quantize", "int8-dynamic"], "eager", 0.6),
+        (["--quantize", "int4-weights"], "eager", 0.6),
+        (["--prune", "0.5", "--epochs", "3"], "eager", 0.6),
+        (["--distill", "fusionnet", "--student-arguments", '{"hidden": 32}', "--epochs", "12"], "eager", 0.7),
+    ],
+)  # fmt: skip
+def test_each_method_makes_a_smaller_package_that_serves_nearly_as_accurately(
+    options: list[str], backend: str, share_of_bytes: float, trained: sources.Trained, tmp_path: Path
+) -> None:
+    formats = () if "--format" in options else ("--format", "pytorch")  # the others take seconds to make
+    done = optimized(trained, tmp_path, *options, *formats, "--learning-rate", "0.003", "--accuracy-drop-max", "0.05")
+    assert done.exit_code == 0, (done.output, done.exception)
+    before, after = ({each["backend"]: each for each in report(tmp_path)[when]} for when in ("before", "after"))
+    assert after[backend]["bytes"] < share_of_bytes * before[backend]["bytes"]
+    assert after[backend]["accuracy"] >= before[backend]["accuracy"] - 0.05 > 0.85
+    assert 0 < after[backend]["p50_ms"] <= after[backend]["p99_ms"]
+    package = open_package(f"file://{tmp_path / 'package'}", tmp_path / "cache")
+    forward = BACKENDS[backend].load(package, Runtime(threads=1))
+    inputs, expected = package.self_test()
+    assert (forward(inputs)[0].argmax(1) == expected[0].argmax(1)).mean() > 0.9
+
+
+def test_below_the_least_accuracy_nothing_is_published(trained: sources.Trained, tmp_path: Path) -> None:
+    done = optimized(trained, tmp_path, "--quantize", "int8-static", "--accuracy-min", "1", "--format", "pytorch")
+    assert isinstance(done.exception, FusionError)
+    assert "below the least allowed, 100.00%" in str(done.exception)
+    assert report(tmp_path)["problem"]
+    assert not (tmp_path / "package").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "chip", "expected"),
+    [
+        (["--quantize", "fp8"], "c7i.2xlarge", "c7i.2xlarge has no units for it; expected int8-dynamic"),
+        (["--quantize", "fp8"], "A10G", "A10G has no units for it"),
+        (["--sparse-2-4"], "T4", "T4 can't skip"),
+        (["--quantize", "int8-static"], "v5e", "TPUv5e takes no quantized PyTorch program"),
+        (["--prune", "0.5"], "L44", "no such accelerator or instance type"),
+        ([], "L4", "expected one or more of --distill"),
+    ],
+)
+def test_what_a_chip_has_no_use_for_is_refused(
+    options: list[str], chip: str, expected: str, trained: sources.Trained, tmp_path: Path
+) -> None:
+    assert expected in str(optimized(trained, tmp_path, *options, chip=chip).exception)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is of machines without a GPU")
+def test_fp8_is_refused_where_no_chip_can_compute_it(trained: sources.Trained, tmp_path: Path) -> None:
+    assert "this machine has none" in str(optimized(trained, tmp_path, "--quantize", "fp8", chip="H100").exception)
+
+
+def test_training_keeps_two_of_each_four_weights_at_zero(trained: sources.Trained) -> None:
+    example = torch.from_numpy(trained.held_out(4))
+    module = sources.models.build("fusionnet", trained.index, MODEL)
+    module.load_state_dict(trained.module.state_dict())
+    tune(module.train(), trained, Tuning(epochs=1), after_step=zero_two_of_four(module, example))
+    hidden = module.get_submodule("classifier.1").weight.view(64, -1, 4)
+    assert ((hidden == 0).sum(dim=2) == 2).all()
+    assert (module.get_submodule("classifier.4").weight != 0).all(), "the last layer keeps all of its weights"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        ResNet50(shape=(3, 32, 32), classes=10),
+        VisionTransformer(shape=(3, 32, 32), classes=10, patch=8, width=64, layers=2, heads=4, mlp_width=128),
+    ],
+    ids=["shortcuts", "attention"],
+)
+def test_channels_that_hang_together_go_together(module: nn.Module) -> None:
+    inputs = torch.rand(2, 3, 32, 32)
+    pruned = prune_channels(module.eval(), inputs, 0.5)
+    assert pruned(inputs).shape == (2, 10)
+    assert _parameters(pruned) < 0.4 * _parameters(module)
+
+
+def test_a_model_without_layers_can_t_be_pruned() -> None:
+    with pytest.raises(OptimizationError, match="no linear layer and no convolution"):
+        prune_channels(nn.Flatten(), torch.rand(2, 3), 0.5)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
