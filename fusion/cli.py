@@ -23,6 +23,7 @@ COMMANDS = {
     "data": "Write data sets to a bucket, and check them.",
     "export": "Make a package of a trained model, for every runtime that can serve it.",
     "optimize": "Make a trained model smaller and faster for a chip, if it stays accurate enough.",
+    "migrate": "Make a package of a trained model for another chip, and say what changes.",
     "serve": "Serve a package under a latency SLO.",
     "partition": "Split a model between an edge device and the cloud.",
     "profile": "Trace a PyTorch module, so that it can be planned for.",

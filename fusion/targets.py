@@ -61,7 +61,8 @@ def find(name: str) -> Target:
         raise FusionError(str(error)) from None
     wanted = name.lower()
     chips = {each.lower(): each for each in catalog.accelerators}
-    for candidate in (wanted, f"tpu{wanted}"):
+    aws = wanted.replace("trn", "trainium").replace("inf", "inferentia")
+    for candidate in (wanted, f"tpu{wanted}", aws):
         if candidate in chips:
             return _of_accelerator(catalog.accelerators[chips[candidate]], None)
     offers = {each.instance_type.lower(): each for each in catalog.offers}
@@ -84,7 +85,7 @@ def _of_accelerator(found: Accelerator, offer: Offer | None) -> Target:
     kind = kinds.get((found.kind, found.vendor))
     if kind is None:
         raise FusionError(
-            f"{found.name} is a {found.kind} of {found.vendor}, for which Fusion exports nothing; expected a CPU, "
+            f"{found.name} ({found.kind}, {found.vendor}) is none for which Fusion exports packages; expected a CPU, "
             "NVIDIA's GPUs, Google's TPUs or AWS's Neuron chips"
         )
     return Target(found.name, kind, found, offer)
