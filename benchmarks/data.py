@@ -1,0 +1,212 @@
+"""Samples a second from one S3 endpoint, cold and cached, against MosaicML streaming, litdata, webdataset and s3torchconnector.
+
+    python -m benchmarks.data [--kind images|tokens] [--rounds 3]
+
+The server is versitygw (Apache-2.0, built here from its Go module) over a folder of this machine. Every reader gets the
+same samples in shards of the same size, the same decoding, as many threads or processes as there are processors, and
+runs in a process of its own; the readers take turns. Each reads two epochs: the first with an empty cache, the second
+with what the first left. That each saw every sample is checked. s3torchconnector has no cache.
+
+Images are 256 × 256 JPEGs, decoded to 224 × 224; tokens are 2,048 numbers a sample, compressed with zstd where the
+format can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from benchmarks.data_measure import BATCH, BUCKET, SHARD_MIB, SIDE, measure
+from tools.setup import CACHE, find_uv
+from workloads.data.cache import ShardCache
+from workloads.data.format import Index, write_index, write_split
+from workloads.data.loader import Dataset, Loader
+
+HERE = Path(__file__).parent
+GATEWAY = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+READERS = ("fusion", "mosaicml", "litdata", "webdataset", "s3torchconnector")
+SAMPLES = {"images": 3_000, "tokens": 16_000}
+TOKENS = 2_048
+CLASSES = 10
+PORT = 7071
+SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "benchmark",
+    "AWS_SECRET_ACCESS_KEY": "benchmark-secret",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{PORT}",
+    "S3_ENDPOINT_URL": f"http://127.0.0.1:{PORT}",
+    "AWS_ALLOW_HTTP": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+def environment() -> Path:
+    """The Python of an environment that holds the peers; made once a user."""
+    wanted = HERE / "data_peers.txt"
+    folder = CACHE / "benchmarks" / f"data-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    if not (folder / "ready").exists():
+        subprocess.run([find_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+        install = [find_uv(), "pip", "install", "--quiet", "--python", folder / "bin" / "python", "-r", wanted]
+        subprocess.run(install, check=True)
+        (folder / "ready").touch()
+    return folder / "bin" / "python"
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[None]:
+    """versitygw over a folder, one folder in it a bucket."""
+    home = CACHE / "benchmarks" / "versitygw"
+    if not (home / "versitygw").exists():
+        subprocess.run(
+            ["go", "install", GATEWAY], env=os.environ | {"GOBIN": str(home), "CGO_ENABLED": "0"}, check=True
+        )
+    secrets = {"ROOT_ACCESS_KEY": SETTINGS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": SETTINGS["AWS_SECRET_ACCESS_KEY"]}
+    words = [home / "versitygw", "--port", f"127.0.0.1:{PORT}", "--quiet", "posix", folder]
+    process = subprocess.Popen(words, env=os.environ | secrets, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(SETTINGS["AWS_ENDPOINT_URL"])
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def samples(kind: str) -> tuple[list[bytes], np.ndarray[Any, Any]]:
+    """Photograph-like JPEGs, or tokens that repeat as words do."""
+    random = np.random.default_rng(0)
+    count = SAMPLES[kind]
+    labels = random.integers(0, CLASSES, count)
+    if kind == "tokens":
+        zipf = np.minimum(random.zipf(1.2, (count, TOKENS)), 50_000).astype(np.int32)
+        return [row.tobytes() for row in zipf], labels
+    return [_photograph(random) for _ in range(count)], labels
+
+
+def _photograph(random: np.random.Generator) -> bytes:
+    coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize(
+        (256, 256), Image.Resampling.BICUBIC
+    )
+    grain = random.normal(0, 8, (256, 256, 3))
+    file = io.BytesIO()
+    Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def prepare(folder: Path, kind: str, python: Path) -> int:
+    """Write every format's files under the server's folder; returns the sum of the labels."""
+    files, labels = samples(kind)
+    table = pa.table({"input": pa.array(files, pa.large_binary()), "label": labels})
+    with pa.OSFile(str(folder / "samples.arrow"), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table)
+    (folder / "server" / BUCKET).mkdir(parents=True)
+    url = f"file://{folder}/server/{BUCKET}/fusion"
+    fields: dict[str, Any] = {"kind": "image", "shape": (3, SIDE, SIDE), "scale": 255, "stored_as": "files"}
+    inputs: Any = files
+    if kind == "tokens":
+        fields = {"kind": "text", "shape": (TOKENS,), "vocabulary": 50_001}
+        inputs = np.frombuffer(b"".join(files), np.int32).reshape(-1, TOKENS)
+    in_shard = SHARD_MIB * 2**20 * len(files) // sum(map(len, files))
+    shards = write_split(url, "train", inputs, labels, shard_samples=in_shard)
+    classes = tuple(str(number) for number in range(CLASSES))
+    write_index(url, Index(name="benchmark", source="made", classes=classes, splits={"train": shards}, **fields))
+    subprocess.run([python, HERE / "data_peers.py", "write", folder], check=True, stdout=sys.stderr, env=settings(kind))
+    return int(labels.sum())
+
+
+def settings(kind: str) -> dict[str, str]:
+    return os.environ | SETTINGS | {"BENCHMARK_KIND": kind, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def fusion(cache: Path, epoch: int) -> Iterator[tuple[Any, Any]]:
+    data = Dataset(f"s3://{BUCKET}/fusion", "train", ShardCache(cache))
+    for batch in Loader(data, BATCH, seed=0).epoch(epoch):
+        yield batch.inputs, batch.labels
+
+
+def run(reader: str, kind: str, folder: Path, python: Path) -> list[dict[str, float]]:
+    """One reader's cold and cached epoch."""
+    cache = Path(tempfile.mkdtemp(dir=folder)) / "cache"
+    words = [sys.executable, "-m", "benchmarks.data", "--reader", cache]
+    if reader != "fusion":
+        words = [python, HERE / "data_peers.py", "read", reader, cache]
+    done = subprocess.run(words, env=settings(kind), capture_output=True, text=True, check=False, timeout=280)
+    shutil.rmtree(cache.parent)
+    if done.returncode:
+        raise RuntimeError(f"{reader} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    epochs: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return epochs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=tuple(SAMPLES), default="images")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write every measurement here")
+    parser.add_argument("--reader", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.reader:
+        measure(fusion, arguments.reader)
+        return
+    python = environment()
+    found: dict[str, list[list[dict[str, float]]]] = {reader: [] for reader in READERS}
+    with tempfile.TemporaryDirectory() as folder:
+        labels = prepare(Path(folder), arguments.kind, python)
+        with server(Path(folder) / "server"):
+            for turn in range(arguments.rounds):
+                for reader in (*READERS[turn % len(READERS) :], *READERS[: turn % len(READERS)]):
+                    epochs = run(reader, arguments.kind, Path(folder), python)
+                    print(f"round {turn + 1}: {reader}: {epochs}", file=sys.stderr, flush=True)
+                    for epoch in epochs:
+                        seen = epoch["samples"], epoch["labels"]
+                        if seen != (SAMPLES[arguments.kind], labels):
+                            print(
+                                f"{reader}: saw {seen}, expected {(SAMPLES[arguments.kind], labels)}", file=sys.stderr
+                            )
+                    found[reader].append(epochs)
+    print(
+        f"{SAMPLES[arguments.kind]:,} {arguments.kind}, median of {arguments.rounds} rounds, {os.cpu_count()} processors"
+    )
+    print(
+        "| reader | cold, samples/s | cached, samples/s | first batch, cold, s | first batch, cached, s | memory, MiB |"
+    )
+    print("|---|---|---|---|---|---|")
+    for reader, rounds in found.items():
+        columns = [statistics.median(r[epoch]["samples_per_s"] for r in rounds) for epoch in (0, 1)]
+        firsts = [statistics.median(r[epoch]["first_batch_s"] for r in rounds) for epoch in (0, 1)]
+        memory = statistics.median(max(epoch["memory_mib"] for epoch in r) for r in rounds)
+        print(
+            f"| {reader} | {columns[0]:,.0f} | {columns[1]:,.0f} | {firsts[0]:.2f} | {firsts[1]:.2f} | {memory:,.0f} |"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
