@@ -49,7 +49,7 @@ def write(folder: Path) -> None:
     from litdata import optimize
     from streaming import MDSWriter
 
-    bucket = folder / "server" / BUCKET
+    bucket = folder / BUCKET
     with MDSWriter(
         out=str(bucket / "mosaicml"),
         columns={"data": "bytes", "label": "int"},
@@ -105,6 +105,10 @@ def mosaicml(cache: Path, epoch: int) -> Batches:
 
 def litdata(cache: Path, epoch: int) -> Batches:
     from litdata import StreamingDataLoader, StreamingDataset
+    from litdata.streaming import downloader
+
+    # litdata has no option that lets its client speak plain HTTP to the benchmark's server.
+    downloader._OBSTORE_CLIENT_OPTIONS = {**(downloader._OBSTORE_CLIENT_OPTIONS or {}), "allow_http": True}
 
     class Decoded(StreamingDataset):
         def __getitem__(self, at: Any) -> Any:
