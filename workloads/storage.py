@@ -17,11 +17,11 @@ import functools
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 import obstore
@@ -56,6 +56,8 @@ _RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=50
 _READ_ATTEMPTS = 4
 _ObstoreError = obstore.exceptions.BaseError
 
+Result = TypeVar("Result")
+
 
 class StorageError(RuntimeError):
     """An object could not be read or written; says which, why, and what to check."""
@@ -79,13 +81,35 @@ def read(url: str) -> bytes:
             data: bytes = filesystem.cat_file(path)
             return data
         store, key = found
-        for attempt in range(_READ_ATTEMPTS):
-            try:
-                return obstore.get(store, key).bytes().to_bytes()
-            except obstore.exceptions.GenericError:  # half an answer, or all retries of one request used up
-                if attempt == _READ_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        return _with_retries(lambda: obstore.get(store, key).bytes().to_bytes())
+
+
+def read_range(url: str, start: int, end: int) -> bytes:
+    """The bytes of an object from ``start`` to before ``end``."""
+    with explained("read", url):
+        if (found := _object_store(url)) is None:
+            filesystem, path = locate(url)
+            data: bytes = filesystem.cat_file(path, start=start, end=end)
+            return data
+        store, key = found
+        return _with_retries(lambda: obstore.get_range(store, key, start=start, end=end).to_bytes())
+
+
+def size(url: str) -> int:
+    """How many bytes an object has."""
+    with explained("read", url):
+        if (found := _object_store(url)) is None:
+            filesystem, path = locate(url)
+            return int(filesystem.size(path))
+        store, key = found
+        return _with_retries(lambda: obstore.head(store, key)["size"])
+
+
+def _with_retries(attempt: Callable[[], Result]) -> Result:
+    for _ in range(_READ_ATTEMPTS - 1):
+        with suppress(obstore.exceptions.GenericError):  # half an answer, or all retries of one request used up
+            return attempt()
+    return attempt()
 
 
 def read_or_none(url: str) -> bytes | None:
@@ -93,9 +117,14 @@ def read_or_none(url: str) -> bytes | None:
     try:
         return read(url)
     except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError | obstore.exceptions.NotFoundError):
+        if is_missing(error):
             return None
         raise
+
+
+def is_missing(error: StorageError) -> bool:
+    """Whether it failed because there is no such object."""
+    return isinstance(error.__cause__, FileNotFoundError | obstore.exceptions.NotFoundError)
 
 
 def write(url: str, data: bytes) -> None:
@@ -158,6 +187,13 @@ def locate(url: str) -> tuple[Any, str]:
     except ImportError:
         raise StorageError(
             f"{url}: gs:// needs the package gcsfs, which the containers have; install it here too"
+        ) from None
+    except OSError as error:
+        if scheme != "hdfs":
+            raise
+        raise StorageError(
+            f"{url} could not be reached through Hadoop's client ({' '.join(str(error).split())[:200]}); expected "
+            "JAVA_HOME and HADOOP_HOME, CLASSPATH from `hadoop classpath --glob`, and a namenode that answers"
         ) from None
     return filesystem, str(path)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_writing_the_digits_is_one_command(bucket: str) -> None:
     ("fields", "dtype"),
     [
         ({"kind": "image", "shape": (1, 2, 3), "classes": ("a", "b")}, np.uint8),
-        ({"kind": "tabular", "shape": (4,), "classes": ("a", "b"), "categories": (3,)}, np.float32),
+        ({"kind": "tabular", "shape": (4,), "classes": ("a", "b"), "categories": (9,)}, np.float32),
         ({"kind": "text", "shape": (5,), "classes": ("a", "b"), "vocabulary": 9}, np.int32),
         ({"kind": "tokens", "shape": (6,), "vocabulary": 9}, np.int32),
     ],
@@ -167,6 +168,26 @@ def test_an_image_that_can_not_be_decoded_is_one_sentence_that_names_the_shard(t
 
 
 @pytest.mark.parametrize(
+    ("fields", "row", "label", "said"),
+    [
+        ({"kind": "tabular", "shape": (4,), "categories": (3, 5)}, [9.5, -7, 3, 0], 0, "category column 1 (input column 3): got 3, expected 0 to 2"),
+        ({"kind": "tabular", "shape": (4,), "categories": (3, 5)}, [9.5, -7, 2, -1], 0, "category column 2 (input column 4): got -1, expected 0 to 4"),
+        ({"kind": "text", "shape": (3,), "vocabulary": 9}, [1, 9, 0], 0, "input: got 9, expected 0 to 8"),
+        ({"kind": "tabular", "shape": (1,)}, [1], 2, "label: got 2, expected 0 to 1"),
+    ],
+)  # fmt: skip
+def test_a_number_that_the_index_does_not_allow_is_one_sentence_with_field_value_and_bound(
+    tmp_path: Path, fields: dict[str, Any], row: list[float], label: int, said: str
+) -> None:
+    url = f"file://{tmp_path}/data"
+    kind = np.int32 if fields["kind"] == "text" else np.float32
+    shards = write_split(url, "train", np.array([row], kind), np.array([label]), shard_samples=1)
+    write_index(url, Index(name="x", source="made here", classes=("a", "b"), splits={"train": shards}, **fields))
+    with pytest.raises(StorageError, match=rf"data/train-00000\.arrow: {re.escape(said)}; mend the source"):
+        list(Loader(Dataset(url, "train", ShardCache(tmp_path / "cache")), batch_size=1).once())
+
+
+@pytest.mark.parametrize(
     ("fields", "wrong"),
     [
         ({"kind": "image", "shape": (3, 8), "classes": ("a", "b")}, "shape"),
@@ -215,3 +236,11 @@ def test_a_folder_of_this_machine_works_like_a_bucket(tmp_path: Path) -> None:
     assert storage.read(f"{url}/b/c") == b"x"
     storage.remove(url)
     assert storage.names(url) == []
+
+
+def test_hdfs_without_hadoops_client_is_one_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HADOOP_HOME", raising=False)
+    with pytest.raises(
+        StorageError, match=r"hdfs://.* could not be reached through Hadoop's client .*`hadoop classpath"
+    ):
+        Dataset("hdfs://127.0.0.1:9/data", "train")

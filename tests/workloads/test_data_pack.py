@@ -224,7 +224,7 @@ def test_check_finds_labels_beyond_the_classes(tmp_path: Path, url: str) -> None
     index = json.loads((tmp_path / "packed" / "index.json").read_text())
     index["classes"] = index["classes"][:5]
     (tmp_path / "packed" / "index.json").write_text(json.dumps(index))
-    assert "train-00000.arrow: label goes from 0 to 6, expected 0 to 4" in run("check", url).output
+    assert "train-00000.arrow: label: got 6, expected 0 to 4" in run("check", url).output
 
 
 def test_what_can_not_be_packed_is_refused_in_one_sentence(tmp_path: Path, url: str) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from tests.workloads.recording import MachineGone, recorded
 from tests.workloads.test_training import assert_same, final_weights, forget_checkpoints
-from workloads.training.checkpoint import ResumeError
 from workloads.training.config import TrainingConfig
+from workloads.training.fetching import ResumeError
 from workloads.training.manifest import COMMITTED
 from workloads.training.run import run
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
@@ -120,9 +120,13 @@ class TestCheckpointsThatAreNotWhole:
         [
             (COMMITTED, None, "it was never completed"),
             ("__0_0.distcp", None, "__0_0.distcp is missing"),
-            ("__0_0.distcp", lambda data: data[:-1], "SHA-256 differs"),
-            ("__0_0.distcp", lambda data: data[:900] + bytes([data[900] ^ 1]) + data[901:], "SHA-256 differs"),
-            (".metadata", lambda data: b"", "SHA-256 differs"),
+            ("__0_0.distcp", lambda data: data[:-1], "bytes, "),
+            (
+                "__0_0.distcp",
+                lambda data: data[:900] + bytes([data[900] ^ 1]) + data[901:],
+                "is not what was written (SHA-256 of bytes 0 to",
+            ),
+            (".metadata", lambda data: b"", ".metadata has 0 bytes, "),
             (COMMITTED, lambda data: data[:40], "COMMITTED can't be read"),
             (COMMITTED, lambda data: data.replace(b'"step": 14', b'"step": 13'), "COMMITTED was changed"),
         ],

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -197,6 +198,28 @@ def decode(data: Any, index: Index) -> pa.Table:
         raise ValueError(f"has the columns {sorted(table.column_names)}, expected {sorted(expected)}")
     Rows(table, index)
     return table
+
+
+def wrong_value(table: pa.Table, index: Index) -> str | None:
+    """The first number in a shard that its index does not allow, in words that follow the shard's name."""
+    limits: list[tuple[str, Any, int]] = []
+    if index.classes:
+        limits.append(("label", table["label"], len(index.classes)))
+    if index.vocabulary is not None:
+        limits.append(("input", table["input"].chunk(0).flatten(), index.vocabulary))
+    if index.categories:
+        columns = table["input"].chunk(0).flatten().to_numpy().reshape(-1, *index.shape)
+        first = index.shape[0] - len(index.categories)
+        limits += [
+            (f"category column {number} (input column {first + number})", columns[:, first + number - 1], count)
+            for number, count in enumerate(index.categories, start=1)
+        ]
+    for field, values, limit in limits:
+        found = pc.min_max(values)
+        for value in (found["min"].as_py(), found["max"].as_py()):
+            if value is not None and not 0 <= value < limit:
+                return f"{field}: got {value:g}, expected 0 to {limit - 1}"
+    return None
 
 
 class Rows:

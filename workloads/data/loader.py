@@ -19,7 +19,18 @@ from torch import Tensor
 
 from workloads import storage
 from workloads.data.cache import GIB, ShardCache
-from workloads.data.format import INPUT_TYPES, Index, Inputs, Labels, Rows, Shard, Split, decode, read_index
+from workloads.data.format import (
+    INPUT_TYPES,
+    Index,
+    Inputs,
+    Labels,
+    Rows,
+    Shard,
+    Split,
+    decode,
+    read_index,
+    wrong_value,
+)
 from workloads.data.order import STREAMS, Numbers, Order, Part, epoch_order, stored_order
 from workloads.storage import StorageError
 
@@ -102,7 +113,7 @@ def fetch(url: str, shard: Shard, index: Index) -> pa.Table:
     """A shard's table, from the bucket.
 
     Raises:
-        StorageError: it can't be read, or is not what the index says.
+        StorageError: it can't be read, is not what the index says, or holds a number that the index does not allow.
     """
     location = storage.join(url, shard.file)
     data = storage.read(location)
@@ -116,6 +127,8 @@ def fetch(url: str, shard: Shard, index: Index) -> pa.Table:
         raise StorageError(f"{location} {error}; write the data set anew") from None
     if len(table) != shard.samples:
         raise StorageError(f"{location} has {len(table)} samples, its index says {shard.samples}; write it anew")
+    if (problem := wrong_value(table, index)) is not None:
+        raise StorageError(f"{location}: {problem}; mend the source and write the data set anew")
     return table
 
 

@@ -43,7 +43,7 @@ def train(config: TrainingConfig, stop: StopRequest) -> None:
     """Import PyTorch, which takes seconds, only for a config that is right, and run."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     from workloads.models import ModelError
-    from workloads.training.checkpoint import ResumeError
+    from workloads.training.fetching import ResumeError
     from workloads.training.run import run
     from workloads.training.world import WorldError
 

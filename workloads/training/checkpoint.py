@@ -14,16 +14,15 @@ uninterrupted one would.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from torch import nn, optim
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -33,24 +32,22 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from workloads import storage
 from workloads.storage import StorageError
 from workloads.training import manifest
+from workloads.training.fetching import ResumeError, fetch
 from workloads.training.logs import Log
 from workloads.training.manifest import Corrupt, File, Manifest, Position
 from workloads.training.saver import Answer, Commit, Saver, Write
 from workloads.training.staging import METADATA, Staging
 from workloads.training.world import World
 
+Result = TypeVar("Result")
+
 FAILURES_IN_A_ROW = 2
 """Saves that fail before the run ends: from then on each step would be work that is lost with the machine."""
 _LOOK_SECONDS = 30
 """How long a rank waits for its own saver before it asks how the others are: far less than a collective's time-out."""
-_CHUNK_BYTES = 8 * 1024 * 1024
 
 # One process alone saves on purpose; torch says on each load that it assumes so.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-
-
-class ResumeError(RuntimeError):
-    """The checkpoints belong to another run; one sentence with the way out."""
 
 
 @dataclass
@@ -193,30 +190,39 @@ class Checkpoints:
         for name in self.world.broadcast(manifest.folders(self.url) if self.world.is_first else None):
             folder = storage.join(self.url, name)
             try:
-                position = self._load(folder, model, optimizer)
+                position, read = self._load(folder, model, optimizer)
             except Corrupt as problem:
                 self.log.warning("checkpoint_skipped", checkpoint=folder, reason=str(problem))
             else:
-                self.log.info("resumed", checkpoint=folder, **position.model_dump())
+                self.log.info("resumed", checkpoint=folder, **position.model_dump(), rank_bytes=read)
                 return position
         return Position()
 
-    def _load(self, folder: str, model: nn.Module, optimizer: optim.Optimizer) -> Position:
+    def _load(self, folder: str, model: nn.Module, optimizer: optim.Optimizer) -> tuple[Position, int]:
+        """Load a checkpoint; returns its position and how many bytes this rank read."""
+        found = self._agreed(lambda: manifest.read(folder))
+        self._check_identity(folder, found)
+        state = _state(model, optimizer)
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as local:
-            problem, found = "", None
-            try:
-                found = manifest.read(folder)
-                _fetch(folder, found, Path(local))
-            except Corrupt as corrupt:
-                problem = str(corrupt)
-            if self.world.any(bool(problem)) or found is None:
-                raise Corrupt(problem or "another rank could not read it")
-            self._check_identity(folder, found)
-            state = _state(model, optimizer)
-            reader = FileSystemReader(local)
-            load(state, storage_reader=reader, **self._ranks())
-            set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-            return found.position
+            read = self._agreed(lambda: fetch(folder, found, state, Path(local)))
+            load(state, storage_reader=FileSystemReader(local), **self._ranks())
+        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        return found.position, read
+
+    def _agreed(self, read: Callable[[], Result]) -> Result:
+        """What is read, once no rank has found it corrupted: only then may anything change.
+
+        Raises:
+            Corrupt: on every rank alike.
+        """
+        problem, result = "", None
+        try:
+            result = read()
+        except Corrupt as corrupt:
+            problem = str(corrupt)
+        if self.world.any(bool(problem)) or result is None:
+            raise Corrupt(problem or "another rank could not read it")
+        return result
 
     def _ranks(self) -> dict[str, Any]:
         """Who takes part, in the words of `torch.distributed.checkpoint`."""
@@ -234,23 +240,3 @@ class Checkpoints:
 def _state(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
     model_state, optimizer_state = get_state_dict(model, optimizer)
     return {"model": model_state, "optimizer": optimizer_state}
-
-
-def _fetch(folder: str, found: Manifest, local: Path) -> None:
-    """Copy the files of a checkpoint here and check each on the way."""
-    for name, file in found.files.items():
-        url = storage.join(folder, name)
-        digest = hashlib.sha256()
-        try:
-            with storage.explained("read", url):
-                filesystem, path = storage.locate(url)
-                with filesystem.open(path, "rb") as source, (local / name).open("wb") as copy:
-                    while chunk := source.read(_CHUNK_BYTES):
-                        digest.update(chunk)
-                        copy.write(chunk)
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise Corrupt(f"{name} is missing") from None
-            raise
-        if digest.hexdigest() != file.sha256:
-            raise Corrupt(f"{name} is not what was written (SHA-256 differs)")

@@ -1,15 +1,18 @@
 """What makes a folder of a bucket a checkpoint: its manifest, and how it is committed, listed, read and deleted.
 
 A checkpoint is a folder `step-<number>`. When all files of all ranks are durable the first rank writes `COMMITTED`,
-which lists each file with its size and SHA-256, and carries its own. A folder without a valid `COMMITTED`, or with a
-file that is not what it says, is not a checkpoint.
+which lists each file with its size and the SHA-256 of each of its blocks, and carries its own. A folder without a valid
+`COMMITTED`, or with a file that is not what it says, is not a checkpoint. The blocks let a rank check the part of a
+file that it reads.
 
 This module does without PyTorch: the process that saves imports it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import mmap
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workloads import storage
 
 COMMITTED = "COMMITTED"
+BLOCK_BYTES = 8 * 1024 * 1024
 _FOLDER = re.compile(r"^step-[0-9]{9}$")
 
 
@@ -55,7 +59,8 @@ class File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: int
-    sha256: str
+    sha256: tuple[str, ...]
+    """Of each block."""
 
 
 class Manifest(BaseModel):
@@ -67,6 +72,15 @@ class Manifest(BaseModel):
     identity: dict[str, Any]
     """What must not change when a run resumes: model, data and seed."""
     files: dict[str, File]
+    block_bytes: int = Field(default=BLOCK_BYTES, ge=1)
+
+
+def described(data: bytes | mmap.mmap) -> File:
+    """The entry of a file that holds these bytes."""
+    starts = range(0, len(data), BLOCK_BYTES)
+    with memoryview(data) as view:
+        digests = tuple(hashlib.sha256(view[start : start + BLOCK_BYTES]).hexdigest() for start in starts)
+    return File(bytes=len(data), sha256=digests)
 
 
 def folders(url: str) -> list[str]:

@@ -7,7 +7,6 @@ PyTorch. It ends with its rank, however that ends: a rank that is gone must not 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import queue
@@ -33,7 +32,7 @@ _COMMAND = "import sys; from workloads.training.saver import main; main(int(sys.
 
 @dataclass(frozen=True)
 class Write:
-    """Upload the first ``arena_bytes`` of the arena as ``name``, and ``others``; the answer is every file's digest."""
+    """Upload the first ``arena_bytes`` of the arena as ``name``, and ``others``; the answer describes every file."""
 
     folder: str
     name: str
@@ -52,7 +51,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request: the files' digests (none for a commit), or why it failed."""
+    """What became of a request: the files (none for a commit), or why it failed."""
 
     files: dict[str, File] = field(default_factory=dict)
     problem: str = ""
@@ -157,10 +156,10 @@ def _write(request: Write, arena: int) -> dict[str, File]:
     files = {}
     if size := request.arena_bytes:
         with mmap.mmap(arena, size, prot=mmap.PROT_READ) as staged, ThreadPoolExecutor(max_workers=1) as hashing:
-            digest = hashing.submit(hashlib.sha256, staged)
+            entry = hashing.submit(manifest.described, staged)
             storage.write_durably(storage.join(request.folder, request.name), staged)
-            files[request.name] = File(bytes=size, sha256=digest.result().hexdigest())
+            files[request.name] = entry.result()
     for name, data in request.others.items():
         storage.write_durably(storage.join(request.folder, name), data)
-        files[name] = File(bytes=len(data), sha256=storage.sha256(data))
+        files[name] = manifest.described(data)
     return files

@@ -107,8 +107,8 @@ def join(config: TrainingConfig) -> Iterator[World]:
     """Take this process's place among the ranks, as torchrun or an indexed Kubernetes Job says it.
 
     Raises:
-        WorldError: the config asks for a device or a number of ranks that is not there, or the environment says only
-            half of what is needed.
+        WorldError: the config asks for a device or a number of ranks that is not there, the environment says only
+            half of what is needed, or another rank went away.
     """
     size, rank = _size_and_rank()
     tensor = config.parallel.tensor_parallel
@@ -129,8 +129,21 @@ def join(config: TrainingConfig) -> Iterator[World]:
     try:
         mesh = init_device_mesh(device.type, (size // tensor, tensor), mesh_dim_names=("data", "tensor"))
         yield World(device, rank, size, rank // tensor, size // tensor, mesh, control)
+    except RuntimeError as error:
+        if not _tells_of_a_lost_rank(error):
+            raise
+        raise WorldError(
+            "another rank is gone, and this one can't go on alone; why is in that rank's log. Run the same command "
+            "again, with any number of ranks: it goes on from the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _tells_of_a_lost_rank(error: RuntimeError) -> bool:
+    """Whether a collective failed since its other side is not there any more; gloo has no class for it."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+    return isinstance(error, dist.DistError) or any(each in str(error) for each in words)
 
 
 def _size_and_rank() -> tuple[int, int]:

@@ -1,0 +1,66 @@
+"""Runs of several ranks, each a process that can be killed, forked from one that has imported PyTorch already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from tests.workloads.conftest import free_port
+
+_PRELOADED = ["workloads.training.__main__", "workloads.training.run", "tests.workloads.recording"]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_SECONDS_TO_LEAVE = 60
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a rank."""
+
+    status: int
+    """Negative: the signal that ended it."""
+    out: str
+    err: str
+
+
+def run_ranks(config: Path, size: int, environments: Mapping[int, Mapping[str, int]] | None = None) -> list[Ended]:
+    """Run the command that the container runs as ``size`` ranks, until all have ended; none is ended from outside.
+
+    ``environments`` are what is set for some of the ranks only.
+    """
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
+    together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks: list[tuple[ForkServerProcess, Path]] = []
+    for rank in range(size):
+        own = {name: str(value) for name, value in (environments or {}).get(rank, {}).items()}
+        log = config.with_name(f"rank-{rank}")
+        environment = dict(os.environ) | together | {"RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)} | own
+        process = _CONTEXT.Process(target=_rank, args=(str(config), environment, str(log)))
+        process.start()
+        ranks.append((process, log))
+    try:
+        for process, _ in ranks:
+            process.join(_SECONDS_TO_LEAVE)
+            assert process.exitcode is not None, "it has not ended"
+    finally:
+        for process, _ in ranks:
+            process.kill()
+    return [
+        Ended(process.exitcode or 0, log.with_suffix(".out").read_text(), log.with_suffix(".err").read_text())
+        for process, log in ranks
+    ]
+
+
+def _rank(config: str, environment: dict[str, str], log: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, ending in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{log}.{ending}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115 # the process's own
+    from workloads.training.__main__ import main
+
+    main(["--config", config])
