@@ -69,7 +69,7 @@ async def _serve(read: Read) -> int:
     metrics = Metrics()
     models = Models(cache_folder(), metrics, log.info, on_hang)
     app = App(models, metrics, config, log)
-    port = config.port or _free_port(config.host)
+    port = _port(config)
     server = Server(
         app,
         address=config.host,
@@ -142,11 +142,22 @@ async def _quiet(app: App, config: ServingConfig) -> None:
         await asyncio.sleep(0.02)
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as found:
-        found.bind((host, 0))
-        port: int = found.getsockname()[1]
-        return port
+def _port(config: ServingConfig) -> int:
+    """The port of a config, or a free one for 0; Granian would share a port with whoever listens on it already.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        with socket.create_server((config.host, config.port), family=family) as found:
+            port: int = found.getsockname()[1]
+            return port
+    except OSError as error:
+        raise ConfigError(
+            f"host and port: got {config.host}, {config.port}, where no server can listen ({error.strerror}); expected "
+            "an address of this machine and a port that no other process uses"
+        ) from None
 
 
 def cache_folder() -> Path:

@@ -335,15 +335,27 @@ def batches(server: Running) -> float:
         ),
         ("models: [{versions: [{package: 'file:///nowhere', weight: -1}]}]", "weight: got -1"),
         ("port: 99999\nmodels: [{versions: [{package: 'file:///nowhere'}]}]", "port: got 99999"),
+        ("host: 192.0.2.1\nmodels: [{versions: [{package: 'file:///nowhere'}]}]", "host and port: got 192.0.2.1"),
         ("models: {", "is not YAML"),
     ],
 )
 def test_a_wrong_config_ends_it_with_one_sentence(config: str, expected_sentence: str, tmp_path: Path) -> None:
-    path = tmp_path / "serving.yaml"
+    assert expected_sentence in refusal(config, tmp_path)
+
+
+def test_a_port_that_another_process_uses_is_refused_instead_of_shared(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        config = f"host: 127.0.0.1\nport: {port}\nmodels: [{{versions: [{{package: 'file:///nowhere'}}]}}]"
+        assert f"host and port: got 127.0.0.1, {port}, where no server can listen" in refusal(config, tmp_path)
+
+
+def refusal(config: str, folder: Path) -> str:
+    path = folder / "serving.yaml"
     path.write_text(config)
     ended = subprocess.run(
         [sys.executable, "-m", "workloads.serving", "--config", str(path)], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 1
-    assert expected_sentence in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
+    return ended.stderr
