@@ -25,6 +25,7 @@ from tests.engine.test_guardrails.security_cases import (
     gcp_instance,
     instance,
     kubernetes,
+    launch_template,
 )
 from tests.unit.planner.test_latency_guardrails import chat, classify, edited, train
 from tests.unit.planner.test_plan import SHAPE, job, planned, service
@@ -140,10 +141,11 @@ def after_a_plan_on_spot(instance_type: str, capacity: str, labels: dict[str, st
         "instanceTypes": [instance_type],
         "capacityType": capacity,
         "scalingConfig": {"minSize": 0, "desiredSize": 0, "maxSize": 1},
-        "launchTemplate": {"id": "lt-1", "version": "1"},
+        "launchTemplate": {"name": "nodes", "version": "$Latest"},
         "labels": labels or {},
     }
-    return Program({"plan": registered(ON_SPOT), "nodes": Made(NODE_GROUP, nodes)})
+    of_nodes = launch_template(name="nodes")
+    return Program({"plan": registered(ON_SPOT), "nodes": Made(NODE_GROUP, nodes), "template": of_nodes})
 
 
 ON_SPOT = planned(job(needs=G5, price_model="spot"))
