@@ -68,9 +68,26 @@ class SplitClient:
     """Answers requests of one row; may be used from several threads."""
 
     def __init__(
-        self, plan_url: str, server: str, *, slo_s: float, threads: int, cache: Path, watts: Watts | None = None
+        self,
+        plan_url: str,
+        server: str,
+        *,
+        slo_s: float,
+        threads: int,
+        cache: Path,
+        watts: Watts | None = None,
+        backends: Sequence[str] = (),
     ) -> None:
         """Load every part that the edge may need, look at the link, and try the ways that may be best.
+
+        Args:
+            plan_url: the folder that `fusion partition plan` wrote.
+            server: such as http://10.0.0.5:8080; serves the plan's cloud parts.
+            slo_s: what a request may take, where the edge can keep it.
+            threads: of the edge's parts.
+            cache: a folder for packages.
+            watts: of the edge device, where its energy and not the latency is to be least.
+            backends: to try for the edge's parts; by default all that load at once.
 
         Raises:
             ConfigError: there is no plan, or the server's address is none.
@@ -88,7 +105,7 @@ class SplitClient:
         measured: dict[str, float] = {}
         for part in dict.fromkeys(way.edge for way in self.plan.ways if way.edge is not None):
             package = open_package(storage.join(plan_url, part), cache)
-            choice = choose(package, Runtime(threads), batch_max=1, slo_s=slo_s)
+            choice = choose(package, Runtime(threads), batch_max=1, slo_s=slo_s, named=backends)
             self._forwards[part], measured[part] = choice.forward, choice.curve.at(1)
             self._floats[part] = [(each.name, each.dtype.kind == "f") for each in package.manifest.outputs]
             self.edge_bytes += max(sum(file.bytes for file in each.files) for each in package.manifest.artifacts)
