@@ -23,7 +23,7 @@ from planner.calibration.store import Calibration
 from planner.catalog import Catalog, Offer
 from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
-from planner.goals import NEVER, Goal, Outcome, Prediction, ReplicaGoal, Shape, TrainingGoal
+from planner.goals import NEVER, Goal, LanguageModelGoal, Outcome, Prediction, ReplicaGoal, Shape, TrainingGoal
 from planner.machines import Machine, chip_of, cpu_calibration
 from planner.market import Market, Where
 from planner.packing import Demand, nodes_for, room_of
@@ -363,6 +363,8 @@ class Predictor:
             best = self._first_kept(ask, goal, alone, fewest.floor) or self._found_by_halves(
                 ask, goal, alone, fewest.floor
             )
+            if best is not None and isinstance(goal, LanguageModelGoal):
+                best = self._first_kept(ask, goal, alone, best[0]) or best
             fewest.looked, fewest.floor = 2, NEVER
             if best is not None:
                 fewest.floor, fewest.shape, fewest.outcome = best
@@ -373,11 +375,16 @@ class Predictor:
     def _first_kept(
         self, ask: Ask, goal: ReplicaGoal, alone: Machine, replicas: int
     ) -> tuple[int, Shape, Outcome] | None:
-        """The first of the shapes that keeps the limits with so many replicas."""
-        for floor, shape in self._ways(ask, goal, alone):
-            if floor <= replicas and (kept := self._kept(ask, goal, alone, replace(shape, replicas=replicas))):
-                return kept
-        return None
+        """The first of the shapes that keeps the limits with so many replicas; of a language model, whose precisions
+        and splits cost the same then, the one that answers soonest."""
+        ways = (
+            kept
+            for floor, shape in self._ways(ask, goal, alone)
+            if floor <= replicas and (kept := self._kept(ask, goal, alone, replace(shape, replicas=replicas)))
+        )
+        if not isinstance(goal, LanguageModelGoal):
+            return next(ways, None)
+        return min(ways, key=lambda way: way[2].seconds + goal.output_tokens * way[2].token_s, default=None)
 
     def _found_by_halves(
         self, ask: Ask, goal: ReplicaGoal, alone: Machine, least: int

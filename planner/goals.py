@@ -345,6 +345,7 @@ class LanguageModelGoal:
         return dataclasses.replace(
             predicted,
             time_to_first_token_s=predicted.time_to_first_token_s.later(self.network_s),
+            network_s=self.network_s,
             reasons=(*predicted.reasons, f"of the time to the first token, {self.network_s * 1e3:.3g} ms are network"),
         )
 

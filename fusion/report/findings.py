@@ -12,6 +12,7 @@ from planner.choices import Answer, Choice
 from planner.cost import CostItem, Quantity, total
 from planner.goals import Shape
 from planner.performance.inference import InferencePrediction
+from planner.performance.serving import LanguageModelPrediction
 from planner.performance.training import TrainingPrediction
 from planner.prediction import WorkloadPrediction
 from planner.targets import prediction_of
@@ -292,6 +293,8 @@ def _slower(answer: Answer) -> object:
     usual, peak = answer.prediction, answer.peak
     if isinstance(usual, InferencePrediction) and isinstance(peak, InferencePrediction):
         return max(usual, peak, key=lambda each: each.p99_s.value)
+    if isinstance(usual, LanguageModelPrediction) and isinstance(peak, LanguageModelPrediction):
+        return max(usual, peak, key=lambda each: each.time_to_first_token_s.value)
     return usual
 
 
@@ -307,6 +310,17 @@ def _time_parts(prediction: object) -> tuple[Part, ...]:
         )
     if isinstance(prediction, TrainingPrediction):
         return _scaled(_training_shares(prediction), prediction.total_s.value)
+    if isinstance(prediction, LanguageModelPrediction):
+        first = prediction.first_token
+        return (
+            Part("network", prediction.network_s),
+            Part("request", first.request_s),
+            Part("waiting for memory", first.memory_s),
+            Part("waiting for prompts", first.prompts_s),
+            Part("reading the prompt", first.prefill_s),
+            Part("first steps", first.steps_s),
+            Part("serving process", first.process_s),
+        )
     return ()
 
 

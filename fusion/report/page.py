@@ -41,8 +41,10 @@ def page(findings: Findings, asked: Sequence[str], changes: Sequence[Difference]
 
 
 def _pictures(found: WorkloadFindings) -> dict[str, Picture]:
-    return {
-        "frontier": frontier_picture(found),
-        "time": parts_picture(f"What the {TIME[found.kind]} of {found.name} is made of", found.time_parts, seconds),
-        "cost": parts_picture(f"What the cost of {found.name} pays for", found.cost_parts, usd),
-    }
+    pictures = {"frontier": frontier_picture(found)}
+    if found.time_parts:
+        title = f"What the {TIME[found.kind]} of {found.name} is made of"
+        pictures["time"] = parts_picture(title, found.time_parts, seconds)
+    if found.cost_parts:
+        pictures["cost"] = parts_picture(f"What the cost of {found.name} pays for", found.cost_parts, usd)
+    return pictures

@@ -171,6 +171,24 @@ class DecoderTraffic:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstTokenParts:
+    """What the mean time to the first token is made of, seconds that add up to it."""
+
+    request_s: float
+    """Parsing, tokenising, scheduling."""
+    prompts_s: float
+    """Waiting for other prompts, and where the server keeps a prompt back."""
+    prefill_s: float
+    """Reading the prompt."""
+    steps_s: float
+    """Decode steps until the running one ends and the token is handed on."""
+    process_s: float = 0.0
+    """By which the serving process lags behind the chips."""
+    memory_s: float = 0.0
+    """Waiting for a place in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderTiming:
     """Mean seconds, before intervals; `running` sequences are in the batch, the others wait for memory."""
 
@@ -183,6 +201,7 @@ class DecoderTiming:
     prefill_s: float
     decode_step_s: float
     bound_by: str
+    first_token: FirstTokenParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,8 +556,8 @@ def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     token = step + interruption
     later = _waiting_s(traffic, p, running, busy, output * token) + _held_back_s(traffic, running, token)
     later += traffic.polled_steps * token / 2
-    first = p.request_s + p.steps_before * step + prefill - busy
-    first += (1 - first_round) * later + first_round * busy * (running + 1) / 2
+    prompts = (1 - first_round) * later + first_round * busy * (running + 1) / 2 - busy
+    first = p.request_s + p.steps_before * step + prefill + prompts
     lifetime = first + output * token
     late = _slower_s(lifetime, running * _host_s(traffic, p)) - lifetime
     first += p.host_late_first * late
@@ -547,7 +566,8 @@ def closed_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     waiting = (concurrency - running) / running * lifetime
     rate = running / lifetime
     bound = _bound(concurrency > most, interruption > step, traffic.input_tokens + output)
-    return DecoderTiming(first + waiting, token, rate, rate * output, running, most, prefill, step, bound)
+    parts = FirstTokenParts(p.request_s, prompts, prefill, p.steps_before * step, p.host_late_first * late, waiting)
+    return DecoderTiming(first + waiting, token, rate, rate * output, running, most, prefill, step, bound, parts)
 
 
 def _waiting_s(traffic: DecoderTraffic, p: DecoderParameters, running: float, prefill: float, decode: float) -> float:
@@ -621,9 +641,10 @@ def open_loop(server: Server, traffic: DecoderTraffic) -> DecoderTiming:
     step = token_s(server, max(high, 1.0), context)
     busy = min(rate * occupied, 1 - 1e-9)
     token = step / (1 - busy)
-    first = p.request_s + prefill + busy * occupied / (2 * (1 - busy)) + p.steps_before * step
+    parts = FirstTokenParts(p.request_s, busy * occupied / (2 * (1 - busy)), prefill, p.steps_before * step)
+    first = parts.request_s + parts.prompts_s + parts.prefill_s + parts.steps_s
     bound = _bound(False, busy > 0.5, context)
-    return DecoderTiming(first, token, rate, rate * output, high, most, prefill, step, bound)
+    return DecoderTiming(first, token, rate, rate * output, high, most, prefill, step, bound, parts)
 
 
 def _host_s(traffic: DecoderTraffic, p: DecoderParameters) -> float:

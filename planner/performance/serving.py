@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from planner.calibration.store import Calibration, Interval, Ratios, widened
 from planner.performance.checks import PerformanceError, whole
 from planner.performance.chip import Chip
-from planner.performance.language_model import DecoderTraffic, Products, Server, closed_loop, open_loop
+from planner.performance.language_model import DecoderTraffic, FirstTokenParts, Products, Server, closed_loop, open_loop
 from planner.profiles.decoder import DecoderConfig
 
 UNMEASURED_CHIP = 1.3
@@ -29,6 +29,9 @@ class LanguageModelPrediction:
     bound_by: str
     reasons: tuple[str, ...]
     calibration: str
+    first_token: FirstTokenParts
+    network_s: float = 0.0
+    """Of the time to the first token, beside its parts."""
 
 
 def predict_language_model(
@@ -87,6 +90,7 @@ def predict_language_model(
             f"{timing.decode_step_s * 1e3:.3g} ms",
         ),
         calibration=note,
+        first_token=timing.first_token,
     )
 
 

@@ -294,3 +294,13 @@ def test_an_accelerator_that_is_not_to_be_had_is_told_with_where_it_is(needs: di
 def test_an_accelerator_of_another_region_is_told_with_its_regions() -> None:
     with pytest.raises(PlanError, match=r"aws us-west-1 has A10G; the catalog has it in .*us-east-1"):
         choose_offer(job(needs={"accelerator": "A10G", "accelerators": 1}), "aws", "us-west-1", load())
+
+
+def test_of_precisions_and_splits_that_cost_the_same_a_language_model_gets_the_one_that_answers_soonest() -> None:
+    target = {"model": "qwen2.5-72b", "precision": ["bf16", "fp8"], "input_tokens": 1000, "output_tokens": 200}
+    asked = service(
+        "chat", needs={"instance_type": "g6.48xlarge", "accelerators": 8}, target=target | {"concurrency": 32}
+    )
+    (prediction,) = planned(asked).predictions
+    assert (prediction.precision, prediction.tensor_parallel * prediction.pipeline_parallel) == ("fp8", 8)
+    assert prediction.pipeline_parallel > 1  # what tensor parallelism exchanges takes long on PCIe

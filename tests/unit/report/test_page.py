@@ -126,3 +126,16 @@ def test_the_browser_would_have_told_of_an_error_and_a_request(page, tmp_path):
     measured, logged = shown(asking, 390, tmp_path)
     assert 'data-asked="https://example.com/x.png"' in measured
     assert "CONSOLE" in logged
+
+
+def test_the_page_of_a_language_model_shows_what_its_time_to_first_token_is_made_of(tmp_path):
+    target = {"model": "llama-3.1-8b", "input_tokens": 1000, "output_tokens": 200, "concurrency": 8}
+    chat = {"kind": "inference", "name": "chat", "image": "x", "needs": {"accelerators": 1}, "target": target}
+    stack, page = tmp_path / "stack.yaml", tmp_path / "plan.html"
+    stack.write_text(yaml.safe_dump({"workloads": [chat]}))
+    ran = CliRunner().invoke(command, [str(stack), "--html", str(page), "--json"])
+    assert ran.exception is None, ran.output
+    (answer,) = json.loads(ran.stdout)["workloads"].values()
+    assert sum(answer["time_parts_s"].values()) == pytest.approx(answer["best"]["outcome"]["seconds"])
+    assert "What the time to first token is made of" in page.read_text()
+    assert "What the cost pays for" not in page.read_text()  # nothing is known of it
