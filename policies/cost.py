@@ -7,6 +7,7 @@ by a running total. Prices of resources are those of `policies.pricing`.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Iterator
 
 from planner.catalog import UnknownOffer
@@ -130,8 +131,16 @@ def pool_hourly_limit(resource: Resource, update: Update) -> Iterator[str]:
         yield (
             f"{resource.name} ({resource.type}) costs {usd(cost_usd)} an hour with all its machines, "
             f"{usd(cost_usd - limit_usd)} over the limit of {usd(limit_usd)} (fusion:guardrails "
-            "pool_hourly_limit_usd). Make it smaller"
+            f"pool_hourly_limit_usd). {_what_fits(sum(each.max for each in machines.values()), cost_usd, limit_usd)}"
         )
+
+
+def _what_fits(machines: float, cost_usd: float, limit_usd: float) -> str:
+    """How many machines of such a price keep the limit of an hour."""
+    fitting = math.floor(limit_usd / (cost_usd / machines) + 1e-9)
+    if fitting >= 1:
+        return f"{fitting} of its {machines:g} machines keep it"
+    return f"Take smaller machines, or set pool_hourly_limit_usd to at least {math.ceil(cost_usd * 100) / 100:g}"
 
 
 @guardrail("priced-types", settings=("unpriced_types_exempt",))
@@ -191,7 +200,8 @@ def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Monthly
         yield (
             f"{resource.name} ({resource.type}) costs up to {usd(excess.resource_usd)} a month and would take the "
             f"stack to {usd(excess.total_usd)} {WHEN[ledger.bound]}, {usd(excess.total_usd - limit.usd)} over the "
-            f"{limit}. Remove it, make it smaller, or declare it as a workload so that it is planned."
+            f"{limit}. Remove it, make it smaller, declare it as a workload so that it is planned, or set "
+            f"{limit.raised_to(excess.total_usd)}."
         )
 
 
