@@ -121,7 +121,9 @@ class TrainingConfig(Section):
     )
     compile: bool = Field(default=False, description="torch.compile: a slow first step, then faster ones")
     parallel: ParallelConfig = ParallelConfig()
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
+    device: Literal["auto", "cpu", "cuda", "xla"] = Field(
+        default="auto", description="auto: CUDA where there is one; xla: what torch_xla finds, such as a TPU"
+    )
     deterministic: bool = Field(default=False, description="same bits from the same config; slower on CUDA")
     threads: int | None = Field(default=None, ge=1, le=1_024, description="CPU threads of a rank; by default its share")
     checkpoint: CheckpointConfig

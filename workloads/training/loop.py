@@ -69,6 +69,7 @@ class Trainer:
         parts = micro_batches(batch, self.config.parallel.micro_batch_size, self.world)
         losses = [self.backward(part, last=part is parts[-1]) for part in parts]
         self.update(step)
+        self.world.end_step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def backward(self, batch: Batch, *, last: bool) -> Tensor:
@@ -144,3 +145,7 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)
+    elif device.type == "xla":
+        import torch_xla
+
+        torch_xla.manual_seed(number)

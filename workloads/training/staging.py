@@ -196,7 +196,8 @@ def _tensor(planner: DefaultSavePlanner, item: WriteItem) -> Tensor:
 def _copy(sources: list[Tensor], places: tuple[Tensor, ...]) -> None:
     """Copy all tensors; returns when the bytes are there."""
     if sources:
-        torch._foreach_copy_(list(places), sources)
+        # XLA's tensors are records of operations, which a copy into plain memory can't follow.
+        torch._foreach_copy_(list(places), [each.cpu() if each.device.type == "xla" else each for each in sources])
 
 
 def _stack(sizes: list[int], start: int = 0) -> tuple[list[int], int]:

@@ -50,7 +50,18 @@ class World:
     @property
     def device_name(self) -> str:
         """`NVIDIA H100 80GB HBM3`, or `cpu`."""
+        if self.device.type == "xla":
+            import torch_xla
+
+            return f"xla:{torch_xla.runtime.device_type()}"
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def end_step(self) -> None:
+        """Where operations are only recorded, as on XLA: compile and start what the step recorded."""
+        if self.device.type == "xla":
+            import torch_xla
+
+            torch_xla.sync()
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -116,7 +127,7 @@ def join(config: TrainingConfig) -> Iterator[World]:
         raise WorldError(
             f"parallel.tensor_parallel: got {tensor}; expected a divisor of the {size} rank(s) of this run"
         )
-    device = _device(config)
+    device = _device(config, size)
     _set_threads(config)
     if size == 1:
         yield World(device)
@@ -159,13 +170,26 @@ def _size_and_rank() -> tuple[int, int]:
     return size, int(rank)
 
 
-def _device(config: TrainingConfig) -> torch.device:
+def _device(config: TrainingConfig, size: int) -> torch.device:
+    if config.device == "xla":
+        return _xla_device(size)
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise WorldError("device: got cuda, but PyTorch finds no CUDA device here; expected cpu or auto")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
+    return device
+
+
+def _xla_device(size: int) -> torch.device:
+    if size > 1:
+        raise WorldError(f"device: got xla with {size} ranks; expected one rank, others have not been tried")
+    try:
+        import torch_xla
+    except ImportError:
+        raise WorldError("device: got xla, which needs the package torch_xla, as the TPU's container has it") from None
+    device: torch.device = torch_xla.device()
     return device
 
 
