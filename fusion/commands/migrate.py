@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusion.commands.export import NEEDS_EXTRA, as_url, source_of, source_options
+from fusion.commands.optimize import refuse_report
 from fusion.errors import FusionError
 from fusion.targets import Kind, Target, find
 from planner.calibration.store import Interval, builtin
@@ -67,6 +68,7 @@ def command(
     in; where an output differs by more than is allowed, nothing is published, and the status is 1.
     """
     chip = find(target)
+    refuse_report(json_file)
     try:
         from workloads.models import ModelError
         from workloads.serving.export import export

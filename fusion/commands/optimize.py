@@ -83,6 +83,7 @@ def command(
     serves the package. Below the allowed accuracy nothing is published, and the status is 1.
     """
     chip = find(target)
+    refuse_report(json_file)
     methods = {"--distill": distill, "--prune": prune, "--sparse-2-4": sparse, "--quantize": quantize}
     if not any(methods.values()):
         raise FusionError(f"expected one or more of {', '.join(methods)}")
@@ -127,6 +128,16 @@ def command(
     if result.problem:
         raise FusionError(f"nothing was published: {result.problem}")
     click.echo(f"{trained.name} {version} is in {as_url(url)}; serve it: fusion serve {url}")
+
+
+def refuse_report(file: Path | None) -> None:
+    """Pass where a report can be written, or none is asked for.
+
+    Raises:
+        FusionError: its folder is not there.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise FusionError(f"--json {file}: there is no folder {file.parent}; make it first")
 
 
 def refuse_senseless(chip: Target, *, sparse: bool, quantize: str | None) -> None:
