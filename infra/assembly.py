@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from infra.accelerator_pool import AcceleratorPoolArgs
@@ -14,10 +15,13 @@ from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
 from infra.registry import RegistryArgs
 from planner.plan import Plan, PoolPlan
+from planner.prediction import WorkloadPrediction
 from planner.workloads import InferenceService, ServiceTarget, TrainingJob
 
 BUCKET = "${FUSION_BUCKET_URL}"
 """Filled in by the training container, from its environment."""
+METRICS_PORT = 9_400
+"""Where a training job answers Prometheus."""
 REPOSITORIES = ("training", "serving")
 
 
@@ -116,7 +120,8 @@ def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
         devices=_devices(job, plan),
         read=(f"{dataset}/",),
         write=(f"{runs}/",),
-        config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}"),
+        config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}") | as_predicted(predicted),
+        promise=promise(job, plan),
         nodes=predicted.nodes if predicted else max(job.nodes.expected, 1),
     )
 
@@ -139,6 +144,42 @@ def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[s
         "seed": asked.seed,
         "checkpoint": {"url": f"{runs_url}/checkpoints", "every_steps": asked.checkpoint_every_steps},
         "outputs": {"url": runs_url},
+        "metrics_port": METRICS_PORT,
+    }
+
+
+def as_predicted(predicted: WorkloadPrediction | None) -> dict[str, Any]:
+    """How the plan has a job compute: what it was predicted with is what runs."""
+    if predicted is None:
+        return {}
+    parallel = {"strategy": "fsdp"} if predicted.fsdp or predicted.tensor_parallel > 1 else {}
+    tensor = {"tensor_parallel": predicted.tensor_parallel} if predicted.tensor_parallel > 1 else {}
+    return {"precision": predicted.precision, **({"parallel": {**parallel, **tensor}} if parallel else {})}
+
+
+def promise(job: TrainingJob, plan: Plan) -> dict[str, Any] | None:
+    """What the plan predicts of a job, as its container reads it (workloads/training/promise.py)."""
+    predicted, pool = plan.prediction_of(job.name), plan.pool_of(job.name)
+    if predicted is None:
+        return None
+    ranges = {
+        "samples_per_s": predicted.throughput_per_s,
+        "run_hours": predicted.run_hours,
+        "run_usd": predicted.run_usd,
+    }
+    return {
+        "machine": pool.accelerator or pool.instance_type,
+        "instance_type": pool.instance_type,
+        "nodes": predicted.nodes,
+        "devices": predicted.accelerators or predicted.nodes,
+        "vcpus": 0.0 if predicted.accelerators else job.needs.vcpus,
+        "precision": predicted.precision,
+        "profile": predicted.profile,
+        "peak_flops": predicted.peak_flops,
+        "usd_per_hour": predicted.usd_per_hour,
+        "corrected_by": predicted.corrected_by,
+        "calibration": predicted.calibration,
+        **{name: dataclasses.asdict(found) for name, found in ranges.items() if found},
     }
 
 

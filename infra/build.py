@@ -63,6 +63,7 @@ class TrainingJobSpec(WorkloadSpec):
     """A training job of the platform; the fields are those of TrainingJobArgs."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
+    promise: Mapping[str, Any] | None = None
     nodes: int = 1
     retries: int = 3
     deadline_seconds: int | None = None
@@ -276,6 +277,7 @@ class _Workloads:
             namespace=self._args.namespace,
             pod=self._placed(spec),
             config=spec.config,
+            promise=spec.promise,
             service_account=self._service_account(spec),
             nodes=spec.nodes,
             retries=spec.retries,

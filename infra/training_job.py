@@ -22,6 +22,8 @@ class TrainingJobArgs:
         service_account: whose rights in the cloud it has; None for none at all.
         pod: container, resources and nodes.
         config: what `/etc/fusion/training.yaml` holds; the program fills in `${FUSION_BUCKET_URL}` and the like.
+        promise: what the plan predicts of the run, in the file that `FUSION_PREDICTION` names; None where nothing does.
+            Another prediction starts no new run.
         nodes: pods that train together, each on a node of its own.
         retries: failures of its own that it may have; what the cloud takes back or evicts is not counted.
         deadline_seconds: after how long it is stopped; None for never.
@@ -34,6 +36,7 @@ class TrainingJobArgs:
     namespace: str
     pod: PodArgs
     config: Mapping[str, Any] = field(default_factory=dict)
+    promise: Mapping[str, Any] | None = None
     service_account: pulumi.Input[str] | None = None
     nodes: int = 1
     retries: int = 3

@@ -90,6 +90,12 @@ class WorkloadPrediction:
     """A training job's deadline."""
     throughput_per_s: Interval | None = None
     """Samples of a training job; requests that a service can bear at most; output tokens of a language model."""
+    profile: str = ""
+    """The name of a training job's model profile."""
+    peak_flops: float | None = None
+    """Of one of a training job's devices, in its precision."""
+    corrected_by: float = 1.0
+    """Measured ÷ predicted step time of a training job's earlier runs, which is in the numbers already."""
     bound_by: str = ""
     """The resource that limits it, such as memory bandwidth."""
     split: SplitPrediction | None = None

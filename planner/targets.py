@@ -151,6 +151,9 @@ def prediction_of(workload: AnyWorkload, answer: Answer) -> WorkloadPrediction:
         tpot_ms_max=target.tpot_ms_max if isinstance(target, LanguageModelTarget) else None,
         hours_max=target.hours_max if isinstance(target, TrainingTarget) else None,
         throughput_per_s=_throughput(predicted, best.shape.replicas),
+        profile=training.profile if training else "",
+        peak_flops=training.peak_flops if training else None,
+        corrected_by=training.corrected_by if training else 1.0,
         bound_by=predicted.bound_by,
         split=_split_of(service.split) if service and service.split else None,
     )

@@ -1,4 +1,4 @@
-"""`fusion calibrate`: measure this machine, so that predictions for it rest on what it does."""
+"""`fusion calibrate`: measure this machine, or take what a training run measured, so that predictions rest on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 import click
 
 from fusion.errors import FusionError
+from fusion.measured_run import read_report, stored_run
 from planner.calibration.own import FOLDER, own_calibrations, why_not_used
 from planner.calibration.store import Calibration
 
 
 @click.command(name="calibrate")
+@click.option("--run", "run_url", help="a finished training run's folder in its bucket, instead of this machine")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
 @click.option(
     "--name",
@@ -29,8 +31,27 @@ from planner.calibration.store import Calibration
     type=click.Path(path_type=Path, dir_okay=False),
     help="[default: calibrations/NAME.json in the checkout, where plans find it]",
 )
-def command(device: str, name: str, precisions: tuple[str, ...], threads: int | None, output: Path | None) -> None:
-    """Measure this machine for the planner's predictions: about half a minute, best with nothing else running."""
+def command(
+    run_url: str | None,
+    device: str,
+    name: str,
+    precisions: tuple[str, ...],
+    threads: int | None,
+    output: Path | None,
+) -> None:
+    """Measure this machine for the planner's predictions: about half a minute, best with nothing else running.
+
+    With --run, take what a training run measured beside what its plan predicted, and correct further predictions of
+    the same model on the same machines by it.
+    """
+    if run_url is not None:
+        _take_run(run_url, output)
+    else:
+        _measure(device, name, precisions, threads, output)
+
+
+def _measure(device: str, name: str, precisions: tuple[str, ...], threads: int | None, output: Path | None) -> None:
+    """Measure this machine and store what it does."""
     try:
         import torch
 
@@ -64,6 +85,18 @@ def command(device: str, name: str, precisions: tuple[str, ...], threads: int | 
     own_calibrations.cache_clear()
     if note := _note(path, calibration):
         click.echo(f"note: {note}", err=True)
+
+
+def _take_run(url: str, output: Path | None) -> None:
+    """Store a training run's row."""
+    run = read_report(url)
+    path = stored_run(run, url, output)
+    click.echo(
+        f"{run.profile} in {run.precision} on {run.devices} × {run.machine}: {run.samples_per_s:,.5g} samples/s "
+        f"measured; a step takes {run.step_ratio:.3g} times what the model predicts"
+    )
+    click.echo(f"stored in {path}")
+    own_calibrations.cache_clear()
 
 
 def _note(path: Path, calibration: Calibration) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -14,6 +15,8 @@ from infra.training_job import TrainingJobArgs
 CONTAINER = "training"
 CONFIG_PATH = "/etc/fusion"
 CONFIG_FILE = "training.yaml"
+PROMISE_FILE = "promise.json"
+METRICS_PORT_NAME = "metrics"
 RENDEZVOUS_PORT = 29_500
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 GRACE_SECONDS = 120
@@ -50,7 +53,7 @@ class TrainingJob(pulumi.ComponentResource):
         config = core.ConfigMap(
             f"{name}-config",
             metadata=meta.ObjectMetaArgs(name=f"{args.name}-config", namespace=args.namespace, labels=self._labels),
-            data={CONFIG_FILE: text},
+            data={CONFIG_FILE: text, **self._promise_file()},
             opts=self._child,
         )
         if args.nodes > 1:
@@ -69,6 +72,9 @@ class TrainingJob(pulumi.ComponentResource):
         )
         self.job_name = job.metadata.name
         self.register_outputs({"job_name": self.job_name})
+
+    def _promise_file(self) -> dict[str, str]:
+        return {PROMISE_FILE: json.dumps(dict(self.args.promise), indent=1)} if self.args.promise else {}
 
     def _make_rendezvous(self, name: str) -> None:
         """A headless service: it gives each pod a DNS name, also before it is ready."""
@@ -136,6 +142,7 @@ class TrainingJob(pulumi.ComponentResource):
                     command=list(pod.command) or None,
                     args=list(pod.args) or None,
                     env=[*pods.environment(self._environment()), *self._rank()],
+                    ports=self._metrics_ports() or None,
                     resources=pods.resources(pod),
                     security_context=pods.container_security(),
                     volume_mounts=[
@@ -153,7 +160,13 @@ class TrainingJob(pulumi.ComponentResource):
         if args.nodes > 1:
             torchrun["PET_MASTER_ADDR"] = f"{args.name}-0.{args.name}.{args.namespace}.svc"
             torchrun["PET_MASTER_PORT"] = str(RENDEZVOUS_PORT)
-        return {"FUSION_WORKLOAD": args.name, **torchrun, **args.pod.env}
+        promise = {"FUSION_PREDICTION": f"{CONFIG_PATH}/{PROMISE_FILE}"} if args.promise else {}
+        return {"FUSION_WORKLOAD": args.name, **torchrun, **promise, **args.pod.env}
+
+    def _metrics_ports(self) -> list[kubernetes.core.v1.ContainerPortArgs]:
+        """Where the program answers Prometheus; a PodMonitor selects the port by its name."""
+        port = self.args.config.get("metrics_port")
+        return [core.ContainerPortArgs(name=METRICS_PORT_NAME, container_port=port)] if port else []
 
     def _rank(self) -> list[kubernetes.core.v1.EnvVarArgs]:
         """The pod's index in the Job is the node's rank."""

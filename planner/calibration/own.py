@@ -14,12 +14,15 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
-from planner.calibration.store import Calibration, builtin, read_calibration
+from planner.calibration.runs import read_run
+from planner.calibration.store import Calibration, MeasuredOn, MeasuredRun, builtin, read_calibration
 from planner.catalog import Accelerator
 from planner.machines import Machine, cpu_of
 from planner.performance.chip import Chip
 
 FOLDER = Path(__file__).parents[2] / "calibrations"
+RUNS = "runs"
+"""The folder in it, of measured training runs."""
 OLD_DAYS = 180
 CLOUDS = ("aws", "azure", "gcp")
 PROCESSORS = {"EPYC": "EPYC", "Graviton": "aarch64"}
@@ -33,6 +36,8 @@ class Own:
     used: Mapping[str, Sequence[Calibration]]
     refused: tuple[str, ...] = ()
     """A sentence each."""
+    runs: Mapping[str, Sequence[MeasuredRun]] = field(default_factory=dict)
+    """Measured training runs, by the same names."""
     _found: dict[tuple[object, ...], tuple[Chip, Calibration]] = field(default_factory=dict, repr=False)
     """The same objects for the same machine, for what was predicted is found by them."""
 
@@ -42,11 +47,13 @@ class Own:
         """What predictions of the machine rest on: the own calibration if it measured this, else `usual`, which then
         says what the own one is of."""
         measured = self.used.get(machine.accelerator)
-        if not measured or machine.fraction != 1:
+        runs = [run for run in self.runs.get(machine.accelerator, ()) if run.vcpus == machine.vcpus]
+        if not (measured or runs) or machine.fraction != 1:
             return chip, usual
         key = (machine.accelerator, machine.vcpus, chip.memory_bytes, *sorted(precisions))
         if key not in self._found:
-            self._found[key] = _resting_on(measured, machine, chip, usual, precisions)
+            chip, found = _resting_on(measured, machine, chip, usual, precisions) if measured else (chip, usual)
+            self._found[key] = chip, found.model_copy(update={"runs": tuple(runs)}) if runs else found
         return self._found[key]
 
 
@@ -80,39 +87,59 @@ def own_calibrations(folder: Path = FOLDER) -> Own:
         PerformanceError: a file can't be read or is wrong; names it.
     """
     found: dict[str, list[Calibration]] = {}
+    runs: dict[str, list[MeasuredRun]] = {}
     refused: list[str] = []
     for path in sorted(folder.glob("*.json")):
         calibration = read_calibration(path)
         if sentence := why_not_used(path, calibration):
             refused.append(sentence)
         else:
-            name, _ = _judged_today(calibration)
+            name, _ = _judged_today(*_said_of(calibration))
             # serving of language models is of engines that `fusion calibrate` does not run
             found.setdefault(name, []).append(calibration.model_copy(update={"decoders": builtin().decoders}))
-    return Own(found, tuple(refused))
+    for path in sorted((folder / RUNS).glob("*.json")):
+        run = read_run(path)
+        if sentence := why_run_not_used(path, run):
+            refused.append(sentence)
+        else:
+            name, _ = _judged_today(run.machine, run.measured_at, run.measured_on)
+            runs.setdefault(name, []).append(run)
+    return Own(found, tuple(refused), runs)
+
+
+def why_run_not_used(path: Path, run: MeasuredRun) -> str:
+    """As `why_not_used`, of a measured training run."""
+    _, problem = _judged_today(run.machine, run.measured_at, run.measured_on)
+    return f"measured run {path.name} of {run.measured_at} is not used: {problem}" if problem else ""
 
 
 def why_not_used(path: Path, calibration: Calibration) -> str:
     """A sentence, where no plan would rest on what is stored at that path; empty where plans do."""
-    _, problem = _judged_today(calibration)
+    _, problem = _judged_today(*_said_of(calibration))
     return f"calibration {path.name} of {calibration.measured_at} is not used: {problem}" if problem else ""
 
 
-def _judged_today(calibration: Calibration) -> tuple[str, str]:
+def _said_of(calibration: Calibration) -> tuple[str, str, MeasuredOn | None]:
+    return calibration.machine.name if calibration.machine else "", calibration.measured_at, calibration.measured_on
+
+
+def _judged_today(name: str, measured_at: str, on: MeasuredOn | None) -> tuple[str, str]:
     from planner.catalog import load
 
-    return _judged(calibration, load().accelerators, datetime.datetime.now(datetime.UTC))
+    return _judged(name, measured_at, on, load().accelerators, datetime.datetime.now(datetime.UTC))
 
 
 def _judged(
-    calibration: Calibration, accelerators: Mapping[str, Accelerator], now: datetime.datetime
+    name: str,
+    measured_at: str,
+    on: MeasuredOn | None,
+    accelerators: Mapping[str, Accelerator],
+    now: datetime.datetime,
 ) -> tuple[str, str]:
     """The name of the machines that it is of, and why it can't be used; one of both is empty."""
-    name = calibration.machine.name if calibration.machine else ""
-    on = calibration.measured_on
     if on is None or not name:
         return "", "it does not say on what it was measured; run fusion calibrate again"
-    days = (now - datetime.datetime.fromisoformat(calibration.measured_at)).total_seconds() / 86_400
+    days = (now - datetime.datetime.fromisoformat(measured_at)).total_seconds() / 86_400
     if not -1 <= days <= OLD_DAYS:
         when = f"it is {days:.0f} days old, above {OLD_DAYS}" if days > 0 else "its date is in the future"
         return "", f"{when}; run fusion calibrate again"

@@ -143,6 +143,30 @@ class MeasuredOn(Stored):
     torch: str
 
 
+class MeasuredRun(Stored):
+    """One run's row, as it is stored."""
+
+    machine: str
+    """The accelerator, or the CPU instance type, as the catalog names it."""
+    devices: int
+    vcpus: float
+    """Of a pod on processors; 0 on accelerators."""
+    profile: str
+    precision: str
+    step_ratio: Positive
+    """Measured ÷ predicted step time; predicted without any row."""
+    samples_per_s: Positive
+    measured_at: str
+    place: str
+    """Where the run's report lies, and on what it ran."""
+    measured_on: MeasuredOn
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
 class Calibration(Stored):
     """An efficiency profile. Written as JSON; every prediction shows its name, date and place."""
 
@@ -170,6 +194,8 @@ class Calibration(Stored):
     host: dict[str, HostCosts] = {}
     """By precision, where `machine` is this machine's own processors."""
     serving: ServingCosts | None = None
+    runs: tuple[MeasuredRun, ...] = ()
+    """Training runs that were measured on the machine that this is used for; not stored with it."""
 
     def host_costs(self, chip: str, precision: str) -> HostCosts | None:
         """Those of the chip, if it is the measured machine's own processors.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from planner.calibration.runs import correction
 from planner.calibration.store import Calibration, Interval
 from planner.performance.checks import PerformanceError, not_negative, positive, whole
 from planner.performance.chip import BYTES, Chip
@@ -90,6 +91,12 @@ class TrainingPrediction:
     bound_by: str
     reasons: tuple[str, ...]
     calibration: str
+    profile: str
+    """The model's, by its own name."""
+    peak_flops: float
+    """Of one device, in the run's precision."""
+    corrected_by: float = 1.0
+    """Measured ÷ predicted step time of runs of this model on this machine, which is in the numbers already."""
 
 
 def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> TrainingPrediction:
@@ -116,7 +123,11 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
     steps = math.ceil(run.samples * run.epochs / (run.batch_per_device * shape.data))
     every, stretch = checkpointing(run.checkpoint_write_s, run.restart_s, run.interruptions_per_node_hour * shape.nodes)
     efficiency = calibration.model(chip.name, run.precision, run.profile)
+    measured = correction(calibration.runs, run.profile.name, run.precision) if input_s < step else None
     step_interval = efficiency.interval(step) if input_s < step else Interval(step, step, step)
+    if measured:
+        step = max(step * measured.ratio, input_s)
+        step_interval = measured.interval(step)
     total = step_interval.scaled(steps * stretch)
     per_step = run.batch_per_device * shape.data
     bound = _bound(input_s >= step, exchange > compute, stretch > 2, forward.bound_by)
@@ -139,8 +150,12 @@ def predict_training(chip: Chip, run: TrainingRun, calibration: Calibration) -> 
             f"communication {exchange * 1e3:.3g} ms, input {input_s * 1e3:.3g} ms",
             f"{(1 - 1 / stretch):.1%} of the time goes to checkpoints and interruptions",
             f"memory is {fit:.0%} full",
+            *((f"steps took {measured.ratio:.3g} times the model's prediction in measured runs",) if measured else ()),
         ),
-        calibration=efficiency.note,
+        calibration=measured.note if measured else efficiency.note,
+        profile=run.profile.name,
+        peak_flops=chip.peak(run.precision),
+        corrected_by=measured.ratio if measured else 1.0,
     )
 
 

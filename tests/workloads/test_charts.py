@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from workloads.training.charts import classification_charts, loss_chart
-from workloads.training.tensorboard import TensorBoardLog
+from workloads.training.tensorboard import HOURS, TensorBoardLog, read_curve
 
 
 def judged(classes: int, *, samples: int = 200, absent: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,10 +44,11 @@ def test_the_loss_of_a_resumed_run_is_the_whole_runs_and_each_step_has_one_value
     first = TensorBoardLog(url, from_step=0)
     for step, loss in ((10, 2.0), (20, 1.5), (30, 1.2)):
         first.scalars(step, {"train/loss": loss})
-    first.close()
+    first.close(30)
     resumed = TensorBoardLog(url, from_step=20)  # what came after step 20 is made anew
     resumed.scalars(30, {"train/loss": 1.0})
-    losses = resumed.curve("train/loss")
-    resumed.close()
+    resumed.close(30)
+    losses = read_curve(url, "train/loss")
     assert losses == [(10, 2.0), (20, 1.5), (30, 1.0)]
+    assert read_curve(url, HOURS)[-1][1] == pytest.approx(resumed.hours, abs=1e-4)
     assert Image.open(io.BytesIO(loss_chart(losses))).format == "PNG"

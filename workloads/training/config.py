@@ -128,6 +128,9 @@ class TrainingConfig(Section):
     threads: int | None = Field(default=None, ge=1, le=1_024, description="CPU threads of a rank; by default its share")
     checkpoint: CheckpointConfig
     outputs: OutputConfig
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="one process of each machine answers Prometheus there"
+    )
     stop_notices: Literal["aws", "gcp"] | None = Field(
         default=None, description="also hear that cloud's notices to its machines; where a cluster passes them on, none"
     )

@@ -54,8 +54,8 @@ class Trainer:
             for batch in self.meter.waiting(self.loader.epoch(epoch, start=position.samples)):
                 losses.append(self.step(batch, position.step))
                 position = position.after(batch.global_samples)
-                self.meter.step_done(batch.global_samples)
                 self.save_if_due(position)
+                self.meter.step_done(batch.global_samples, losses[-1])
             position = position.next_epoch()
             self.report(epoch, position.step, losses)
         self.save(position)
@@ -68,8 +68,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts = micro_batches(batch, self.config.parallel.micro_batch_size, self.world)
         losses = [self.backward(part, last=part is parts[-1]) for part in parts]
+        self.meter.ended("forward_backward")
         self.update(step)
         self.world.end_step()
+        self.meter.ended("optimizer")
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def backward(self, batch: Batch, *, last: bool) -> Tensor:
@@ -100,10 +102,12 @@ class Trainer:
         stopping, at_risk, busy, failed = self.world.any_of(
             stop.requested, stop.save_requested, *self.checkpoints.flags()
         )
+        self.meter.ended("messages")
         self.checkpoints.advance(busy, failed)
         if stopping or at_risk or position.step % self.config.checkpoint.every_steps == 0:
             stop.save_requested = False
             self.save(position)
+        self.meter.ended("checkpoint")
         if stopping:
             self.checkpoints.finish()
             raise Interrupted
@@ -116,7 +120,7 @@ class Trainer:
         self.checkpoints.save(self.model, self.optimizer, position)
         self.saved_step = position.step
         if self.tensorboard:
-            self.tensorboard.upload()
+            self.tensorboard.upload(position.step)
 
     def report(self, epoch: int, step: int, losses: list[Tensor]) -> None:
         """Say how an epoch went; reads the losses from the device once."""
@@ -125,15 +129,9 @@ class Trainer:
         loss = self.world.mean(torch.stack(losses).mean().item())
         self.log.info("epoch", epoch=epoch + 1, of=self.config.epochs, step=step, loss=round(loss, 5))
         if self.tensorboard:
-            measured = self.meter.summary()
-            self.tensorboard.scalars(
-                step,
-                {
-                    "train/loss": loss,
-                    "train/samples_per_second": float(str(measured["samples_per_second"])),
-                    "train/data_wait_share": float(str(measured["data_wait_share"])),
-                },
-            )
+            parts = {f"step_ms/{part}": value for part, value in self.meter.part_ms.items()}
+            rate = self.meter.samples / self.meter.seconds
+            self.tensorboard.scalars(step, {"train/loss": loss, "train/samples_per_second": rate, **parts})
 
 
 def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:

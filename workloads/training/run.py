@@ -7,6 +7,7 @@ import json
 import logging
 import platform
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -21,16 +22,19 @@ from workloads.training import notices
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import TrainingConfig
 from workloads.training.evaluate import evaluate
+from workloads.training.flops import training_flops_per_sample
 from workloads.training.logs import Log
 from workloads.training.loop import Trainer
 from workloads.training.measure import Meter
+from workloads.training.monitor import Metrics, exposed, progress_bar
 from workloads.training.optimizers import make_optimizer
 from workloads.training.parallel import full_weights, spread
 from workloads.training.precision import LossScale, set_numerics
+from workloads.training.promise import Promise, read_promise
 from workloads.training.stopping import StopRequest
 from workloads.training.tasks import Evaluation, task_for
-from workloads.training.tensorboard import TensorBoardLog
-from workloads.training.world import World, join
+from workloads.training.tensorboard import TensorBoardLog, read_curve
+from workloads.training.world import World, join, processor_name
 
 
 def run(config: TrainingConfig, stop: StopRequest) -> None:
@@ -53,6 +57,8 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
         if config.stop_notices and world.is_first_of_node:
             at_end.enter_context(notices.watched(config.stop_notices, stop, log))
 
+        promise = read_promise()
+        flops = training_flops_per_sample(config, train_set.index) if promise else None
         torch.manual_seed(config.seed)
         model = build_model(config, train_set.index, world)
         optimizer = make_optimizer(config, model)
@@ -80,16 +86,25 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
             task=task,
             loss_scale=loss_scale,
         )
-        end = trainer.train(position)
+        steps = config.epochs * trainer.loader.batches
+        with ExitStack() as meanwhile:
+            if config.metrics_port and world.is_first_of_node:
+                metrics = Metrics(config.run, trainer.meter, world, flops, promise.peak_flops if promise else 0.0)
+                meanwhile.enter_context(exposed(metrics, config.metrics_port, log))
+            if world.is_first:
+                meanwhile.enter_context(progress_bar(trainer.meter, position.step, steps))
+            end = trainer.train(position)
         evaluation = evaluate(model, Loader(test_set, forward_samples(config, world), **ranks), world, task)
         weights = full_weights(model)
         if evaluation and tensorboard:
             tensorboard.scalars(end.step, {f"test/{name}": value for name, value in evaluation.metrics.items()})
-            losses = tensorboard.curve("train/loss")
-            tensorboard.close()
-            metrics = {name: round(value, 4) for name, value in evaluation.metrics.items()}
-            result = {**metrics, **measured(config, trainer.meter), "steps": end.step}
-            leave_results(config, world, weights, evaluation, losses, result)
+            hours = tensorboard.hours
+            tensorboard.close(end.step)
+            losses = read_curve(tensorboard.url, "train/loss")
+            scores = {name: round(value, 4) for name, value in evaluation.metrics.items()}
+            result = {**scores, **measured(config, trainer.meter), "steps": end.step}
+            compared = compare(promise, trainer.meter, hours, flops)
+            leave_results(config, world, weights, evaluation, losses, {**result, **compared})
             finished = {"event": "finished", "run": config.run, **result, "report": report_url(config)}
             print(json.dumps(finished), flush=True)
         world.barrier()
@@ -144,6 +159,16 @@ def measured(config: TrainingConfig, meter: Meter) -> dict[str, Any]:
     return summary
 
 
+def compare(promise: Promise | None, meter: Meter, hours: float, flops: float | None) -> dict[str, Any]:
+    """What the plan promised beside what this run was; nothing where no plan did, or where nothing was trained."""
+    if promise is None or not meter.steps:
+        return {}
+    rate = meter.samples / meter.seconds
+    mfu = None if flops is None else promise.utilisation(flops, rate)
+    beside = promise.beside(samples_per_second=rate, hours=hours, mfu=mfu)
+    return {"promise": beside, "steps_measured": meter.steps}
+
+
 def leave_results(
     config: TrainingConfig,
     world: World,
@@ -168,7 +193,10 @@ def leave_results(
         "held_out_samples": evaluation.samples,
         **evaluation.report,
         "device": world.device_name,
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
         "ranks": world.size,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "config": config.model_dump(mode="json"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,6 +113,14 @@ class World:
         values = [value]
         dist.broadcast_object_list(values, group=self.control)
         return values[0]
+
+
+def processor_name() -> str:
+    """As Linux calls it; its architecture where it has no name for it."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import kubernetes_validate
 import pytest
@@ -110,6 +111,21 @@ def test_a_changed_config_makes_a_new_run():
         for epochs in (1, 1, 2)
     }
     assert len(digests) == 2
+
+
+def test_another_prediction_reaches_the_run_and_starts_no_new_one():
+    jobs = [training(promise={"machine": "A10G", "usd_per_hour": price}) for price in (1.0, 2.0)]
+    assert jobs[0]["Job"] == jobs[1]["Job"]
+    files = [json.loads(each["ConfigMap"]["data"]["promise.json"]) for each in jobs]
+    assert [each["usd_per_hour"] for each in files] == [1.0, 2.0]
+    assert environment(*pods(jobs[0]))["FUSION_PREDICTION"] == "/etc/fusion/promise.json"
+    assert "FUSION_PREDICTION" not in environment(*pods(training()))
+
+
+def test_the_port_for_prometheus_has_a_name_that_a_pod_monitor_selects():
+    (pod,) = pods(training(config={"metrics_port": 9400}))
+    assert pod["containers"][0]["ports"] == [{"name": "metrics", "containerPort": 9400}]
+    assert "ports" not in pods(training())[0]["containers"][0]
 
 
 def test_what_the_cloud_takes_back_does_not_count_as_a_failure():

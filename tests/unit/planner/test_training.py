@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.calibration.store import MeasuredOn, MeasuredRun
 from planner.performance import Parallelism, PerformanceError, TrainingRun, builtin, predict_training
 from planner.performance.collectives import inside_link
 from planner.performance.memory import training_memory
@@ -148,3 +149,25 @@ def test_a_pipelines_step_has_its_bubble_its_imbalance_and_what_its_stages_send(
 def test_the_stage_with_most_weights_decides_what_fits():
     use = training_memory(staged(6, 1, 1), "bf16", 1, pipeline_parallel=2)
     assert use.weights == pytest.approx(2e6 * 6 / 8)
+
+
+def test_measured_runs_of_the_same_model_and_precision_correct_the_prediction_and_say_so():
+    def row(ratio: float, **changes) -> MeasuredRun:
+        on = MeasuredOn(processor="x", processors=1, accelerator="NVIDIA A100-SXM4-80GB", torch="2.9.0")
+        known = {"machine": "A100-80GB", "devices": 1, "vcpus": 0, "profile": RUN.profile.name, "precision": "bf16"}
+        said = {"step_ratio": ratio, "samples_per_s": 1.0, "measured_at": "2026-11-26T20:00:00+00:00", "place": "here"}
+        return MeasuredRun.model_validate(known | said | {"measured_on": on} | changes)
+
+    def predicted(*rows: MeasuredRun):
+        return predict_training(chip("A100-80GB"), RUN, builtin().model_copy(update={"runs": rows}))
+
+    usual = predict()
+    one = predicted(row(2.0))
+    assert one.step_s.value == pytest.approx(2 * usual.step_s.value)
+    assert one.total_s.value == pytest.approx(2 * usual.total_s.value)
+    assert one.step_s.low < one.step_s.value < one.step_s.high
+    assert (one.corrected_by, one.calibration) == (2.0, "run of 2026-11-26T20:00:00+00:00 (here)")
+    several = predicted(row(1.0), row(4.0))
+    assert several.corrected_by == pytest.approx(2.0)
+    assert several.step_s.low < usual.step_s.value and several.step_s.high > 4 * usual.step_s.value
+    assert predicted(row(2.0, profile="another"), row(2.0, precision="fp8")) == usual
