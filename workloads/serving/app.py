@@ -62,6 +62,7 @@ class App:
         self.is_ready = False
         self.is_draining = False
         self.under_way = 0
+        metrics.ready.set_function(lambda: self.is_ready and not self.is_draining)
 
     async def __call__(self, scope: Any, proto: Any) -> None:
         """Answer one request."""
@@ -160,7 +161,7 @@ class App:
         outputs = await self._run(served, request, proto, start_s)
         sent_s = time.monotonic()
         headers, answer = protocol.answer(request, outputs, served.manifest)
-        served.metrics.seconds["transfer"].observe(time.monotonic() - sent_s)
+        served.metrics.seconds["transfer"].observe(read_s - start_s + time.monotonic() - sent_s)
         return 200, [*headers, _timing(read_s)], answer
 
     async def _raw(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
@@ -184,6 +185,7 @@ class App:
             raise HttpError(400, str(error)) from None
         request = InferRequest(inputs, priority=priority, timeout_s=timeout_s)
         outputs = await self._run(served, request, proto, start_s)
+        sent_s = time.monotonic()
         spec = served.manifest.outputs[0]
         headers = [
             ("content-type", BINARY_TYPE),
@@ -193,6 +195,7 @@ class App:
             _timing(read_s),
         ]
         answer: bytes = outputs[0].tobytes()
+        served.metrics.seconds["transfer"].observe(read_s - start_s + time.monotonic() - sent_s)
         return 200, headers, answer
 
     async def _run(self, served: ServedModel, request: InferRequest, proto: Any, start_s: float) -> list[Any]:
@@ -212,7 +215,10 @@ class App:
         except asyncio.CancelledError:
             served.queue.cancel(queued)
             raise HttpError(GONE, "the client went away") from None
-        served.metrics.seconds["total"].observe(time.monotonic() - start_s)
+        now_s = time.monotonic()
+        served.metrics.seconds["total"].observe(now_s - start_s)
+        if now_s - queued.arrival_s > served.limits.slo_s:
+            served.metrics.slow.inc()
         return outputs
 
     def _check(self, served: ServedModel, rows: int, priority: int, timeout_s: float | None) -> None:

@@ -7,7 +7,7 @@ from prometheus_client.exposition import generate_latest
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-STAGES = ("queue", "compute", "transfer", "total")
+STAGES = ("queue", "batch", "compute", "transfer", "total")
 LABELS = ("model", "version")
 
 
@@ -18,7 +18,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._seconds = Histogram(
             "fusion_request_seconds",
-            "Time of answered requests: waiting for a batch, in the batch, reading and writing tensors, whole.",
+            "Time of answered requests: until their batch was taken (queue), until it was gathered (batch), in the "
+            "model (compute), reading the request and writing the answer (transfer), whole (total).",
             (*LABELS, "stage"),
             buckets=SECONDS,
             registry=self.registry,
@@ -33,11 +34,20 @@ class Metrics:
         self._failed = Counter(
             "fusion_failed_requests", "Requests whose batch raised an error.", LABELS, registry=self.registry
         )
+        self._slow = Counter(
+            "fusion_slow_requests",
+            "Requests answered later than the SLO, from the whole request on.",
+            LABELS,
+            registry=self.registry,
+        )
+        self._rows_max = Gauge("fusion_batch_max_rows", "Rows of the largest batch.", LABELS, registry=self.registry)
+        self.ready = Gauge("fusion_ready", "1 while the server takes requests.", registry=self.registry)
         self._waiting = Gauge("fusion_waiting_rows", "Rows that wait for a batch.", LABELS, registry=self.registry)
         self._slo = Gauge("fusion_slo_seconds", "What a request may take.", LABELS, registry=self.registry)
 
-    def of(self, model: str, version: str, slo_s: float) -> ModelMetrics:
+    def of(self, model: str, version: str, *, slo_s: float, batch_max: int) -> ModelMetrics:
         """Those of one model's version."""
+        self._rows_max.labels(model, version).set(batch_max)
         self._slo.labels(model, version).set(slo_s)
         return ModelMetrics(
             seconds={stage: self._seconds.labels(model, version, stage) for stage in STAGES},
@@ -45,6 +55,7 @@ class Metrics:
             busy=self._busy.labels(model, version),
             refused={reason: self._refused.labels(model, version, reason) for reason in ("overload", "late")},
             failed=self._failed.labels(model, version),
+            slow=self._slow.labels(model, version),
             waiting=self._waiting.labels(model, version),
         )
 
@@ -64,6 +75,7 @@ class ModelMetrics:
         busy: Counter,
         refused: dict[str, Counter],
         failed: Counter,
+        slow: Counter,
         waiting: Gauge,
     ) -> None:
         self.seconds = seconds
@@ -71,4 +83,5 @@ class ModelMetrics:
         self.busy = busy
         self.refused = refused
         self.failed = failed
+        self.slow = slow
         self.waiting = waiting

@@ -163,9 +163,10 @@ class ServedModel:
         """The thread: forward releases the interpreter's lock while it computes."""
         while (batch := self._batches.get()) is not None:
             rows = sum(request.rows for request in batch)
-            start = time.monotonic()
             try:
-                outputs = self._apart(forward(self._gathered(batch, rows)))
+                inputs = self._gathered(batch, rows)
+                start = time.monotonic()
+                outputs = self._apart(forward(inputs))
             except Exception as error:  # whatever a runtime raises, the next batch is served
                 reason = BatchError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
                 self._loop.call_soon_threadsafe(self._failed, batch, rows, reason)
@@ -192,17 +193,19 @@ class ServedModel:
     def _done(
         self, batch: Sequence[Request[Job]], rows: int, outputs: list[Array], start_s: float, end_s: float
     ) -> None:
-        self.queue.ended(rows, time.monotonic() - self._running_since_s)
+        taken_s = self._running_since_s
+        self.queue.ended(rows, time.monotonic() - taken_s)
         self._ended()
         row = 0
-        waited, computed = self.metrics.seconds["queue"], end_s - start_s
+        seconds, gathered, computed = self.metrics.seconds, start_s - taken_s, end_s - start_s
         for request in batch:
             future = request.work.future
             if not future.done():  # a caller that went away has cancelled it
                 future.set_result([each[row : row + request.rows] for each in outputs])
             row += request.rows
-            waited.observe(start_s - request.arrival_s)
-            self.metrics.seconds["compute"].observe(computed)
+            seconds["queue"].observe(taken_s - request.arrival_s)
+            seconds["batch"].observe(gathered)
+            seconds["compute"].observe(computed)
         self.metrics.rows.observe(rows)
         self.metrics.busy.inc(computed)
 

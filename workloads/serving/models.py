@@ -104,7 +104,7 @@ class Models:
                 problem=trial.problem or None,
             )
         limits = Limits(model.batch_max, slo_s, model.queue_max, model.threads)
-        metrics = self._metrics.of(manifest.name, manifest.version, slo_s)
+        metrics = self._metrics.of(manifest.name, manifest.version, slo_s=slo_s, batch_max=model.batch_max)
         return ServedModel(manifest, choice, limits, metrics, chip, self._on_hang)
 
     def everything(self) -> list[ServedModel]:

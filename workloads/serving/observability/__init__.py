@@ -1,0 +1,1 @@
+"""What watches a server: alert rules for Prometheus, a dashboard for Grafana."""
