@@ -29,7 +29,7 @@ HANGS_AFTER_S, HANGS_AFTER_TIMES = 10.0, 20
 
 
 class BatchError(RuntimeError):
-    """The runtime raised an error on a batch, or hangs; every request of the batch gets this."""
+    """The runtime raised an error on a request, or hangs."""
 
 
 @dataclass(slots=True)
@@ -168,10 +168,18 @@ class ServedModel:
                 start = time.monotonic()
                 outputs = self._apart(forward(inputs))
             except Exception as error:  # whatever a runtime raises, the next batch is served
-                reason = BatchError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-                self._loop.call_soon_threadsafe(self._failed, batch, rows, reason)
+                ends: list[Answer | BatchError] = [_reason(error)]
+                if len(batch) > 1:  # one client's inputs must not cost the others their answers
+                    ends = [self._alone(forward, request) for request in batch]
+                self._loop.call_soon_threadsafe(self._failed, batch, rows, ends)
             else:
                 self._loop.call_soon_threadsafe(self._done, batch, rows, outputs, start, time.monotonic())
+
+    def _alone(self, forward: Forward, request: Request[Job]) -> Answer | BatchError:
+        try:
+            return forward(list(request.work.inputs))
+        except Exception as error:
+            return _reason(error)
 
     def _gathered(self, batch: Sequence[Request[Job]], rows: int) -> list[Array]:
         if len(batch) == 1:
@@ -209,10 +217,14 @@ class ServedModel:
         self.metrics.rows.observe(rows)
         self.metrics.busy.inc(computed)
 
-    def _failed(self, batch: Sequence[Request[Job]], rows: int, reason: BatchError) -> None:
+    def _failed(self, batch: Sequence[Request[Job]], rows: int, ends: Sequence[Answer | BatchError]) -> None:
         self.queue.ended(rows, self.queue.seconds_of(rows))
         self._ended()
-        self._fail(batch, reason)
+        for request, end in zip(batch, ends, strict=True):
+            if isinstance(end, BatchError):
+                self._fail([request], end)
+            elif not request.work.future.done():
+                request.work.future.set_result(end)
 
     def _fail(self, requests: Sequence[Request[Job]], reason: BatchError) -> None:
         self.metrics.failed.inc(len(requests))
@@ -246,3 +258,7 @@ class ServedModel:
             await asyncio.sleep(0.01)
         self._sweeping.cancel()
         self._batches.put(None)
+
+
+def _reason(error: Exception) -> BatchError:
+    return BatchError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -306,7 +306,7 @@ class Life(RuleBasedStateMachine):
         for request in taken.batch:
             assert request.deadline_s >= self.now or request.arrival_s == self.now
         for request in taken.late:
-            assert request.deadline_s < self.now + self.queue.seconds_of(request.rows)
+            assert request.deadline_s < self.now + self.queue.seconds_of(max(request.rows, self.queue.usual_rows))
             assert not lonely or request.deadline_s < self.now
         for request in taken.batch + taken.late:
             self.forget(request)
