@@ -19,6 +19,7 @@ import os
 import random
 import socket
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -48,9 +49,9 @@ from workloads.training.world import World
 
 BUCKET = "checkpoints"
 TOKENS, VOCABULARY = 64, 8_192
-INDEX = Index(name="x", source="random", kind="tokens", shape=(TOKENS,), vocabulary=VOCABULARY, splits={})
+INDEX = Index(name="x", source="random", kind="tokens", shape=(TOKENS + 1,), vocabulary=VOCABULARY, splits={})
 ARGUMENTS = {"width": 512, "layers": 6, "heads": 8, "kv_heads": 4}
-STEPS_AFTER = 12
+STEPS_AFTER = 6
 """At least, and as many more as the save needs to be durable."""
 PARAMETER = "head.weight"
 TEMPORARY = Path(tempfile.gettempdir())
@@ -229,6 +230,7 @@ def run(rounds: int) -> dict[str, list[dict[str, float]]]:
         for contender in random.sample(contenders, len(contenders)):
             row = measure(contender, training, turn + 1)
             row["slower_s"] = row["steps_s"] - row["steps"] * step_s
+            print(f"round {turn}: {contender.name}: {row}", file=sys.stderr, flush=True)
             if turn:  # the first round starts processes and makes memory
                 found[contender.name].append(row | {"step_s": step_s})
     for contender in contenders:
