@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusion.commands.export import NEEDS_EXTRA, as_url, source_of, source_options
-from fusion.commands.optimize import refuse_report
+from fusion.commands.optimize import refuse_report, write_report
 from fusion.errors import FusionError
 from fusion.targets import Kind, Target, find
 from planner.calibration.store import Interval, builtin
@@ -114,10 +113,7 @@ def command(
             "predicted_s": asdict(predicted) if predicted else None,
             "still_to_run": compiling,
         }
-        try:
-            json_file.write_text(json.dumps(document, indent=2) + "\n")
-        except OSError as error:
-            raise FusionError(f"--json {json_file}: can't be written: {error.strerror}") from None
+        write_report(json_file, document)
     if wrong:
         worst = max(wrong, key=lambda each: each.max_abs_error)
         raise FusionError(

@@ -124,7 +124,7 @@ def command(
     for line in (*table(result, batch, threads), *notes(chip, asked)):
         click.echo(line)
     if json_file is not None:
-        _write(json_file, {"for": chip.name, "batch": batch, "threads": threads, **result.document()})
+        write_report(json_file, {"for": chip.name, "batch": batch, "threads": threads, **result.document()})
     if result.problem:
         raise FusionError(f"nothing was published: {result.problem}")
     click.echo(f"{trained.name} {version} is in {as_url(url)}; serve it: fusion serve {url}")
@@ -138,6 +138,18 @@ def refuse_report(file: Path | None) -> None:
     """
     if file is not None and not file.parent.is_dir():
         raise FusionError(f"--json {file}: there is no folder {file.parent}; make it first")
+
+
+def write_report(file: Path, document: dict[str, Any]) -> None:
+    """Write what `--json` asks for.
+
+    Raises:
+        FusionError: it can't be written.
+    """
+    try:
+        file.write_text(json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise FusionError(f"--json {file}: can't be written: {error.strerror}") from None
 
 
 def refuse_senseless(chip: Target, *, sparse: bool, quantize: str | None) -> None:
@@ -205,10 +217,3 @@ def notes(chip: Target, asked: Asked) -> Sequence[str]:
     if asked.sparse:
         lines.append("the zeros are stored and computed here; TensorRT skips them on the GPU (--sparsity=enable)")
     return lines
-
-
-def _write(file: Path, document: dict[str, Any]) -> None:
-    try:
-        file.write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        raise FusionError(f"--json {file}: can't be written: {error.strerror}") from None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,6 +25,7 @@ from workloads.serving.protocol import BINARY_SIZE, BINARY_TYPE, HEADER_LENGTH
 CONTENT_TYPE = "content-type"
 RETRY_MS = "fusion-retry-after-ms"
 TYPE_OF = {dtype: name for name, dtype in NUMPY_TYPES.items()}
+DTYPE_OF: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in NUMPY_TYPES.items()}
 
 
 class RemoteError(RuntimeError):
@@ -100,9 +102,12 @@ class Remote:
         exchange = self._post(self._path(way, "raw"), file, {CONTENT_TYPE: kind}, timeout_s)
         if exchange.headers.get("fusion-model-version") != self._version:
             raise RemoteError(f"{way.model}: the server has another version than {self._version}")
-        shape = [int(side) for side in exchange.headers["fusion-shape"].split(",")]
-        dtype = NUMPY_TYPES[exchange.headers["fusion-datatype"]]  # type: ignore[index]
-        return [np.frombuffer(exchange.body, dtype).reshape(shape)], exchange
+        try:
+            shape = [int(side) for side in exchange.headers["fusion-shape"].split(",")]
+            dtype = DTYPE_OF[exchange.headers["fusion-datatype"]]
+            return [np.frombuffer(exchange.body, dtype).reshape(shape)], exchange
+        except (KeyError, ValueError) as error:
+            raise RemoteError(f"{way.model}: no answer of the protocol: {error!r}") from None
 
     def probe(self, size: int, timeout_s: float) -> Exchange:
         """Send so many bytes for nothing.
@@ -125,7 +130,7 @@ class Remote:
             for each in document["outputs"]:
                 size = each["parameters"][BINARY_SIZE]
                 data = exchange.body[offset : offset + size]
-                outputs.append(np.frombuffer(data, NUMPY_TYPES[each["datatype"]]).reshape(each["shape"]))
+                outputs.append(np.frombuffer(data, DTYPE_OF[each["datatype"]]).reshape(each["shape"]))
                 offset += size
         except (KeyError, TypeError, ValueError) as error:
             raise RemoteError(f"{way.model}: no answer of the protocol: {error!r}") from None
