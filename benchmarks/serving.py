@@ -64,6 +64,8 @@ def main() -> None:
             for name in asked.servers:
                 with serving(name, folder, python, SLO_MS[asked.model]) as port:
                     rows[name].append(measured(name, folder, port, asked.seconds))
+                if asked.json:
+                    asked.json.write_text(json.dumps({"rows": rows, "raw": raw}, indent=1) + "\n")
     table = Table(title=f"{asked.model}, {CLIENTS} clients, batches of at most {BATCH_MAX}, median of {asked.rounds}")
     for title in ("server", "requests/s", "p50 ms", "p99 ms", "p99 ms at 70 %", "wrong", "of raw forward"):
         table.add_column(title, justify="left" if title == "server" else "right")
@@ -81,8 +83,6 @@ def main() -> None:
         )
     Console().print(table)
     Console().print("raw forward, images/s: " + ", ".join(f"{name} {speed:,.0f}" for name, speed in raw.items()))
-    if asked.json:
-        asked.json.write_text(json.dumps({"rows": rows, "raw": raw}, indent=1) + "\n")
 
 
 def prepare(folder: Path, model: str) -> dict[str, float]:
@@ -140,7 +140,7 @@ def wait_for(name: str, folder: Path, port: int, process: subprocess.Popen[bytes
         if process.poll() is not None:
             sys.exit(f"{name} ended: {(folder / 'server.log').read_text()[-2000:]}")
         try:
-            ask(name, folder, port, seconds=0.01, warm_up_s=0.01)
+            ask(name, folder, port, seconds=0.01, warm_up_s=0.01, clients=1)
         except subprocess.CalledProcessError:
             time.sleep(0.5)
         else:
@@ -166,7 +166,11 @@ def ask(name: str, folder: Path, port: int, **how: float) -> dict[str, Any]:
     spec["in_json"] = IN_JSON.get(name)
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "benchmarks.serving_load", str(folder / "spec.json")]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120, cwd=HERE.parent)
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=HERE.parent)
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr[-2000:])
+        raise
     found: dict[str, Any] = json.loads(done.stdout)
     if not found["statuses"].get("200"):
         raise subprocess.CalledProcessError(1, command)

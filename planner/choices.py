@@ -23,7 +23,17 @@ from planner.calibration.store import Calibration
 from planner.catalog import Catalog, Offer
 from planner.cost import HOURS_PER_MONTH
 from planner.errors import PlanError
-from planner.goals import NEVER, Goal, LanguageModelGoal, Outcome, Prediction, ReplicaGoal, Shape, TrainingGoal
+from planner.goals import (
+    NEVER,
+    Goal,
+    LanguageModelGoal,
+    LimitFields,
+    Outcome,
+    Prediction,
+    ReplicaGoal,
+    Shape,
+    TrainingGoal,
+)
 from planner.machines import Machine, chip_of, cpu_calibration
 from planner.market import Market, Where
 from planner.packing import Demand, nodes_for, room_of
@@ -79,6 +89,11 @@ class Ask:
     """Runs of a training job with a goal, or hours."""
     egress_usd: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """By place, USD a month for data that is not there."""
+
+    @property
+    def limit_fields(self) -> LimitFields:
+        """What may be limited, in the user's words; without a prediction that is cost alone."""
+        return self.goal.limit_fields if self.goal else {"usd": ("USD an hour", 1)}
 
     @property
     def shares(self) -> bool:

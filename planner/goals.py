@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ MICROBATCHES_PER_STAGE = 4
 """At which GPipe found the bubble negligible (arXiv 1811.06965, section 2.3)."""
 NEVER = 1_000_000
 """More replicas than any service may have."""
+LimitFields = Mapping[str, tuple[str, float]]
+"""By field of `Ceilings`: the field of a workload's target that sets it, and what the first is times to be the second."""
 Column = npt.NDArray[np.float64]
 _LAYERS: dict[int, tuple[ModelProfile, _Layers]] = {}
 TENSOR_DEGREES = (1, 2, 4, 8, 16)
@@ -75,6 +78,8 @@ class Outcome:
 @dataclass(frozen=True, eq=False)
 class TrainingGoal:
     """Train a model once. `run` holds what does not vary; its batch, precision and parallelism are searched."""
+
+    limit_fields: ClassVar[LimitFields] = {"usd": ("run_usd_max", 1), "seconds": ("hours_max", 1 / 3600)}
 
     run: TrainingRun
     global_batch: int
@@ -152,6 +157,8 @@ class TrainingGoal:
 @dataclass(frozen=True, eq=False)
 class ServiceGoal:
     """Answer requests. `load` holds what does not vary; its precision, batch and replicas are searched."""
+
+    limit_fields: ClassVar[LimitFields] = {"usd": ("usd_per_hour_max", 1), "seconds": ("p99_ms_max", 1e3)}
 
     load: InferenceLoad
     precisions: tuple[str, ...] = ("bf16",)
@@ -279,6 +286,12 @@ class LanguageModelGoal:
 
     Either `requests_per_s` of all users (a Poisson stream) or their `concurrency` (each waits for the last answer).
     """
+
+    limit_fields: ClassVar[LimitFields] = {
+        "usd": ("usd_per_hour_max", 1),
+        "seconds": ("ttft_ms_max", 1e3),
+        "token_s": ("tpot_ms_max", 1e3),
+    }
 
     config: DecoderConfig
     input_tokens: int

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -46,8 +46,6 @@ KINDS_MOST = 1_000_000
 """Numbers beyond which gaps between them are closed; before that, sorting takes longer than it saves."""
 REPLICAS_MOST = 15_000
 """That a service may be declared with."""
-WORDS = {"usd": "cost (USD)", "seconds": "time (s)", "token_s": "time by output token (s)"}
-"""What each field of `Ceilings` limits."""
 
 
 Place = tuple[str, str, str, str, bool]
@@ -149,9 +147,9 @@ class Options:
         for option in self.alone(ask, lambda option: self._kind(ask, option.row) in done):
             (choice,) = option.choices
             kind = self._kind(ask, option.row)
-            if (reason := broken(choice, ask.limits)) is not None:
+            if (limit := broken(choice, ask.limits)) is not None:
                 if not best:
-                    rejected.setdefault(kind, Rejected(choice, reason))
+                    rejected.setdefault(kind, Rejected(choice, _by_how_much(choice, ask, limit)))
                 continue
             self.seen[ask, place_of(choice)] = option
             best.append(choice)
@@ -185,13 +183,14 @@ class Options:
             return NothingFits("no offer in the catalog has the accelerators, place and price model asked for", {})
         relaxed = {
             name: least
-            for name in WORDS
+            for name in ask.limit_fields
             if (least := self._least(ask, name)) is not None and least > getattr(ask.limits, name)
         }
         if relaxed:
             ways = " or ".join(
-                f"raise the limit of {WORDS[name]} from {getattr(ask.limits, name):.4g} to {rounded_up(least):.4g}"
-                for name, least in relaxed.items()
+                f"raise {typed} from {getattr(ask.limits, name) * scale:.4g} to {rounded_up(relaxed[name] * scale):.4g}"
+                for name, (typed, scale) in ask.limit_fields.items()
+                if name in relaxed
             )
             return NothingFits(f"no choice keeps every limit: {ways}", relaxed)
         return NothingFits(
@@ -624,12 +623,13 @@ def place_of(choice: Choice) -> Place:
 
 
 def broken(choice: Choice, limits: Ceilings) -> str | None:
-    """The first limit that a choice breaks, in numbers; None where it keeps them all."""
-    for name, word in WORDS.items():
-        value, limit = choice.limited(name), getattr(limits, name)
-        if value > limit:
-            return f"{word} {value:.4g} > {limit:.4g}"
-    return None
+    """The first field of `Ceilings` that a choice breaks; None where it keeps them all."""
+    return next((each.name for each in fields(limits) if choice.limited(each.name) > getattr(limits, each.name)), None)
+
+
+def _by_how_much(choice: Choice, ask: Ask, name: str) -> str:
+    typed, scale = ask.limit_fields[name]
+    return f"{typed} {choice.limited(name) * scale:.4g} > {getattr(ask.limits, name) * scale:.4g}"
 
 
 def rounded_up(value: float) -> float:
