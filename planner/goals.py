@@ -37,7 +37,7 @@ MICROBATCHES_PER_STAGE = 4
 NEVER = 1_000_000
 """More replicas than any service may have."""
 LimitFields = Mapping[str, tuple[str, float]]
-"""By field of `Ceilings`: the field of a workload's target that sets it, and what the first is times to be the second."""
+"""By field of `Ceilings`: the field of a target that sets it, and what the first is times to be the second."""
 Column = npt.NDArray[np.float64]
 _LAYERS: dict[int, tuple[ModelProfile, _Layers]] = {}
 TENSOR_DEGREES = (1, 2, 4, 8, 16)
