@@ -6,6 +6,7 @@ Written on RSGI, the interface of Granian, which parses HTTP/1.1 and HTTP/2 outs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 import traceback
@@ -35,6 +36,8 @@ WATCH_AFTER_S = 0.05
 """Whether a client is still there is looked at where its request may wait longer than this; below it costs more than it
 saves."""
 
+MAYBE_UNREAD = (400, 404, 405, 429, 503)
+"""What may be answered before the body has come."""
 GONE = 499
 """The status of what nobody waits for any more; nginx's."""
 
@@ -80,6 +83,17 @@ class App:
         if self.is_draining and scope.http_version.startswith("1"):
             headers = [*headers, ("connection", "close")]
         proto.response_bytes(status, headers, body)
+        if status in MAYBE_UNREAD:
+            await self._discard(scope, proto)
+
+    async def _discard(self, scope: Any, proto: Any) -> None:
+        """What is left of a refused request's body, for a client that reads no answer before it has sent everything."""
+        if int(scope.headers.get("content-length") or 0) > self.body_max:
+            return
+        with contextlib.suppress(TimeoutError, RSGIProtocolClosed):
+            async with asyncio.timeout(self.config.body_timeout_s):
+                async for _ in proto:
+                    pass
 
     async def _answer(self, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
         path, method = scope.path, scope.method
