@@ -2,7 +2,7 @@
 STACK ?= local
 PYTHON ?= python3
 
-.PHONY: up down cluster cluster-down test lint setup control-plane lock
+.PHONY: up down cluster cluster-down test lint setup control-plane object-storage lock
 
 up: setup
 	@. .fusion/env && fusion up --stack $(STACK)
@@ -17,7 +17,7 @@ cluster: setup control-plane
 cluster-down: setup
 	@. .fusion/env && python -m localcloud.kubernetes.api_server down
 
-test: setup control-plane lint
+test: setup control-plane object-storage lint
 	@. .fusion/env && pytest -n auto --dist loadfile
 
 lint: setup
@@ -28,6 +28,10 @@ setup:
 
 control-plane: setup
 	@$(PYTHON) -m tools.control_plane
+
+# The bucket server of local stacks on Google Cloud; `fusion up` builds it too where it is missing.
+object-storage: setup
+	@$(PYTHON) -m tools.object_storage
 
 lock:
 	@bash tools/lock.sh

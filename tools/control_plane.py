@@ -9,6 +9,7 @@ import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,21 +23,23 @@ class Build:
     """Programs of one Go module.
 
     Attributes:
-        name: the folder in `tools/kubernetes/` with its go.mod, and in the user's cache.
+        name: the folder with its go.mod, and in the user's cache.
         module: the module whose version, as go.mod has it, is what is built.
         programs: each by its name, with its package.
         minutes: what to expect of a cold build on 2 cores.
+        folder: where the folder with its go.mod is.
     """
 
     name: str
     module: str
     programs: dict[str, str]
     minutes: str
+    folder: str = "tools/kubernetes"
 
     @property
     def sources(self) -> Path:
         """The folder with go.mod and go.sum."""
-        return ROOT / "tools" / "kubernetes" / self.name
+        return ROOT / self.folder / self.name
 
     @property
     def version(self) -> str:
@@ -103,14 +106,19 @@ BUILDS = (
 
 def main() -> int:
     """Build what is missing; 0 when all of it is there."""
+    return make_all("control plane", BUILDS)
+
+
+def make_all(what: str, builds: Iterable[Build]) -> int:
+    """Build what is missing of some; what goes wrong is said in a sentence that begins with ``what``."""
     try:
-        for build in BUILDS:
+        for build in builds:
             build.make()
     except SetupError as error:
-        sys.stderr.write(f"control plane: {error}\n")
+        sys.stderr.write(f"{what}: {error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"control plane: {not_writable(error)}\n")
+        sys.stderr.write(f"{what}: {not_writable(error)}\n")
         return 1
     return 0
 

@@ -6,47 +6,26 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from localcloud import comparison
 from localcloud.aws.api import ResourceType
 from localcloud.aws.schema import fields_of, inputs_of
+from localcloud.comparison import order
 from localcloud.provider import Properties
 
 
 def completed(kind: ResourceType, old: Properties, new: Properties) -> Properties:
     """New inputs with the old ones where they leave out what AWS fills in by itself."""
-    for path in sorted(kind.kept):
-        new = _completed(old, new, path.split("."))
-    return new
-
-
-def _completed(old: Mapping[str, Any], new: Properties, path: list[str]) -> Properties:
-    name, *rest = path
-    if old.get(name) is None:
-        return new
-    if new.get(name) is None:
-        return new if rest else new | {name: old[name]}
-    if rest and isinstance(new[name], Mapping) and isinstance(old[name], Mapping):
-        return new | {name: _completed(old[name], new[name], rest)}
-    return new
+    return comparison.completed(kind.kept, old, new)
 
 
 def comparable(kind: ResourceType, inputs: Properties) -> Properties:
     """Inputs in a form in which those that mean the same are equal."""
-    return {name: _comparable(kind, name, value) for name, value in inputs.items()}
 
+    def form(place: str, value: Any) -> Any:
+        is_document = place in kind.documents and isinstance(value, str)
+        return json.dumps(_parsed(value), sort_keys=True) if is_document else value
 
-def _comparable(kind: ResourceType, place: str, value: Any) -> Any:
-    if place in kind.documents and isinstance(value, str):
-        return json.dumps(_parsed(value), sort_keys=True)
-    if isinstance(value, Mapping):
-        return {name: _comparable(kind, f"{place}.{name}", each) for name, each in value.items()}
-    if isinstance(value, list):
-        parts = [_comparable(kind, place, each) for each in value]
-        return sorted(parts, key=_order) if place in kind.unordered else parts
-    return value
-
-
-def _order(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=repr)
+    return comparison.comparable(inputs, kind.unordered, form)
 
 
 def drifted(kind: ResourceType, found: Properties, inputs: Properties) -> Properties:
@@ -98,7 +77,7 @@ def agrees(kind: ResourceType, place: str, expected: Any, found: Any, declared: 
     if isinstance(declared, list) and isinstance(found, list):
         inner = expected[1] if isinstance(expected, list) else None
         if place in kind.unordered:
-            found, declared = sorted(found, key=_order), sorted(declared, key=_order)
+            found, declared = sorted(found, key=order), sorted(declared, key=order)
         return len(declared) == len(found) and all(
             agrees(kind, place, inner, one, other) for one, other in zip(found, declared, strict=True)
         )

@@ -1,0 +1,1 @@
+"""The local cloud's Google Cloud."""
