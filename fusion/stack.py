@@ -9,14 +9,16 @@ import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fusion.errors import FusionError
 from fusion.yaml_files import read_yaml
 
-LOCAL_PROFILE = "fusion-local"
+if TYPE_CHECKING:
+    from localcloud.clouds import LocalCloud
+
 PACK = "PULUMI_OPTION_POLICY_PACK"
 """Names the policy packs of previews and updates; this checkout's own unless it is set."""
 LOGS_EVENTS = {"PULUMI_DEBUG_COMMANDS": "true"}
@@ -61,7 +63,16 @@ class Stack:
     @property
     def is_local(self) -> bool:
         """Whether the stack runs on this machine's local cloud."""
-        return self.config.get("aws:profile") == LOCAL_PROFILE
+        return self.local_cloud is not None
+
+    @property
+    def local_cloud(self) -> LocalCloud | None:
+        """The cloud of this machine that the stack is on; None for a stack on a real one."""
+        from localcloud.clouds import LOCAL_CLOUDS
+
+        config = self.config
+        chosen = (each for each in LOCAL_CLOUDS.values() if config.get(each.setting[0]) == each.setting[1])
+        return next(chosen, None)
 
     @property
     def manifests(self) -> Path:
@@ -70,7 +81,9 @@ class Stack:
 
     @property
     def region(self) -> str:
-        """The region of AWS that a local stack is in."""
+        """The region that a local stack is in."""
+        if self.config.get("gcp:project"):
+            return self._setting("gcp:region", "a region of Google Cloud, such as us-central1")
         return self._setting("aws:region", "a region of AWS, such as us-east-1")
 
     def _setting(self, key: str, expected: str) -> str:

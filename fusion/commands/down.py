@@ -1,4 +1,4 @@
-"""`fusion down`: destroy a stack; on the local cloud, look with boto3 that nothing is left, and stop its server."""
+"""`fusion down`: destroy a stack; on the local cloud, look that nothing is left, and stop its server."""
 
 from __future__ import annotations
 
@@ -15,21 +15,17 @@ from fusion.stack import Stack
 def command(name: str) -> None:
     """Destroy a stack and check that nothing is left."""
     stack = Stack.find(name)
-    is_local = stack.is_local  # read first: what is wrong in the stack's file is told with the file's name
+    cloud = stack.local_cloud  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
-    if not is_local:
+    if cloud is None:
         stack.destroy()
         click.echo(f"\nStack {name} is destroyed.")
         return
-    from localcloud import server
-    from localcloud.aws.inventory import inventory
-    from localcloud.aws.plugin import AwsBackend
-
     in_state = [each["id"] for each in stack.resources() if "id" in each]
-    for urn in AwsBackend(server.ensure()).remove_leftovers_of(name, in_state):
+    for urn in cloud.remove_leftovers_of(name, in_state):
         click.echo(f"removed what an interrupted update left: {urn}")
     stack.destroy()
-    left = inventory(server.ensure(), stack.region)
+    left = cloud.left(stack.region)
     if standing := stack.others_with_resources():
         left = [each for each in left if _is_of(each, in_state)]
     else:
@@ -37,16 +33,15 @@ def command(name: str) -> None:
     if left:
         listed = "\n  ".join(left)
         raise FusionError(f"stack {name} is destroyed, but the local cloud still holds:\n  {listed}")
+    asked = f"asked through {cloud.asked_through}"
     if standing:
         click.echo(
-            f"\nStack {name} is destroyed: the local cloud has nothing of it (asked through boto3). Its server runs on "
+            f"\nStack {name} is destroyed: the local cloud has nothing of it ({asked}). Its server runs on "
             f"for {', '.join(standing)}."
         )
         return
-    server.stop()
-    click.echo(
-        f"\nStack {name} is destroyed; the local cloud is empty (asked through boto3) and its server is stopped."
-    )
+    cloud.stop()
+    click.echo(f"\nStack {name} is destroyed; the local cloud is empty ({asked}) and its server is stopped.")
 
 
 def _is_of(line: str, ids: Collection[str]) -> bool:

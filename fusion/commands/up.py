@@ -8,12 +8,15 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fusion.errors import FusionError
 from fusion.stack import Stack
+
+if TYPE_CHECKING:
+    from localcloud.clouds import LocalCloud
 
 
 @click.command(name="up")
@@ -21,14 +24,14 @@ from fusion.stack import Stack
 def command(name: str) -> None:
     """Provision a stack, run its training jobs on this machine if it is local, and sum up."""
     stack = Stack.find(name)
-    is_local = stack.is_local  # read first: what is wrong in the stack's file is told with the file's name
+    local = stack.local_cloud  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "events.jsonl"
         stack.up(log)
         guardrails = guardrails_said(log)
     outputs = stack.outputs()
-    results = run_training_jobs(stack, outputs) if is_local else {}
+    results = run_training_jobs(stack, local, outputs) if local else {}
     click.echo(summary(stack, outputs, guardrails, results))
 
 
@@ -48,37 +51,33 @@ def guardrails_said(log: Path) -> list[str]:
         raise FusionError(str(error)) from None
 
 
-def run_training_jobs(stack: Stack, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def run_training_jobs(stack: Stack, cloud: LocalCloud, outputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Run each provisioned training job's own container spec as a process here; its last line of output is its result.
 
     Raises:
         FusionError: a job ended with an error, or said no result.
     """
-    from localcloud import server
     from localcloud.kubernetes.run import run_job
 
-    endpoint = server.ensure()
     results = {}
     for job, dataset in outputs["datasets"].items():
-        _upload_dataset(dataset, f"{outputs['bucket_url']}/data/{dataset}", endpoint)
+        _upload_dataset(dataset, f"{outputs['bucket_url']}/data/{dataset}", cloud)
         click.echo(f"\nRunning training job {job}: its container's command, as a process of this machine")
         lines: list[str] = []
-        code = run_job(stack.manifests, job, endpoint=endpoint, on_line=lines.append)
+        code = run_job(stack.manifests, job, identity=cloud.identity(), on_line=lines.append)
         if code != 0:
             raise FusionError(f"training job {job} ended with status {code}; its output is above")
         results[job] = _result(job, lines)
     return results
 
 
-def _upload_dataset(dataset: str, url: str, endpoint: str) -> None:
+def _upload_dataset(dataset: str, url: str, cloud: LocalCloud) -> None:
     """Put a data set that comes with a package into the bucket; others are the team's own and are there already."""
     if dataset != "digits":
         return
-    from localcloud.kubernetes.run import local_environment
-
     click.echo(f"\nUploading the digits of scikit-learn to {url}")
     done = subprocess.run(
-        [sys.executable, "-m", "workloads.data.digits", "--url", url], env=local_environment(endpoint), check=False
+        [sys.executable, "-m", "workloads.data.digits", "--url", url], env=cloud.environment(), check=False
     )
     if done.returncode != 0:
         raise FusionError(f"uploading the data set to {url} ended with status {done.returncode}")

@@ -39,13 +39,19 @@ class RunError(RuntimeError):
     """A rendered Job can't be run on this machine as it is; one sentence that says what and why."""
 
 
-def run_job(manifest_dir: Path, job_name: str, *, endpoint: str, on_line: Callable[[str], None] | None = None) -> int:
+def run_job(
+    manifest_dir: Path,
+    job_name: str,
+    *,
+    identity: Mapping[str, str],
+    on_line: Callable[[str], None] | None = None,
+) -> int:
     """Run a Job that was rendered to YAML and return its exit status; its output goes to standard output.
 
     Args:
         manifest_dir: the folder that the stack's objects were rendered to.
         job_name: the Job's `metadata.name`.
-        endpoint: the local cloud's address; the pods reach S3 there.
+        identity: by variable, what the pods reach the local cloud's buckets with.
         on_line: is given each line of output too, without its end.
 
     Raises:
@@ -56,15 +62,9 @@ def run_job(manifest_dir: Path, job_name: str, *, endpoint: str, on_line: Callab
     pods = [Pod.of(job, index, objects) for index in range(_pod_count(job))]
     _say_substitutions(pods[0])
     with tempfile.TemporaryDirectory(prefix=f"{job_name}-") as folder:
-        processes = [pod.start(Path(folder) / str(pod.index), endpoint) for pod in pods]
+        processes = [pod.start(Path(folder) / str(pod.index), identity) for pod in pods]
         with _forwarded_signals(processes):
             return _attend(processes, on_line)
-
-
-def local_environment(endpoint: str) -> dict[str, str]:
-    """This process's environment, with the local cloud as its only AWS."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    return own | _identity(endpoint) | {"AWS_REGION": "us-east-1"}
 
 
 def read_objects(manifest_dir: Path) -> list[Object]:
@@ -116,7 +116,7 @@ class Pod:
         limits = (self.container.get("resources") or {}).get("limits") or {}
         return {name: str(amount) for name, amount in limits.items() if "/" in name}
 
-    def start(self, folder: Path, endpoint: str) -> subprocess.Popen[str]:
+    def start(self, folder: Path, identity: Mapping[str, str]) -> subprocess.Popen[str]:
         """Start the container's command with its volumes under ``folder``."""
         mounts = self._mounts(folder)
         declared = self._environment()
@@ -128,7 +128,7 @@ class Pod:
         (folder / "home").mkdir(parents=True)
         return subprocess.Popen(
             [_executable(command[0], self.name), *command[1:]],
-            env=_machine(folder, mounts) | environment | _identity(endpoint),
+            env={**_machine(folder, mounts), **environment, **identity},
             cwd=_mapped(self.container["workingDir"], mounts) if self.container.get("workingDir") else folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -302,18 +302,6 @@ def _machine(folder: Path, mounts: Mapping[str, Path]) -> dict[str, str]:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     image = {"PATH": path, "HOME": str(folder / "home"), "LANG": "C.UTF-8", "PYTHONPATH": str(_CHECKOUT)}
     return image | ({"TMPDIR": str(mounts["/tmp"])} if "/tmp" in mounts else {})
-
-
-def _identity(endpoint: str) -> dict[str, str]:
-    """What pod identity gives a pod on a real cluster: credentials, from the local cloud, and its address."""
-    return {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "fusion-local",
-        "AWS_SECRET_ACCESS_KEY": "fusion-local",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
 
 
 def _executable(name: str, pod: str) -> str:

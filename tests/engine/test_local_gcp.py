@@ -1,0 +1,115 @@
+"""A program on the local Google Cloud through the real engine; its bucket is read and written through Google's clients."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from localcloud.clouds import LOCAL_CLOUDS
+from localcloud.gcp import emulator
+from tests.engine.conftest import ROOT, Engine, kill_group
+
+GCP = LOCAL_CLOUDS["gcp"]
+PROGRAM = """
+    import pulumi
+    import pulumi_gcp as gcp
+
+    region = "us-central1"
+    network = gcp.compute.Network("net", auto_create_subnetworks=False)
+    nodes = gcp.compute.Subnetwork(
+        "nodes", network=network.id, ip_cidr_range="10.0.0.0/20", private_ip_google_access=True,
+        secondary_ip_ranges=[
+            {"range_name": "pods", "ip_cidr_range": "10.8.0.0/14"},
+            {"range_name": "services", "ip_cidr_range": "172.20.0.0/20"},
+        ],
+    )
+    router = gcp.compute.Router("router", network=network.id)
+    gcp.compute.RouterNat(
+        "nat", router=router.name, nat_ip_allocate_option="AUTO_ONLY",
+        source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",
+    )
+    ring = gcp.kms.KeyRing("ring", location=region)
+    key = gcp.kms.CryptoKey("key", key_ring=ring.id, rotation_period="7776000s")
+    agent = gcp.storage.get_project_service_account()
+    grant = gcp.kms.CryptoKeyIAMMember(
+        "grant", crypto_key_id=key.id, role="roles/cloudkms.cryptoKeyEncrypterDecrypter",
+        member=f"serviceAccount:{agent.email_address}",
+    )
+    store = gcp.storage.Bucket(
+        "store", location=region, force_destroy=True, uniform_bucket_level_access=True,
+        encryption={"default_kms_key_name": key.id}, opts=pulumi.ResourceOptions(depends_on=[grant]),
+    )
+    cluster = gcp.container.Cluster(
+        "main", location=region, network=network.id, subnetwork=nodes.id, initial_node_count=1,
+        remove_default_node_pool=True, deletion_protection=False,
+        ip_allocation_policy={"cluster_secondary_range_name": "pods", "services_secondary_range_name": "services"},
+        workload_identity_config={"workload_pool": "fusion-local.svc.id.goog"},
+    )
+    gcp.container.NodePool(
+        "slice", cluster=cluster.name, location=region, node_locations=["us-central1-a"], initial_node_count=4,
+        node_config={"machine_type": MACHINE}, placement_policy={"type": "COMPACT", "tpu_topology": "4x4"},
+    )
+    account = gcp.serviceaccount.Account("trainer", account_id="trainer")
+    gcp.serviceaccount.IAMMember(
+        "trainer", service_account_id=account.name, role="roles/iam.workloadIdentityUser",
+        member="serviceAccount:fusion-local.svc.id.goog[workloads/digits]",
+        opts=pulumi.ResourceOptions(depends_on=[cluster]),
+    )
+    gcp.storage.BucketIAMMember(
+        "reader", bucket=store.name, role="roles/storage.objectUser", member=account.member,
+        condition={"title": "data", "expression": "resource.name.startsWith('projects/_/buckets/x/objects/data/')"},
+    )
+    pulumi.export("url", store.url)
+    pulumi.export("cluster", cluster.endpoint)
+"""
+
+
+@pytest.fixture
+def gcp(small: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A stack on the local Google Cloud."""
+    small.config = {}
+    small.configure(**{"gcp:project": "fusion-local", "gcp:region": "us-central1"})
+    monkeypatch.setenv("FUSION_HOME", small.environment["FUSION_HOME"])
+    return small
+
+
+def test_a_platform_comes_up_its_bucket_is_used_and_it_goes_down_to_nothing(gcp: Engine) -> None:
+    try:
+        gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-4t"'))
+        gcp.up()
+        url = str(gcp.outputs()["url"])
+        digits = [sys.executable, "-m", "workloads.data.digits", "--url", f"{url}/data/digits"]
+        subprocess.run(digits, cwd=ROOT, env=GCP.environment(), check=True, capture_output=True)
+        assert emulator.has_objects(url.removeprefix("gs://"))
+
+        gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-8t"'))
+        said = gcp.preview(status=None)
+        assert "a slice of 4x4 on ct5lp-hightpu-8t is 2 nodes, all of them or none" in said
+
+        gcp.destroy()
+        assert GCP.left("us-central1") == []
+    finally:
+        GCP.stop()
+
+
+def test_what_a_kill_left_is_gone_on_with_by_the_next_update(gcp: Engine) -> None:
+    program = """
+        import pulumi_gcp as gcp
+        network = gcp.compute.Network("net", auto_create_subnetworks=False)
+        gcp.compute.Router("router", network=network.id, region="us-central1")
+    """
+    gcp.program(program)
+    process = gcp.start("up", "--yes", "--skip-preview")
+    while not any("network" in line for line in GCP.left("us-central1")):
+        assert process.poll() is None
+    kill_group(process)
+    gcp.run("cancel", "--yes")
+    try:
+        gcp.up()
+        assert [line.split()[0] for line in GCP.left("us-central1")] == ["compute/network", "compute/router"]
+        gcp.destroy()
+        assert GCP.left("us-central1") == []
+    finally:
+        GCP.stop()
