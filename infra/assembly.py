@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.budget import BudgetArgs
 from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
-from infra.config import StackConfig
+from infra.config import DEFAULT_QUEUE, StackConfig
+from infra.kubernetes.manifests import ManifestsArgs
 from infra.kubernetes.pods import PodArgs
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
+from infra.queueing import NodeRoom, QueueingSpec, QueueSpec
 from infra.registry import RegistryArgs
+from planner.packing import room_of
 from planner.plan import Plan, PoolPlan
 from planner.prediction import WorkloadPrediction
 from planner.workloads import InferenceService, ServiceTarget, TrainingJob
@@ -23,6 +27,8 @@ BUCKET = "${FUSION_BUCKET_URL}"
 METRICS_PORT = 9_400
 """Where a training job answers Prometheus."""
 REPOSITORIES = ("training", "serving")
+PROJECT = Path(__file__).resolve().parents[1]
+"""The folder of Pulumi.yaml."""
 
 
 def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
@@ -64,6 +70,10 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
         training_jobs=tuple(_training_job(job, plan) for job in jobs),
         inference_services=tuple(_inference_service(service, plan) for service in services),
         budget=_budget(config, plan),
+        manifests=tuple(
+            ManifestsArgs(file=PROJECT / each.path, sha256=each.sha256) for each in config.cluster.manifests
+        ),
+        queueing=_queueing(config, plan),
         tags=config.tags,
     )
 
@@ -79,6 +89,24 @@ def _budget(config: StackConfig, plan: Plan) -> BudgetArgs | None:
         actual_percent=alarms.actual_percent,
         forecast_percent=alarms.forecast_percent,
     )
+
+
+def _queueing(config: StackConfig, plan: Plan) -> QueueingSpec | None:
+    jobs = [workload.name for workload in config.workloads if isinstance(workload, TrainingJob)]
+    if config.cluster.queueing == "none" or not jobs:
+        return None
+    declared = tuple(QueueSpec(**each.model_dump()) for each in config.queues)
+    trained_on = {plan.pool_of(job).name for job in jobs}
+    return QueueingSpec(
+        queues=declared or (QueueSpec(name=DEFAULT_QUEUE),),
+        rooms={pool.name: _room(pool) for pool in plan.pools if {pool.name, pool.stands_in_for} & trained_on},
+        topology_levels=config.cluster.topology_levels,
+    )
+
+
+def _room(pool: PoolPlan) -> NodeRoom:
+    left = room_of(pool.accelerators_per_node, pool.vcpus_per_node, pool.memory_gib_per_node)
+    return NodeRoom(cpus=left.vcpus, memory_gib=left.memory_gib)
 
 
 def datasets(config: StackConfig) -> dict[str, str]:
@@ -123,6 +151,8 @@ def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
         config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}") | as_predicted(predicted),
         promise=promise(job, plan),
         nodes=predicted.nodes if predicted else max(job.nodes.expected, 1),
+        queue=job.queue,
+        priority=job.priority,
     )
 
 

@@ -22,14 +22,18 @@ from infra.cluster import Cluster, ClusterArgs
 from infra.errors import require
 from infra.inference_service import InferenceServiceArgs, ProbePaths
 from infra.kubernetes.inference_service import InferenceService
+from infra.kubernetes.manifests import Manifests, ManifestsArgs
 from infra.kubernetes.namespace import make_namespace
 from infra.kubernetes.pods import PodArgs, check_name
+from infra.kubernetes.queue import Flavors, Queue
 from infra.kubernetes.training_job import TrainingJob
 from infra.network import Network, NetworkArgs
 from infra.object_store import ObjectStore, ObjectStoreArgs
+from infra.queueing import QueueingSpec, flavors, queues
 from infra.registry import Registry, RegistryArgs
-from infra.training_job import TrainingJobArgs
+from infra.training_job import Queueing, TrainingJobArgs
 from infra.workload_identity import StoreAccess, WorkloadIdentity, WorkloadIdentityArgs
+from planner.workloads import Priority
 
 Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs, BudgetArgs)
 
@@ -67,6 +71,8 @@ class TrainingJobSpec(WorkloadSpec):
     nodes: int = 1
     retries: int = 3
     deadline_seconds: int | None = None
+    queue: str | None = None
+    priority: Priority = "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,8 @@ class PlatformArgs:
         training_jobs, inference_services: what runs on the pools.
         cloud: where the components are built.
         namespace: the workloads' Kubernetes namespace.
+        manifests: others' objects, applied before the stack's own.
+        queueing: how training jobs wait for nodes; None where each starts as it finds room.
         tags: put on every resource that can carry tags, besides those of the components' own args.
 
     Raises:
@@ -111,6 +119,8 @@ class PlatformArgs:
     budget: BudgetArgs | None = None
     cloud: Literal["aws"] = "aws"
     namespace: str = "workloads"
+    manifests: tuple[ManifestsArgs, ...] = ()
+    queueing: QueueingSpec | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,6 +176,18 @@ class PlatformArgs:
                 f"workload {job.name}: nodes {job.nodes} are more than pool {job.pool} may grow to ({nodes_max}); "
                 "raise the pool's nodes_max, or lower nodes.",
             )
+            self._check_queue(job)
+
+    def _check_queue(self, job: TrainingJobSpec) -> None:
+        known = [queue.name for queue in self.queueing.queues] if self.queueing else []
+        require(
+            job.queue is None or job.queue in known,
+            f"workload {job.name}: no queue {job.queue}; the stack has {', '.join(known) or 'none'}.",
+        )
+        require(
+            self.queueing is None or job.pool in self.queueing.rooms,
+            f"workload {job.name}: queueing does not say what a node of pool {job.pool} leaves; add it to rooms.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,10 +288,40 @@ class _Workloads:
         in_cluster = pulumi.ResourceOptions.merge(after_plan, pulumi.ResourceOptions(provider=provider))
         namespace = make_namespace(f"{args.stack}-namespace", args.namespace, in_cluster)
         # What is in the namespace waits for it, and it for the plan.
-        self._options = pulumi.ResourceOptions(depends_on=[namespace], providers=[provider])
+        before: list[pulumi.Resource] = [namespace, *self._manifests(in_cluster)]
+        self._options = pulumi.ResourceOptions(depends_on=before, providers=[provider])
+        self._queues = self._make_queues()
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }
+
+    def _manifests(self, opts: pulumi.ResourceOptions) -> list[Manifests]:
+        return [Manifests(f"{self._args.stack}-{each.file.stem}", each, opts) for each in self._args.manifests]
+
+    def _make_queues(self) -> dict[str, Queue]:
+        """By name, in the order of the config: a job that names none is in the first."""
+        args, spec = self._args, self._args.queueing
+        if spec is None:
+            return {}
+        others = [(each.pool, each.replicas_max, self._placed(each)) for each in args.inference_services]
+        of = flavors(spec, self._pools, others)
+        made = Flavors(f"{args.stack}-flavors", of, self._options)
+        after = pulumi.ResourceOptions.merge(self._options, pulumi.ResourceOptions(depends_on=[made]))
+        return {
+            each.name: Queue(f"{args.stack}-queue-{each.name}", each, after)
+            for each in queues(spec, of, namespace=args.namespace, cohort=args.stack)
+        }
+
+    def _queueing(self, job: TrainingJobSpec) -> Queueing | None:
+        spec, pool = self._args.queueing, self._pools[job.pool]
+        if spec is None:
+            return None
+        is_close = job.nodes > 1 and pool.device_resource and spec.topology_levels
+        return Queueing(
+            queue=job.queue or spec.queues[0].name,
+            priority=job.priority,
+            topology_level=spec.topology_levels[0] if is_close else None,
+        )
 
     def training_job(self, spec: TrainingJobSpec) -> TrainingJob:
         args = TrainingJobArgs(
@@ -282,8 +334,11 @@ class _Workloads:
             nodes=spec.nodes,
             retries=spec.retries,
             deadline_seconds=spec.deadline_seconds,
+            queueing=self._queueing(spec),
         )
-        return TrainingJob(f"{self._args.stack}-{spec.name}", args, self._on_pool(spec))
+        in_queue = pulumi.ResourceOptions(depends_on=list(self._queues.values()))
+        opts = pulumi.ResourceOptions.merge(self._on_pool(spec), in_queue)
+        return TrainingJob(f"{self._args.stack}-{spec.name}", args, opts)
 
     def inference_service(self, spec: InferenceServiceSpec) -> InferenceService:
         args = InferenceServiceArgs(

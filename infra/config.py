@@ -11,9 +11,20 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, Valida
 
 from infra.names import EMAIL
 from planner.guardrails.settings import GuardrailSettings
-from planner.workloads import TARGET_KINDS, AnyWorkload, Budget, Declared, ExpectedUsage, Quota, matching
+from planner.workloads import (
+    TARGET_KINDS,
+    AnyWorkload,
+    Budget,
+    Declared,
+    ExpectedUsage,
+    Quota,
+    WorkloadName,
+    matching,
+)
 
 NAMESPACE = "fusion"
+DEFAULT_QUEUE = "training"
+"""Has all of the pools where no queue is named."""
 
 
 class ConfigError(ValueError):
@@ -44,6 +55,13 @@ class NetworkConfig(Declared):
         return value
 
 
+class ManifestFile(Declared):
+    """Objects that others wrote, applied before the stack's own, such as a controller's CRDs."""
+
+    path: str = Field(min_length=1, description="from the folder of Pulumi.yaml")
+    sha256: Annotated[str, matching(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
+
+
 class ClusterConfig(Declared):
     """The Kubernetes cluster and its small pool for system pods."""
 
@@ -54,6 +72,20 @@ class ClusterConfig(Declared):
     )
     system_nodes: int = Field(default=2, ge=1, le=10)
     system_disk_gib: int = Field(default=30, ge=20, le=1_000)
+    manifests: tuple[ManifestFile, ...] = ()
+    queueing: Literal["none", "kueue"] = Field(
+        default="none", description="kueue: training jobs are JobSets that wait in a queue; both must be installed"
+    )
+    topology_levels: tuple[str, ...] = Field(
+        default=(), max_length=8, description="labels of nodes by which Kueue places pods close together, widest first"
+    )
+
+    @field_validator("topology_levels")
+    @classmethod
+    def _topology_is_for_queues(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and info.data.get("queueing") != "kueue":
+            raise ValueError("it is Kueue that reads them; set queueing to kueue, or leave them out")
+        return value
 
     @field_validator("public_access_cidrs")
     @classmethod
@@ -99,6 +131,17 @@ class BudgetAlarms(Declared):
     forecast_percent: float = Field(default=100, gt=0, le=1_000)
 
 
+class QueueConfig(Declared):
+    """A team's queue for training jobs, where `cluster.queueing` is kueue."""
+
+    name: WorkloadName
+    share: float = Field(default=1, gt=0, le=1, description="of each pool's maximum, its own")
+    weight: float = Field(default=1, ge=0, le=1_000, description="of its share in what is borrowed (fair sharing)")
+    borrows: bool = Field(default=True, description="what the stack's other queues leave")
+    lends: bool = Field(default=True, description="what it leaves itself, until it needs it")
+    preempts: bool = Field(default=True, description="a job of higher priority puts out one of lower")
+
+
 class StackGuardrails(GuardrailSettings):
     """A stack's guardrails; one without a monthly limit is not planned."""
 
@@ -115,6 +158,7 @@ class StackConfig(Declared):
     object_store: ObjectStoreConfig = ObjectStoreConfig()
     workloads: tuple[AnyWorkload, ...]
     guardrails: StackGuardrails
+    queues: tuple[QueueConfig, ...] = Field(default=(), validate_default=True)
     quotas: tuple[Quota, ...] = ()
     budget: Budget | None = None
     budget_alarms: BudgetAlarms | None = None
@@ -129,6 +173,27 @@ class StackConfig(Declared):
         names = [workload.name for workload in value]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {repeated[0]} is used twice; each workload needs a name of its own")
+        return value
+
+    @field_validator("queues")
+    @classmethod
+    def _queues_share_the_pools(cls, value: tuple[QueueConfig, ...], info: ValidationInfo) -> tuple[QueueConfig, ...]:
+        cluster = info.data.get("cluster")
+        has_engine = not isinstance(cluster, ClusterConfig) or cluster.queueing != "none"
+        if value and not has_engine:
+            raise ValueError("no queueing engine reads them; set fusion:cluster queueing to kueue, or leave them out")
+        names = [each.name for each in value]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {repeated[0]} is used twice; each queue needs a name of its own")
+        if (total := sum(each.share for each in value)) > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {total:g}; expected 1 or less")
+        known = (names or [DEFAULT_QUEUE]) if has_engine else []
+        for workload in info.data.get("workloads") or ():
+            queue = getattr(workload, "queue", None)
+            if queue is not None and queue not in known:
+                raise ValueError(
+                    f"workload {workload.name} names the queue {queue}; there is {', '.join(known) or 'none'}"
+                )
         return value
 
     @field_validator("network")

@@ -10,6 +10,25 @@ import pulumi
 
 from infra.errors import require
 from infra.kubernetes.pods import PodArgs, check_name
+from planner.workloads import Priority
+
+JOB_SET_NAME_MAX = 44
+"""A JobSet's pods are called `<name>-nodes-0-<index>-<5 letters>`, which must be a DNS label of up to 63."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queueing:
+    """How a job waits for its nodes: as one gang, in a queue.
+
+    Attributes:
+        queue: name of the LocalQueue in the job's namespace.
+        priority: among the jobs of the queue.
+        topology_level: node label of the widest domain that all its pods should be in; None where it does not matter.
+    """
+
+    queue: str
+    priority: Priority = "normal"
+    topology_level: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +45,10 @@ class TrainingJobArgs:
             Another prediction starts no new run.
         nodes: pods that train together, each on a node of its own.
         retries: failures of its own that it may have; what the cloud takes back or evicts is not counted.
-        deadline_seconds: after how long it is stopped; None for never.
+        deadline_seconds: after how long it is stopped; None for never. A JobSet counts from its last restart.
+        keep_finished_seconds: after how long a finished run is removed from the cluster; None for never. The next
+            update makes a removed run anew, so it is for runs whose stack is updated no more.
+        queueing: how it waits for its nodes; None for a plain Job, whose pods start as each finds room.
 
     Raises:
         ArgumentError: bounds that make no run.
@@ -41,13 +63,20 @@ class TrainingJobArgs:
     nodes: int = 1
     retries: int = 3
     deadline_seconds: int | None = None
+    keep_finished_seconds: int | None = None
+    queueing: Queueing | None = None
 
     def __post_init__(self) -> None:
-        check_name("training job", self.name)
+        check_name("training job", self.name, JOB_SET_NAME_MAX if self.queueing else 52)
         check_name("namespace", self.namespace, 63)
         require(self.nodes >= 1, f"training job {self.name}: nodes {self.nodes}; use 1 or more.")
         require(self.retries >= 0, f"training job {self.name}: retries {self.retries}; use 0 or more.")
         require(
             self.deadline_seconds is None or self.deadline_seconds > 0,
             f"training job {self.name}: deadline_seconds {self.deadline_seconds}; use more than 0, or leave it out.",
+        )
+        require(
+            self.keep_finished_seconds is None or self.keep_finished_seconds >= 0,
+            f"training job {self.name}: keep_finished_seconds {self.keep_finished_seconds}; use 0 or more, or leave it "
+            "out.",
         )

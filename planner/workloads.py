@@ -24,6 +24,7 @@ from pydantic import (
 PriceModel = Literal["on_demand", "spot"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
 Objective = Literal["cost", "time", "latency"]
+Priority = Literal["low", "normal", "high"]
 
 
 def matching(pattern: str, expected: str) -> AfterValidator:
@@ -298,6 +299,8 @@ class TrainingJob(Workload):
     nodes: Bounds = Bounds(min=0, desired=1, max=1)
     training: TrainingSettings = TrainingSettings()
     target: TrainingTarget | None = None
+    queue: WorkloadName | None = Field(default=None, description="of fusion:queues; the first unless it is said")
+    priority: Priority = Field(default="normal", description="among the jobs of its queue")
 
     @model_validator(mode="after")
     def _counts_are_known(self) -> TrainingJob:

@@ -121,15 +121,19 @@ def container_security() -> kubernetes.core.v1.SecurityContextArgs:
     )
 
 
+def disk_gib(pod: PodArgs) -> int:
+    """Of the node's disk: scratch, temporary files, and one for the container's log."""
+    return pod.scratch_gib + TMP_GIB + 1
+
+
 def resources(pod: PodArgs) -> kubernetes.core.v1.ResourceRequirementsArgs:
     """Asked for and limited to the same: a workload neither starves its neighbours nor is evicted first."""
     devices = {pod.device_resource: str(pod.devices)} if pod.device_resource else {}
     more = {name: str(count) for name, count in pod.more_devices.items()}
-    disk = f"{pod.scratch_gib + TMP_GIB + 1}Gi"  # one for the container's log
     amounts = {
         "cpu": f"{round(pod.cpus * 1000)}m",
         "memory": f"{round(pod.memory_gib * 1024)}Mi",
-        "ephemeral-storage": disk,
+        "ephemeral-storage": f"{disk_gib(pod)}Gi",
         **devices,
         **more,
     }

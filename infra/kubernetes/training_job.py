@@ -1,4 +1,5 @@
-"""A training run as an indexed Job, with what torchrun needs to make one group of its pods."""
+"""A training run as an indexed Job, or as a JobSet that waits in a queue, with what torchrun needs to make one group
+of its pods."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import pulumi_kubernetes as kubernetes
 import yaml
 
 from infra.kubernetes import pods
-from infra.training_job import TrainingJobArgs
+from infra.kubernetes.objects import make_object
+from infra.kubernetes.queue import PRIORITY_LABEL, QUEUE_LABEL, TOPOLOGY_ANNOTATION
+from infra.training_job import Queueing, TrainingJobArgs
 
 CONTAINER = "training"
 CONFIG_PATH = "/etc/fusion"
@@ -25,15 +28,21 @@ GRACE_SECONDS = 120
 INTERRUPTED_EXIT_CODE = 75
 """Of a run that heard that its node will be taken away, saved and left; workloads/training/stopping.py has it too."""
 
+JOB_SET_API = "jobset.x-k8s.io/v1alpha2"
+REPLICATED_JOB = "nodes"
+NO_WAIT = {"pulumi.com/skipAwait": "true"}
+"""An update that waited for the end of a training run would hold the stack's lock for hours."""
+
 batch = kubernetes.batch.v1
 core = kubernetes.core.v1
 meta = kubernetes.meta.v1
 
 
 class TrainingJob(pulumi.ComponentResource):
-    """A Job whose pods train together, and the file that says what.
+    """Pods that train together, and the file that says what.
 
-    Makes: ConfigMap and Job; for several nodes a headless Service, through which the pods find the first.
+    Makes: ConfigMap and Job; for several nodes a headless Service, through which the pods find the first. With
+    queueing a JobSet, whose controller makes Job and Service, and which Kueue lets start when all its pods fit.
 
     Attributes:
         job_name: the Job's name in its namespace.
@@ -56,22 +65,65 @@ class TrainingJob(pulumi.ComponentResource):
             data={CONFIG_FILE: text, **self._promise_file()},
             opts=self._child,
         )
+        template = self._pod_template(config.metadata.name, text)
+        if args.queueing:
+            self.job_name = pulumi.Output.from_input(args.name)
+            self._make_job_set(name, args.queueing, template)
+        else:
+            self.job_name = self._make_job(name, template)
+        self.register_outputs({"job_name": self.job_name})
+
+    def _make_job(self, name: str, template: kubernetes.core.v1.PodTemplateSpecArgs) -> pulumi.Output[str]:
+        args = self.args
         if args.nodes > 1:
             self._make_rendezvous(name)
-        job = batch.Job(
-            name,
-            metadata=meta.ObjectMetaArgs(
-                name=args.name,
-                namespace=args.namespace,
-                labels=self._labels,
-                # An update that waited for the end of a training run would hold the stack's lock for hours.
-                annotations={"pulumi.com/skipAwait": "true"},
-            ),
-            spec=self._job_spec(config.metadata.name, text),
-            opts=self._child,
+        metadata = meta.ObjectMetaArgs(
+            name=args.name, namespace=args.namespace, labels=self._labels, annotations=NO_WAIT
         )
-        self.job_name = job.metadata.name
-        self.register_outputs({"job_name": self.job_name})
+        spec = self._job_spec(template, backoff_limit=args.retries, when_taken_back="Ignore")
+        spec.ttl_seconds_after_finished = args.keep_finished_seconds
+        job = batch.Job(name, metadata=metadata, spec=spec, opts=self._child)
+        return job.metadata.name.apply(str)
+
+    def _make_job_set(self, name: str, queueing: Queueing, template: kubernetes.core.v1.PodTemplateSpecArgs) -> None:
+        """A gang: it starts, restarts and is put out as a whole.
+
+        Its Job fails at the first pod that fails, and says why: `PodFailurePolicy` where the cloud took a node back,
+        which restarts the gang and is not counted, anything else is a failure of its own. `suspend` is left to Kueue,
+        which owns it from the admission webhook on; to write it would stop a running job in the next update.
+        """
+        args = self.args
+        keep = {} if args.keep_finished_seconds is None else {"ttlSecondsAfterFinished": args.keep_finished_seconds}
+        rules = [
+            {"name": "deadline", "action": "FailJobSet", "onJobFailureReasons": ["DeadlineExceeded"]},
+            {
+                "name": "takenBack",
+                "action": "RestartJobSetAndIgnoreMaxRestarts",
+                "onJobFailureReasons": ["PodFailurePolicy"],
+            },
+        ]
+        job_spec = self._job_spec(template, backoff_limit=0, when_taken_back="FailJob")
+        make_object(
+            name,
+            {
+                "apiVersion": JOB_SET_API,
+                "kind": "JobSet",
+                "metadata": {
+                    "name": args.name,
+                    "namespace": args.namespace,
+                    "labels": {**self._labels, QUEUE_LABEL: queueing.queue, PRIORITY_LABEL: queueing.priority},
+                    "annotations": NO_WAIT,
+                },
+                "spec": {
+                    "network": {"enableDNSHostnames": True, "subdomain": args.name, "publishNotReadyAddresses": True},
+                    "failurePolicy": {"maxRestarts": args.retries, "rules": rules},
+                    "replicatedJobs": [{"name": REPLICATED_JOB, "replicas": 1, "template": {"spec": job_spec}}],
+                    **keep,
+                },
+            },
+            # A JobSet can't be changed: another config makes another run.
+            pulumi.ResourceOptions(parent=self, replace_on_changes=["spec"], delete_before_replace=True),
+        )
 
     def _promise_file(self) -> dict[str, str]:
         return {PROMISE_FILE: json.dumps(dict(self.args.promise), indent=1)} if self.args.promise else {}
@@ -90,34 +142,41 @@ class TrainingJob(pulumi.ComponentResource):
             opts=self._child,
         )
 
-    def _job_spec(self, config_name: pulumi.Input[str], text: str) -> kubernetes.batch.v1.JobSpecArgs:
+    def _job_spec(
+        self, template: kubernetes.core.v1.PodTemplateSpecArgs, *, backoff_limit: int, when_taken_back: str
+    ) -> kubernetes.batch.v1.JobSpecArgs:
         args = self.args
         taken_back = batch.PodFailurePolicyRuleArgs(
-            action="Ignore",
+            action=when_taken_back,
             on_pod_conditions=[
                 batch.PodFailurePolicyOnPodConditionsPatternArgs(type="DisruptionTarget", status="True")
             ],
         )
         # A run may leave before its pod is evicted: at a notice to another node of the job, or to the machine itself.
         left_in_time = batch.PodFailurePolicyRuleArgs(
-            action="Ignore",
+            action=when_taken_back,
             on_exit_codes=batch.PodFailurePolicyOnExitCodesRequirementArgs(
                 container_name=CONTAINER, operator="In", values=[INTERRUPTED_EXIT_CODE]
             ),
         )
-        # A Job's pods can't be changed: a new config makes a new Job, which is what a new config means.
-        config_digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return batch.JobSpecArgs(
             completion_mode="Indexed",
             completions=args.nodes,
             parallelism=args.nodes,
-            backoff_limit=args.retries,
+            backoff_limit=backoff_limit,
             active_deadline_seconds=args.deadline_seconds,
             pod_failure_policy=batch.PodFailurePolicyArgs(rules=[taken_back, left_in_time]),
-            template=core.PodTemplateSpecArgs(
-                metadata=meta.ObjectMetaArgs(labels=self._labels, annotations={"fusion.dev/config": config_digest}),
-                spec=self._pod_spec(config_name),
-            ),
+            template=template,
+        )
+
+    def _pod_template(self, config_name: pulumi.Input[str], text: str) -> kubernetes.core.v1.PodTemplateSpecArgs:
+        # A Job's pods can't be changed: a new config makes a new Job, which is what a new config means.
+        annotations = {"fusion.dev/config": hashlib.sha256(text.encode()).hexdigest()[:16]}
+        if self.args.queueing and self.args.queueing.topology_level:
+            annotations[TOPOLOGY_ANNOTATION] = self.args.queueing.topology_level
+        return core.PodTemplateSpecArgs(
+            metadata=meta.ObjectMetaArgs(labels=self._labels, annotations=annotations),
+            spec=self._pod_spec(config_name),
         )
 
     def _pod_spec(self, config_name: pulumi.Input[str]) -> kubernetes.core.v1.PodSpecArgs:
@@ -128,7 +187,8 @@ class TrainingJob(pulumi.ComponentResource):
             service_account_name=args.service_account,
             automount_service_account_token=False,
             enable_service_links=False,
-            subdomain=args.name if args.nodes > 1 else None,
+            # The JobSet's controller sets its own.
+            subdomain=args.name if args.nodes > 1 and not args.queueing else None,
             termination_grace_period_seconds=GRACE_SECONDS,
             security_context=pods.pod_security(),
             node_selector=pod.node_selector or None,
@@ -158,7 +218,8 @@ class TrainingJob(pulumi.ComponentResource):
         args = self.args
         torchrun = {"PET_NNODES": str(args.nodes), "PET_NPROC_PER_NODE": str(max(args.pod.devices, 1))}
         if args.nodes > 1:
-            torchrun["PET_MASTER_ADDR"] = f"{args.name}-0.{args.name}.{args.namespace}.svc"
+            first = f"{args.name}-{REPLICATED_JOB}-0-0" if args.queueing else f"{args.name}-0"
+            torchrun["PET_MASTER_ADDR"] = f"{first}.{args.name}.{args.namespace}.svc"
             torchrun["PET_MASTER_PORT"] = str(RENDEZVOUS_PORT)
         promise = {"FUSION_PREDICTION": f"{CONFIG_PATH}/{PROMISE_FILE}"} if args.promise else {}
         return {"FUSION_WORKLOAD": args.name, **torchrun, **promise, **args.pod.env}
@@ -193,4 +254,5 @@ def facts(args: TrainingJobArgs) -> dict[str, object]:
         "memory_gib": args.pod.memory_gib,
         "device_resource": args.pod.device_resource,
         "devices": args.pod.devices,
+        "queue": args.queueing.queue if args.queueing else None,
     }

@@ -45,8 +45,11 @@ class Recording(Mocks):
 
     def objects(self) -> dict[str, dict[str, Any]]:
         """The Kubernetes objects by kind; the tests make one of each."""
-        found = [whole(args.inputs) for args in self.registered if args.typ.startswith("kubernetes:")]
-        return {each["kind"]: each for each in found}
+        return {each["kind"]: each for each in self.all_objects()}
+
+    def all_objects(self) -> list[dict[str, Any]]:
+        """All Kubernetes objects, in the order in which they were registered."""
+        return [whole(args.inputs) for args in self.registered if args.typ.startswith("kubernetes:")]
 
 
 def run_program(program: Callable[[], object], mocks: Recording) -> Recording:
