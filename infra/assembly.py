@@ -8,9 +8,10 @@ from typing import Any
 
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.budget import BudgetArgs
-from infra.build import InferenceServiceSpec, PlatformArgs, TrainingJobSpec
+from infra.build import NAMESPACE, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import DEFAULT_QUEUE, StackConfig
+from infra.kubernetes.gateway import GatewayArgs
 from infra.kubernetes.manifests import ManifestsArgs
 from infra.kubernetes.pods import PodArgs
 from infra.network import NetworkArgs
@@ -74,6 +75,7 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
             ManifestsArgs(file=PROJECT / each.path, sha256=each.sha256) for each in config.cluster.manifests
         ),
         queueing=_queueing(config, plan),
+        gateway=_gateway(config),
         tags=config.tags,
     )
 
@@ -88,6 +90,19 @@ def _budget(config: StackConfig, plan: Plan) -> BudgetArgs | None:
         emails=alarms.emails,
         actual_percent=alarms.actual_percent,
         forecast_percent=alarms.forecast_percent,
+    )
+
+
+def _gateway(config: StackConfig) -> GatewayArgs | None:
+    asked = config.cluster.gateway
+    if asked is None:
+        return None
+    return GatewayArgs(
+        name="services",
+        namespace=NAMESPACE,
+        class_name=asked.class_name,
+        domain=asked.domain,
+        certificate=asked.certificate,
     )
 
 

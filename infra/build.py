@@ -6,6 +6,7 @@ Not called platform: policy packs run with this folder on their path, where that
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from infra.budget import BudgetArgs
 from infra.builder import Builder
 from infra.cluster import Cluster, ClusterArgs
 from infra.errors import require
-from infra.inference_service import InferenceServiceArgs, ProbePaths
+from infra.inference_service import InferenceServiceArgs, ProbePaths, Route
+from infra.kubernetes.gateway import Gateway, GatewayArgs
 from infra.kubernetes.inference_service import InferenceService
 from infra.kubernetes.manifests import Manifests, ManifestsArgs
 from infra.kubernetes.namespace import make_namespace
@@ -36,6 +38,10 @@ from infra.workload_identity import StoreAccess, WorkloadIdentity, WorkloadIdent
 from planner.workloads import Priority
 
 Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs, BudgetArgs)
+
+NAMESPACE = "workloads"
+SERVING_PRIORITY = 1_000
+"""Above what has no class: where a node is short, requests that people wait for come before training."""
 
 BUILDERS: Mapping[str, Builder[Any]] = {"aws": BUILDER_ON_AWS}
 """By cloud, who builds the components there. A further cloud is one more line."""
@@ -102,6 +108,7 @@ class PlatformArgs:
         namespace: the workloads' Kubernetes namespace.
         manifests: others' objects, applied before the stack's own.
         queueing: how training jobs wait for nodes; None where each starts as it finds room.
+        gateway: through which clients outside of the cluster reach the services; None for none.
         tags: put on every resource that can carry tags, besides those of the components' own args.
 
     Raises:
@@ -118,9 +125,10 @@ class PlatformArgs:
     inference_services: tuple[InferenceServiceSpec, ...]
     budget: BudgetArgs | None = None
     cloud: Literal["aws"] = "aws"
-    namespace: str = "workloads"
+    namespace: str = NAMESPACE
     manifests: tuple[ManifestsArgs, ...] = ()
     queueing: QueueingSpec | None = None
+    gateway: GatewayArgs | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -291,6 +299,9 @@ class _Workloads:
         before: list[pulumi.Resource] = [namespace, *self._manifests(in_cluster)]
         self._options = pulumi.ResourceOptions(depends_on=before, providers=[provider])
         self._queues = self._make_queues()
+        if args.gateway and args.inference_services:
+            Gateway(f"{args.stack}-gateway", args.gateway, self._options)
+        self._priority = self._make_priority(in_cluster) if args.inference_services else None
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }
@@ -311,6 +322,28 @@ class _Workloads:
             each.name: Queue(f"{args.stack}-queue-{each.name}", each, after)
             for each in queues(spec, of, namespace=args.namespace, cohort=args.stack)
         }
+
+    def _make_priority(self, opts: pulumi.ResourceOptions) -> kubernetes.scheduling.v1.PriorityClass:
+        name = f"{self._args.stack}-serving"
+        return kubernetes.scheduling.v1.PriorityClass(
+            f"{name}-priority",
+            metadata={"name": name, "labels": {"app.kubernetes.io/managed-by": "fusion"}},
+            value=SERVING_PRIORITY,
+            description="Inference services: before training, where a node is short",
+            opts=opts,
+        )
+
+    def _surges(self, service: InferenceServiceSpec) -> bool:
+        """Whether the pool at its maximum holds one replica more than all of its services at theirs.
+
+        A service of one replica surges in any case: it would be away else.
+        """
+        pool = self._pools[service.pool].args
+        asked = sum(
+            each.replicas_max * each.devices for each in self._args.inference_services if each.pool == pool.pool
+        )
+        room = pool.nodes_max * math.ceil(pool.accelerator_count)
+        return service.devices == 0 or service.replicas_min == 1 or asked + service.devices <= room
 
     def _queueing(self, job: TrainingJobSpec) -> Queueing | None:
         spec, pool = self._args.queueing, self._pools[job.pool]
@@ -341,6 +374,7 @@ class _Workloads:
         return TrainingJob(f"{self._args.stack}-{spec.name}", args, opts)
 
     def inference_service(self, spec: InferenceServiceSpec) -> InferenceService:
+        gateway, opts = self._args.gateway, self._on_pool(spec)
         args = InferenceServiceArgs(
             name=spec.name,
             namespace=self._args.namespace,
@@ -352,8 +386,13 @@ class _Workloads:
             replicas_min=spec.replicas_min,
             replicas_max=spec.replicas_max,
             target_cpu_percent=spec.target_cpu_percent,
+            surges=self._surges(spec),
+            priority_class=f"{self._args.stack}-serving",
+            route=Route(gateway=gateway.name, hostname=f"{spec.name}.{gateway.domain}") if gateway else None,
         )
-        return InferenceService(f"{self._args.stack}-{spec.name}", args, self._on_pool(spec))
+        if self._priority:
+            opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[self._priority]))
+        return InferenceService(f"{self._args.stack}-{spec.name}", args, opts)
 
     def _identity(self, workload: WorkloadSpec) -> WorkloadIdentity:
         args = WorkloadIdentityArgs(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from infra.names import EMAIL
+from infra.names import DOMAIN, EMAIL
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import (
     TARGET_KINDS,
@@ -62,6 +62,16 @@ class ManifestFile(Declared):
     sha256: Annotated[str, matching(r"[0-9a-f]{64}", "64 hexadecimal digits, as `sha256sum` prints them")]
 
 
+class GatewayConfig(Declared):
+    """The way in from outside: a Gateway that answers for `<service>.<domain>` with TLS, and a route by service."""
+
+    class_name: str = Field(min_length=1, description="the GatewayClass of the cluster's controller, such as envoy")
+    domain: Annotated[str, matching(DOMAIN, "a domain such as models.example.com")]
+    certificate: str = Field(
+        min_length=1, description="Secret in the workloads' namespace with the certificate of `*.<domain>`"
+    )
+
+
 class ClusterConfig(Declared):
     """The Kubernetes cluster and its small pool for system pods."""
 
@@ -73,6 +83,7 @@ class ClusterConfig(Declared):
     system_nodes: int = Field(default=2, ge=1, le=10)
     system_disk_gib: int = Field(default=30, ge=20, le=1_000)
     manifests: tuple[ManifestFile, ...] = ()
+    gateway: GatewayConfig | None = None
     queueing: Literal["none", "kueue"] = Field(
         default="none", description="kueue: training jobs are JobSets that wait in a queue; both must be installed"
     )

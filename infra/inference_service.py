@@ -24,6 +24,19 @@ class ProbePaths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where clients outside of the cluster reach a service, through a Gateway that ends their TLS.
+
+    Attributes:
+        gateway: its name, in the service's namespace.
+        hostname: what its certificate covers.
+    """
+
+    gateway: str
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceServiceArgs:
     """Replicas of a server behind one address, between two bounds.
 
@@ -38,7 +51,11 @@ class InferenceServiceArgs:
         replicas_min: the autoscaler's lower bound.
         replicas_max: its upper bound.
         target_cpu_percent: of what is asked for; above it replicas are added.
-        drain_seconds: how long a replica that leaves may finish the requests it has.
+        drain_seconds: how long a replica that leaves may finish the requests it has; the server's own `drain_s`.
+        surges: whether an update adds the new replica before the old one goes. False where the pool has no room for one
+            more: the update then goes on with one replica fewer, where surging would wait for a node for ever.
+        priority_class: name of its pods' PriorityClass; None for the cluster's default.
+        route: how it is reached from outside; None for the cluster's pods alone.
 
     Raises:
         ArgumentError: bounds that make no service.
@@ -55,6 +72,9 @@ class InferenceServiceArgs:
     replicas_max: int = 4
     target_cpu_percent: int = 70
     drain_seconds: int = 60
+    surges: bool = True
+    priority_class: str | None = None
+    route: Route | None = None
 
     def __post_init__(self) -> None:
         service = f"inference service {self.name}"
@@ -75,3 +95,8 @@ class InferenceServiceArgs:
         )
         require(self.startup_seconds >= 10, f"{service}: startup_seconds {self.startup_seconds}; use 10 or more.")
         require(self.drain_seconds > 0, f"{service}: drain_seconds {self.drain_seconds}; use more than 0.")
+        require(
+            self.surges or self.replicas_min > 1,
+            f"{service}: without surging an update takes its only replica away; raise replicas_min to 2 or more, or "
+            "let it surge.",
+        )

@@ -7,6 +7,7 @@ import hashlib
 DIGEST_LENGTH = 6
 EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 """An address, by its form alone."""
+DOMAIN = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
 def short_name(name: str, limit: int) -> str:

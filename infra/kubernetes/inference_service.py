@@ -7,9 +7,13 @@ import math
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.inference_service import InferenceServiceArgs
+from infra.inference_service import InferenceServiceArgs, Route
 from infra.kubernetes import pods
+from infra.kubernetes.gateway import GATEWAY_API, HTTPS_LISTENER
+from infra.kubernetes.objects import make_object
 
+PORT = 80
+"""Of the Service, inside the cluster."""
 PROBE_SECONDS = 10
 DEREGISTRATION_SECONDS = 10
 """How long a replica that leaves still gets requests, until every node knows that it is gone."""
@@ -25,7 +29,7 @@ meta = kubernetes.meta.v1
 class InferenceService(pulumi.ComponentResource):
     """Replicas of a server, and what keeps enough of them.
 
-    Makes: Deployment, Service, HorizontalPodAutoscaler and PodDisruptionBudget.
+    Makes: Deployment, Service, HorizontalPodAutoscaler and PodDisruptionBudget; with a route an HTTPRoute.
 
     Attributes:
         url: where the cluster's pods reach it.
@@ -50,11 +54,13 @@ class InferenceService(pulumi.ComponentResource):
             spec=core.ServiceSpecArgs(
                 type="ClusterIP",
                 selector=self._labels,
-                ports=[core.ServicePortArgs(name="http", port=80, target_port="http")],
+                ports=[core.ServicePortArgs(name="http", port=PORT, target_port="http")],
             ),
             opts=self._child,
         )
         self._bound()
+        if args.route:
+            self._make_route(args.route)
         self.url = pulumi.Output.concat("http://", service.metadata.name, f".{args.namespace}.svc")
         self.register_outputs({"url": self.url})
 
@@ -70,7 +76,9 @@ class InferenceService(pulumi.ComponentResource):
                 selector=self._selector,
                 strategy=apps.DeploymentStrategyArgs(
                     type="RollingUpdate",
-                    rolling_update=apps.RollingUpdateDeploymentArgs(max_unavailable=0, max_surge=1),
+                    rolling_update=apps.RollingUpdateDeploymentArgs(
+                        max_unavailable=0 if self.args.surges else 1, max_surge=1 if self.args.surges else 0
+                    ),
                 ),
                 progress_deadline_seconds=self.args.startup_seconds + ROLLOUT_MINUTES * 60,
                 template=core.PodTemplateSpecArgs(
@@ -87,6 +95,7 @@ class InferenceService(pulumi.ComponentResource):
         args, pod = self.args, self.args.pod
         return core.PodSpecArgs(
             service_account_name=args.service_account,
+            priority_class_name=args.priority_class,
             automount_service_account_token=False,
             enable_service_links=False,
             termination_grace_period_seconds=args.drain_seconds + DEREGISTRATION_SECONDS,
@@ -129,6 +138,17 @@ class InferenceService(pulumi.ComponentResource):
             timeout_seconds=5,
             failure_threshold=failures,
         )
+
+    def _make_route(self, route: Route) -> None:
+        """From the Gateway's listener with TLS, and from no other."""
+        metadata = {"name": self.args.name, "namespace": self.args.namespace, "labels": self._labels}
+        spec = {
+            "parentRefs": [{"name": route.gateway, "sectionName": HTTPS_LISTENER}],
+            "hostnames": [route.hostname],
+            "rules": [{"backendRefs": [{"name": self.args.name, "port": PORT}]}],
+        }
+        value = {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
+        make_object(f"{self._name}-route", value, self._child)
 
     def _bound(self) -> None:
         """Never fewer or more replicas than the bounds, and never more than one gone for maintenance."""
