@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from infra.aws.instance_shapes import can_build as can_build_on_aws
 from infra.config import StackConfig
+from planner import sold_out
 from planner.catalog import Catalog, UnknownOffer
 from planner.cost import to_the_cent
 from planner.errors import PlanError
@@ -38,6 +40,7 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
     """
+    gone = sold_out.of_stack(stack)
     cannot_build = not_built(config.cloud, config.region, catalog)
     for workload in config.workloads:
         if (named := workload.needs.instance_type) in cannot_build:
@@ -53,14 +56,18 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
         workloads=config.workloads,
         usage=config.expected_usage,
         not_built=cannot_build,
-        quotas=config.quotas,
+        quotas=(*config.quotas, *(each.quota for each in gone)),
         budget=config.budget,
         folders=FOLDERS,
     )
     try:
-        return planned(request, catalog)
+        found = planned(request, catalog)
     except UnknownOffer as error:
         raise PlanError(str(error)) from None
+    except PlanError as error:
+        raise PlanError("; ".join([str(error), *(str(each) for each in gone)])) from None
+    notes = (*found.plan.notes, *(str(each) for each in gone))
+    return dataclasses.replace(found, plan=dataclasses.replace(found.plan, notes=notes))
 
 
 def not_built(cloud: str, region: str, catalog: Catalog) -> frozenset[str]:

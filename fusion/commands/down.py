@@ -8,6 +8,7 @@ import click
 
 from fusion.errors import FusionError
 from fusion.stack import Stack
+from planner import sold_out
 
 
 @click.command(name="down")
@@ -17,6 +18,7 @@ def command(name: str) -> None:
     stack = Stack.find(name)
     cloud = stack.local_cloud  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
+    sold_out.forget(name)
     if cloud is None:
         stack.destroy()
         click.echo(f"\nStack {name} is destroyed.")

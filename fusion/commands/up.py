@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fusion import capacity
 from fusion.errors import FusionError
 from fusion.stack import Stack
+from planner import sold_out
 
 if TYPE_CHECKING:
     from localcloud.clouds import LocalCloud
@@ -21,18 +23,53 @@ if TYPE_CHECKING:
 
 @click.command(name="up")
 @click.option("--stack", "name", default="local", show_default=True, help="A stack of stacks/.")
-def command(name: str) -> None:
+@click.option("--ask-again", is_flag=True, help="Plan with offers again that were sold out before.")
+def command(name: str, ask_again: bool) -> None:
     """Provision a stack, run its training jobs on this machine if it is local, and sum up."""
     stack = Stack.find(name)
     local = stack.local_cloud  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
+    if ask_again:
+        sold_out.forget(name)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "events.jsonl"
-        stack.up(log)
+        provision(stack, log)
         guardrails = guardrails_said(log)
     outputs = stack.outputs()
     results = run_training_jobs(stack, local, outputs) if local else {}
     click.echo(summary(stack, outputs, guardrails, results))
+
+
+def provision(stack: Stack, log: Path) -> None:
+    """Update the stack; where the cloud has no capacity of an offer, the next plan without it is taken.
+
+    What a first update has made is removed where no plan is left.
+
+    Raises:
+        FusionError: the update failed for another reason, or no plan is left within the guardrails.
+    """
+    was_empty, is_first = not stack.resources(), True
+    while True:
+        try:
+            stack.up(log)
+            return
+        except FusionError as error:
+            new = sold_out.remember(stack.name, capacity.sold_out(log, stack.region))
+            for each in new:
+                click.echo(f"\n{each}.\nTrying the next plan of {stack.name}.\n")
+            if new:
+                is_first = False
+                continue
+            if is_first:
+                raise
+            if not was_empty:
+                raise FusionError(
+                    f"{error}. No plan is left without what was sold out; {stack.name} is as it says"
+                ) from None
+            stack.destroy()
+            raise FusionError(
+                f"{error}. No plan is left without what was sold out; all that had been made of {stack.name} is removed"
+            ) from None
 
 
 def guardrails_said(log: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from localcloud import capacity
 from localcloud.aws.api import Aws, Read, ResourceType, Tag, matching, one_of, words
 from localcloud.provider import Properties, ProviderError
 
@@ -177,7 +178,30 @@ def _delete_cluster(aws: Aws, id: str, inputs: Properties) -> None:
 TAINT_EFFECTS = ("NO_SCHEDULE", "NO_EXECUTE", "PREFER_NO_SCHEDULE")
 
 
+def _has_capacity(aws: Aws, inputs: Properties) -> None:
+    """The nodes that are made at once; those that a zone has not are looked for in the others."""
+    subnets = aws.call("ec2", "describe_subnets", SubnetIds=inputs["subnetIds"])["Subnets"]
+    zones = sorted({each["AvailabilityZone"] for each in subnets})
+    model = "spot" if inputs.get("capacityType") == "SPOT" else "on_demand"
+    wanted = int(inputs["scalingConfig"]["desiredSize"])
+    kinds = inputs.get("instanceTypes") or ()
+    if not wanted or not kinds or any(_is_enough(kind, zones, model, wanted) for kind in kinds):
+        return
+    raise ProviderError(
+        f"waiting for EKS Node Group ({inputs['clusterName']}:{inputs['nodeGroupName']}) create: unexpected state "
+        "'CREATE_FAILED', wanted target 'ACTIVE'. last error: AsgInstanceLaunchFailures: Could not launch "
+        f"{'Spot' if model == 'spot' else 'On-Demand'} Instances. InsufficientInstanceCapacity - We currently do not "
+        f"have sufficient {', '.join(kinds)} capacity in the Availability Zone you requested ({', '.join(zones)})."
+    )
+
+
+def _is_enough(kind: str, zones: list[str], model: str, wanted: int) -> bool:
+    known = [each for zone in zones if (each := capacity.left("aws", kind, zone, model)) is not None]
+    return len(known) < len(zones) or sum(known) >= wanted
+
+
 def _create_node_group(aws: Aws, inputs: Properties) -> str:
+    _has_capacity(aws, inputs)
     template = inputs.get("launchTemplate")
     aws.call(
         "eks",
