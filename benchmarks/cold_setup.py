@@ -1,4 +1,5 @@
-"""How long set-up takes on a machine that has nothing cached: packages, the Pulumi CLI, the Kubernetes control plane.
+"""How long set-up takes on a machine that has nothing cached: packages, the Pulumi CLI, the Kubernetes control plane,
+the bucket server of local stacks on Google Cloud.
 
     python benchmarks/cold_setup.py
 
@@ -36,7 +37,7 @@ def main() -> None:
         # A read-only module cache could not be removed at the end.
         caches = {name: str(Path(folder) / place) for name, place in CACHES.items()} | {"GOFLAGS": "-modcacherw"}
         Path(caches["HOME"]).mkdir()
-        seconds = {target: run(target, clone, os.environ | caches) for target in ("setup", "control-plane")}
+        seconds = {target: run(target, clone, os.environ | caches) for target in ("setup", "control-plane", "object-storage")}
     print(", ".join(f"make {target} {taken:.0f} s" for target, taken in seconds.items()))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localcloud.clouds import LOCAL_CLOUDS
 from localcloud.gcp import emulator
 from localcloud.gcp.inventory import Inventory
 from localcloud.gcp.kind import AGENTS
@@ -371,6 +374,30 @@ def test_a_bucket_s_key_is_in_its_region_and_open_to_the_service(storage: Gcp) -
     grant = {"cryptoKeyId": near.id, "role": "roles/cloudkms.cryptoKeyEncrypterDecrypter"}
     storage.create(KEY_GRANT, grant | {"member": f"serviceAccount:{AGENTS['storage']}"}, "grant")
     storage.delete(storage.create(BUCKET, inputs, "near"))
+
+
+ROUND = """
+from workloads import storage
+data = bytes(range(256)) * 70_000  # more than one part
+storage.write_durably("gs://fusion-round/a/large.bin", data)
+storage.write("gs://fusion-round/a/small.bin", b"small")
+assert storage.read("gs://fusion-round/a/large.bin") == data
+assert storage.read_range("gs://fusion-round/a/large.bin", 300, 303) == data[300:303]
+assert storage.size("gs://fusion-round/a/small.bin") == 5
+assert storage.names("gs://fusion-round/a") == ["large.bin", "small.bin"]
+assert storage.read_or_none("gs://fusion-round/b") is None
+storage.remove("gs://fusion-round/a")
+assert storage.names("gs://fusion-round/a") == []
+"""
+
+
+def test_workloads_read_and_write_a_bucket_through_gcsfs(storage: Gcp) -> None:
+    made = storage.create(BUCKET, {"name": "fusion-round", "location": REGION}, "round")
+    environment = LOCAL_CLOUDS["gcp"].environment()
+    done = subprocess.run([sys.executable, "-c", ROUND], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "storage/bucket fusion-round" in LOCAL_CLOUDS["gcp"].left(REGION)
+    storage.delete(made)
 
 
 def test_a_key_ring_s_name_is_taken_for_ever(gcp: Gcp) -> None:
