@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fusion.errors import FusionError
 from fusion.review.events import Step, read
 from planner.catalog.instances import gcp_accelerators
 from planner.sold_out import SoldOut
@@ -22,16 +23,23 @@ resource availability errors")."""
 NODE_GROUP, NODE_POOL = "aws:eks/nodeGroup:NodeGroup", "gcp:container/nodePool:NodePool"
 
 
-def sold_out(log: Path, region: str) -> tuple[SoldOut, ...]:
-    """The offers of the pools that could not be made, each once."""
-    update = read(log)
+def sold_out(log: Path, config: Mapping[str, Any]) -> tuple[SoldOut, ...]:
+    """The offers of the pools that could not be made, each once; the regions are those of the stack's config.
+
+    An update that ended before the engine wrote its log says nothing.
+    """
+    try:
+        update = read(log)
+    except FusionError:
+        return ()
     steps = {each.urn: each for each in update.steps}
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     found = []
     for each in update.diagnostics:
         code, step = CODES.search(each.message), steps.get(each.urn)
         if each.severity == "error" and code and step and step.new:
-            found += [SoldOut(cloud, region, kind, model, code[0], now) for cloud, kind, model in _offers(step)]
+            for cloud, kind, model in _offers(step):
+                found.append(SoldOut(cloud, str(config.get(f"{cloud}:region")), kind, model, code[0], now))
     return tuple(dict.fromkeys(found))
 
 

@@ -54,7 +54,7 @@ def provision(stack: Stack, log: Path) -> None:
             stack.up(log)
             return
         except FusionError as error:
-            new = sold_out.remember(stack.name, capacity.sold_out(log, stack.region))
+            new = sold_out.remember(stack.name, capacity.sold_out(log, stack.config))
             for each in new:
                 click.echo(f"\n{each}.\nTrying the next plan of {stack.name}.\n")
             if new:

@@ -58,14 +58,18 @@ def log(folder: Path, token: str, inputs: dict[str, Any], message: str) -> Path:
 def test_a_pool_without_capacity_is_found(
     tmp_path: Path, token: str, inputs: dict[str, Any], message: str, offer: tuple[str, ...]
 ) -> None:
-    (found,) = sold_out(log(tmp_path, token, inputs, message), "somewhere")
+    (found,) = sold_out(log(tmp_path, token, inputs, message), {f"{offer[0]}:region": "somewhere"})
     assert (found.cloud, found.instance_type, found.price_model, found.code) == offer
     assert found.region == "somewhere"
 
 
 def test_another_error_is_none(tmp_path: Path) -> None:
     inputs = {"instanceTypes": ["p5.48xlarge"]}
-    assert sold_out(log(tmp_path, "aws:eks/nodeGroup:NodeGroup", inputs, "AccessDenied"), "us-east-1") == ()
+    assert (
+        sold_out(log(tmp_path, "aws:eks/nodeGroup:NodeGroup", inputs, "AccessDenied"), {"aws:region": "us-east-1"})
+        == ()
+    )
+    assert sold_out(tmp_path / "none", {}) == ()
 
 
 def test_what_is_known_is_kept_once_until_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
