@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.budget import BudgetArgs
-from infra.build import NAMESPACE, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
+from infra.build import METRICS_PORT, NAMESPACE, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import DEFAULT_QUEUE, StackConfig
 from infra.kubernetes.gateway import GatewayArgs
@@ -25,8 +25,6 @@ from planner.workloads import InferenceService, ServiceTarget, TrainingJob
 
 BUCKET = "${FUSION_BUCKET_URL}"
 """Filled in by the training container, from its environment."""
-METRICS_PORT = 9_400
-"""Where a training job answers Prometheus."""
 REPOSITORIES = ("training", "serving")
 PROJECT = Path(__file__).resolve().parents[1]
 """The folder of Pulumi.yaml."""

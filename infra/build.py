@@ -5,6 +5,7 @@ Not called platform: policy packs run with this folder on their path, where that
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
@@ -27,6 +28,7 @@ from infra.kubernetes.inference_service import InferenceService
 from infra.kubernetes.manifests import Manifests, ManifestsArgs
 from infra.kubernetes.namespace import make_namespace
 from infra.kubernetes.pods import PodArgs, check_name
+from infra.kubernetes.policies import Policies, PoliciesArgs
 from infra.kubernetes.queue import Flavors, Queue
 from infra.kubernetes.training_job import TrainingJob
 from infra.network import Network, NetworkArgs
@@ -40,6 +42,8 @@ from planner.workloads import Priority
 Tagged = TypeVar("Tagged", NetworkArgs, ClusterArgs, AcceleratorPoolArgs, ObjectStoreArgs, RegistryArgs, BudgetArgs)
 
 NAMESPACE = "workloads"
+METRICS_PORT = 9_400
+"""Where a training job answers Prometheus."""
 SERVING_PRIORITY = 1_000
 """Above what has no class: where a node is short, requests that people wait for come before training."""
 
@@ -296,7 +300,9 @@ class _Workloads:
         in_cluster = pulumi.ResourceOptions.merge(after_plan, pulumi.ResourceOptions(provider=provider))
         namespace = make_namespace(f"{args.stack}-namespace", args.namespace, in_cluster)
         # What is in the namespace waits for it, and it for the plan.
-        before: list[pulumi.Resource] = [namespace, *self._manifests(in_cluster)]
+        in_namespace = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[namespace]))
+        policies = Policies(f"{args.stack}-policies", self._policies(), in_namespace)
+        before: list[pulumi.Resource] = [namespace, policies, *self._manifests(in_cluster)]
         self._options = pulumi.ResourceOptions(depends_on=before, providers=[provider])
         self._queues = self._make_queues()
         if args.gateway and args.inference_services:
@@ -305,6 +311,20 @@ class _Workloads:
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }
+
+    def _policies(self) -> PoliciesArgs:
+        """Of the accelerators its pools have at their most, each pool that stands in for another included."""
+        args, devices = self._args, collections.Counter[str]()
+        for pool in self._pools.values():
+            if pool.device_resource:
+                devices[pool.device_resource] += pool.args.nodes_max * math.ceil(pool.args.accelerator_count)
+        return PoliciesArgs(
+            namespace=args.namespace,
+            metrics_port=METRICS_PORT,
+            devices=devices,
+            serving_ports=tuple(each.port for each in args.inference_services),
+            is_queued=args.queueing is not None,
+        )
 
     def _manifests(self, opts: pulumi.ResourceOptions) -> list[Manifests]:
         return [Manifests(f"{self._args.stack}-{each.file.stem}", each, opts) for each in self._args.manifests]
