@@ -10,12 +10,13 @@ up: setup
 down: setup
 	@. .fusion/env && fusion down --stack $(STACK)
 
-# A Kubernetes API server on this machine, for stacks with `kubernetes:context: fusion-local`.
-cluster: setup control-plane
-	@. .fusion/env && python -m localcloud.kubernetes.api_server up
+# A Kubernetes control plane on this machine, with Kueue, JobSet and Karpenter, for stacks with `kubernetes:context: fusion-local`.
+cluster: setup
+	@$(PYTHON) -m tools.control_plane --all
+	@. .fusion/env && fusion cluster up
 
 cluster-down: setup
-	@. .fusion/env && python -m localcloud.kubernetes.api_server down
+	@. .fusion/env && fusion cluster down
 
 test: setup control-plane object-storage lint
 	@. .fusion/env && pytest -n auto --dist loadfile

@@ -37,7 +37,9 @@ def main() -> None:
         # A read-only module cache could not be removed at the end.
         caches = {name: str(Path(folder) / place) for name, place in CACHES.items()} | {"GOFLAGS": "-modcacherw"}
         Path(caches["HOME"]).mkdir()
-        seconds = {target: run(target, clone, os.environ | caches) for target in ("setup", "control-plane", "object-storage")}
+        seconds = {
+            target: run(target, clone, os.environ | caches) for target in ("setup", "control-plane", "object-storage")
+        }
     print(", ".join(f"make {target} {taken:.0f} s" for target, taken in seconds.items()))
 
 

@@ -14,6 +14,8 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # none is used; to
 COMMANDS = {
     "up": "Provision a stack, run its training jobs on this machine if it is local, and sum up.",
     "down": "Destroy a stack and check that nothing is left.",
+    "status": "Say what runs, what waits, on which nodes, and what it costs now.",
+    "cluster": "Start a Kubernetes control plane on this machine, and give it nodes.",
     "plan": "Say where each workload should run, what it costs and takes, and why not elsewhere.",
     "preview": "Say what a change will do, cost and keep, before it exists.",
     "report": "Say what a saved preview means.",

@@ -18,6 +18,7 @@ from fusion.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from localcloud.clouds import LocalCloud
+    from localcloud.kubernetes.cluster import Cluster
 
 PACK = "PULUMI_OPTION_POLICY_PACK"
 """Names the policy packs of previews and updates; this checkout's own unless it is set."""
@@ -91,6 +92,35 @@ class Stack:
         if not isinstance(value, str) or not value:
             raise FusionError(f"{self.file}: config: {key}: {json.dumps(value)}; expected {expected}")
         return value
+
+    def cluster(self) -> Cluster:
+        """The stack's cluster: the local one where its file says so, else the one that its program made.
+
+        Raises:
+            FusionError: it has none, or none yet.
+        """
+        from localcloud.kubernetes import api_server
+        from localcloud.kubernetes.backend import read_kubeconfig
+        from localcloud.kubernetes.cluster import Cluster
+        from localcloud.provider import ProviderError
+
+        context: str | None = None
+        if self.config.get("kubernetes:context") == api_server.CONTEXT:
+            named = self.config.get("kubernetes:kubeconfig")
+            kubeconfig = str(self.root / named if named else api_server.kubeconfig_file())
+            context = api_server.CONTEXT
+        elif "kubernetes:renderYamlToDirectory" in self.config:
+            raise FusionError(
+                f"stack {self.name} renders its objects into {self.manifests} and has no cluster; run "
+                f"`make cluster`, and set kubernetes:context: {api_server.CONTEXT} in {self.file} in place of "
+                "kubernetes:renderYamlToDirectory"
+            )
+        else:
+            kubeconfig = self.outputs().get("kubeconfig", "")
+        try:
+            return Cluster(read_kubeconfig(kubeconfig), context)
+        except ProviderError as error:
+            raise FusionError(f"stack {self.name}: {error}") from None
 
     def select(self) -> None:
         """Make the stack the current one; it is created in the backend when it is not there yet.

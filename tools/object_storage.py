@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from tools.control_plane import Build, make_all
+from tools.control_plane import Build, Program, make_all
 
 _MODULE = "github.com/fsouza/fake-gcs-server"
-BUILD = Build("gcs", _MODULE, {"fake-gcs-server": _MODULE}, "2 to 4", folder="tools")
+BUILD = Build("gcs", (Program("fake-gcs-server", _MODULE, _MODULE),), "2 to 4", folder="tools")
 
 if __name__ == "__main__":
     sys.exit(make_all("object storage", (BUILD,)))

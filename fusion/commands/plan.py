@@ -25,9 +25,9 @@ from fusion.report.findings import (
     workload_findings,
 )
 from fusion.stack import Stack
+from fusion.stack_plan import config_of
 from fusion.yaml_files import loaded_yaml, read_yaml
 from infra.config import ConfigError, sentences
-from infra.config import load as load_config
 from infra.planning import not_built, planned_stack
 from planner.calibration.own import own_calibrations
 from planner.catalog import Catalog, CatalogError, load
@@ -219,11 +219,7 @@ def _plan_file(source: Source, catalog: Catalog, in_full: bool) -> Planned:
 
 
 def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> Planned:
-    values = {
-        key: value if isinstance(value, str) else json.dumps(value, default=str)
-        for key, value in source.document.items()
-    }
-    config = load_config(values, stack=stack, stack_file=source.file)
+    config = config_of(source.document, stack, source.file)
     planned = planned_stack(config, stack, catalog)
     place = (config.cloud, config.region)
     scope = Scope(frozenset({place}), not_built(*place, catalog), folders=FOLDERS)

@@ -1,71 +1,46 @@
-"""A Kubernetes control plane on this machine: etcd, the API server and the controller manager, without any node.
+"""etcd, the Kubernetes API server and its controller manager on this machine, without any node.
 
-`python -m localcloud.kubernetes.api_server up` starts what is not running and waits until it answers; `down` ends all
-of it and removes its folder. Only the API server listens on the network, on a port of the loopback; etcd has sockets in
-the folder, which only its owner may enter. The programs are those that `python -m tools.control_plane` leaves in
-`.fusion/bin`.
+Only the API server listens on the network, on a port of the loopback; etcd has sockets in the folder, which only its
+owner may enter. The programs are those that `python -m tools.control_plane` leaves in `.fusion/bin`; the scheduler and
+what else runs beside them is `localcloud.kubernetes.controllers`'s.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import ipaddress
 import json
-import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
 
-from localcloud import server
+from localcloud.kubernetes import processes
+from localcloud.kubernetes.processes import LOOPBACK, ControlPlaneError, Say, home, running
 
-BIN = Path(__file__).resolve().parents[2] / ".fusion" / "bin"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
 """In the order in which they are started."""
 CONTEXT = "fusion-local"
 """The kubeconfig's context; a stack that names it is served by the local cloud's plugin."""
-LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 120
-STOP_TIMEOUT_S = 20
 CERTIFICATE_DAYS = 3650
 OWNER_ONLY = 0o600
 ETCD_CLIENTS, ETCD_PEERS = "unix://localhost:1", "unix://localhost:2"
 """Sockets in etcd's working folder: it takes `unix://` with a host and a port only, which are the file's name."""
 SERVICE_NETWORK, SERVICE_ADDRESS = "10.96.0.0/16", "10.96.0.1"
 
-Say = Callable[[str], object]
-
-
-class ControlPlaneError(RuntimeError):
-    """The control plane is not there, or did not start; one sentence that says what to do."""
-
-
-def home() -> Path:
-    """Where the control plane keeps its state: `cluster` beside the local cloud's folder."""
-    return server.home().parent / "cluster"
-
 
 def kubeconfig_file() -> Path:
     """The kubeconfig, whose only context is `fusion-local`."""
     return home() / "kubeconfig"
-
-
-def missing_programs() -> list[str]:
-    """The programs that have not been built."""
-    return [program for program in PROGRAMS if not (BIN / program).exists()]
 
 
 def ensure(say: Say = lambda _: None) -> Path:
@@ -74,12 +49,11 @@ def ensure(say: Say = lambda _: None) -> Path:
     Raises:
         ControlPlaneError: a program has not been built, or ended, or did not answer in time.
     """
-    if missing := missing_programs():
-        raise ControlPlaneError(f"{', '.join(missing)} not built; run `python -m tools.control_plane`")
+    processes.require_built(PROGRAMS)
     folder = home()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    with _locked(folder):
+    with processes.locked():
         if not kubeconfig_file().exists():
             _make_credentials(folder)
         port = json.loads((folder / "port.json").read_text())
@@ -100,61 +74,16 @@ def stop(say: Say = lambda _: None) -> None:
     """End every process of the control plane and remove its folder: its objects are gone."""
     if not home().exists():
         return
-    with _locked(home()):
-        kill(say, signal.SIGTERM)
+    with processes.locked():
+        processes.kill(say, signal.SIGTERM)
         shutil.rmtree(home())
-
-
-def kill(say: Say = lambda _: None, number: int = signal.SIGKILL) -> None:
-    """End every process and keep the objects, as a restart of the machine would."""
-    for program in reversed(PROGRAMS):
-        process_id = running(program)
-        if process_id is None:
-            continue
-        say(f"ending {program}")
-        os.kill(process_id, number)
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while not _has_ended(process_id):
-            if time.monotonic() > deadline:
-                os.kill(process_id, signal.SIGKILL)
-            time.sleep(0.05)
-
-
-def _has_ended(process_id: int) -> bool:
-    """Whether a process and all its threads have ended, and with them what they held: ports, files."""
-    try:
-        return os.waitpid(process_id, os.WNOHANG) != (0, 0)
-    except ChildProcessError:  # another process started it
-        return not (Path("/proc") / str(process_id)).exists()
-
-
-def running(program: str) -> int | None:
-    """The process that runs a program of this control plane, by its id; None when there is none."""
-    with contextlib.suppress(OSError, ValueError):
-        process_id = int((home() / f"{program}.pid").read_text())
-        process = Path("/proc") / str(process_id)
-        arguments = (process / "cmdline").read_bytes().split(b"\0")
-        # A process that is only just being started has no arguments to show yet.
-        is_named = not arguments[0] or arguments[0].endswith(program.encode())
-        is_ours = is_named and (process / "cwd").resolve() == home().resolve()
-        return process_id if is_ours else None  # another's, which has got the number of one that ended
-    return None
 
 
 def _start(folder: Path, program: str, port: int) -> None:
     if program == "etcd":  # one that was killed leaves its sockets, and the next would not take them over
         for left in folder.glob("localhost:*"):
             left.unlink()
-    with (folder / f"{program}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [str(BIN / program), *_arguments(port)[program]],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    (folder / f"{program}.pid").write_text(str(process.pid))
+    processes.start(program, _arguments(port)[program])
 
 
 def _arguments(port: int) -> Mapping[str, tuple[str, ...]]:
@@ -211,11 +140,7 @@ def _wait(folder: Path, path: str) -> None:
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5, context=trust):
             return
-        for program in PROGRAMS:
-            if (folder / f"{program}.pid").exists() and running(program) is None:
-                log = folder / f"{program}.log"
-                last = "\n  ".join(log.read_text(errors="replace").splitlines()[-4:])
-                raise ControlPlaneError(f"{program} ended; the end of its log {log}:\n  {last}")
+        processes.refuse_ended(PROGRAMS)
         time.sleep(0.05)
     raise ControlPlaneError(f"the API server did not serve {path} within {START_TIMEOUT_S} s; the logs are in {folder}")
 
@@ -223,7 +148,7 @@ def _wait(folder: Path, path: str) -> None:
 def _make_credentials(folder: Path) -> None:
     """Certificates and keys, an administrator's token, the server's port, the kubeconfig."""
     _make_certificates(folder)
-    token, port = secrets.token_urlsafe(32), _free_port()
+    token, port = secrets.token_urlsafe(32), processes.free_port()
     _write(folder / "tokens.csv", f"{token},fusion,fusion,system:masters\n".encode())
     _write(folder / "port.json", json.dumps(port).encode())
     document = _kubeconfig(port, token, (folder / "ca.crt").read_bytes())
@@ -309,46 +234,3 @@ def _kubeconfig(port: int, token: str, authority: bytes) -> dict[str, object]:
 def _write(path: Path, content: bytes) -> None:
     path.touch(mode=OWNER_ONLY)
     path.write_bytes(content)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One at a time; the lock is beside the folder, which `stop` removes."""
-    with folder.with_suffix(".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def main() -> int:
-    """`up` or `down`, with a line for each thing done."""
-
-    def say(message: str) -> None:
-        sys.stderr.write(f"cluster: {message}\n")
-        sys.stderr.flush()
-
-    match sys.argv[1:]:
-        case ["up"]:
-            try:
-                kubeconfig = ensure(say)
-            except ControlPlaneError as error:
-                say(str(error))
-                return 1
-            say(f"the API server is ready; kubeconfig {kubeconfig}, context {CONTEXT}")
-        case ["down"]:
-            stop(say)
-            say("nothing of it is left")
-        case _:
-            say("say `up` or `down`")
-            return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

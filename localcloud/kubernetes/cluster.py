@@ -61,19 +61,26 @@ class Cluster:
             Refusal: it did not carry the request out.
             ProviderError: it can't be reached.
         """
+        return json.loads(self._answer(method, path, body, content, query))
+
+    def text(self, path: str) -> str:
+        """What the server has at a path that is no object, such as /metrics; raises as `request`."""
+        return self._answer("GET", path, None, "text/plain", {}).decode()
+
+    def _answer(self, method: str, path: str, body: Object | None, content: str, query: Mapping[str, str]) -> bytes:
         from urllib3.exceptions import HTTPError
 
         call = self._client.param_serialize(
             method,
             path,
             query_params=list(query.items()),
-            header_params={"Content-Type": content, "Accept": "application/json"},
-            body=None if body is None else json.dumps(body),
+            header_params={"Content-Type": content, "Accept": "application/json, text/plain"},
+            body=body if body is None or "json" in content else json.dumps(body),  # the client writes JSON by itself
             auth_settings=["BearerToken"],
         )
         try:
             answer = self._client.call_api(*call, _request_timeout=REQUEST_TIMEOUT_S)
-            data = answer.read()
+            data: bytes = answer.read()
         except (HTTPError, OSError) as error:
             raise ProviderError(
                 f"the API server at {self.address} can't be reached ({type(error).__name__}); for the context "
@@ -81,7 +88,7 @@ class Cluster:
             ) from None
         if answer.status >= 400:
             raise _refusal(answer.status, data)
-        return json.loads(data)
+        return data
 
     def kind(self, api_version: str, kind: str) -> tuple[str, bool]:
         """A kind's name in paths, and whether its objects are in namespaces.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client, config
 
-from localcloud.kubernetes import api_server
+from localcloud.kubernetes import api_server, processes
 from tests.engine.conftest import Engine, make_engine
 from tests.engine.conftest import platform as platform  # its fixture, for these tests too
 
@@ -15,7 +15,7 @@ from tests.engine.conftest import platform as platform  # its fixture, for these
 @pytest.fixture(scope="session")
 def cluster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a control plane that only this process's tests have, running; it is gone afterwards."""
-    if missing := api_server.missing_programs():
+    if missing := processes.missing(api_server.PROGRAMS):
         pytest.skip(f"{', '.join(missing)} not built: run `make control-plane`")
     home = tmp_path_factory.mktemp("control-plane")
     with pytest.MonkeyPatch.context() as patch:

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from localcloud.kubernetes import api_server
+from localcloud.kubernetes import api_server, processes
 
 
 @pytest.fixture
 def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.CoreV1Api]:
     """A control plane of this test's own, asked through the official client."""
-    if missing := api_server.missing_programs():
+    if missing := processes.missing(api_server.PROGRAMS):
         pytest.skip(f"{', '.join(missing)} not built: run `make control-plane`")
     monkeypatch.setenv("FUSION_HOME", str(tmp_path))
     kubeconfig = api_server.ensure()
@@ -22,27 +22,27 @@ def core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[client.Cor
     api_server.stop()
 
 
-def processes() -> list[int | None]:
-    return [api_server.running(program) for program in api_server.PROGRAMS]
+def process_ids() -> list[int | None]:
+    return [processes.running(program) for program in api_server.PROGRAMS]
 
 
 def test_it_is_started_once_comes_back_after_a_crash_with_its_objects_and_ends_without_a_trace(
     core: client.CoreV1Api, tmp_path: Path
 ) -> None:
-    first = processes()
+    first = process_ids()
     assert all(first)
     said: list[str] = []
     api_server.ensure(said.append)
-    assert (said, processes()) == ([], first)
+    assert (said, process_ids()) == ([], first)
 
     core.create_namespace({"metadata": {"name": "kept"}})
-    api_server.kill()
-    assert processes() == [None] * len(api_server.PROGRAMS)
+    processes.kill()
+    assert process_ids() == [None] * len(api_server.PROGRAMS)
     api_server.ensure()
     assert core.read_namespace("kept").metadata.name == "kept"
 
     api_server.stop()
-    assert processes() == [None] * len(api_server.PROGRAMS)
+    assert process_ids() == [None] * len(api_server.PROGRAMS)
     assert not (tmp_path / "cluster").exists()
 
 
@@ -52,7 +52,7 @@ def test_only_its_owner_may_use_it(core: client.CoreV1Api, tmp_path: Path) -> No
     secrets = [path for path in folder.iterdir() if path.suffix in {".key", ".csv"} or path.name == "kubeconfig"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
     server = yaml.safe_load((folder / "kubeconfig").read_text())["clusters"][0]["cluster"]["server"]
-    assert server.startswith(f"https://{api_server.LOOPBACK}:")
+    assert server.startswith(f"https://{processes.LOOPBACK}:")
     nobody = client.Configuration(host=server)
     nobody.ssl_ca_cert = str(folder / "ca.crt")
     with pytest.raises(client.ApiException, match="Forbidden"):
@@ -61,11 +61,11 @@ def test_only_its_owner_may_use_it(core: client.CoreV1Api, tmp_path: Path) -> No
 
 def test_a_program_that_ends_is_named_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSION_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(api_server, "BIN", tmp_path / "bin")
-    with pytest.raises(api_server.ControlPlaneError, match="etcd, kube-apiserver, kube-controller-manager not built"):
+    monkeypatch.setattr(processes, "BIN", tmp_path / "bin")
+    with pytest.raises(processes.ControlPlaneError, match="etcd, kube-apiserver, kube-controller-manager not built"):
         api_server.ensure()
     (tmp_path / "bin").mkdir()
     for program in api_server.PROGRAMS:
         (tmp_path / "bin" / program).symlink_to("/bin/ls")  # which knows none of the options
-    with pytest.raises(api_server.ControlPlaneError, match=r"(?s)etcd ended; the end of its log .*unrecognized option"):
+    with pytest.raises(processes.ControlPlaneError, match=r"(?s)etcd ended; the end of its log .*unrecognized option"):
         api_server.ensure()
