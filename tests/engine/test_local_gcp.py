@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -67,31 +68,29 @@ PROGRAM = """
 
 
 @pytest.fixture
-def gcp(small: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def gcp(small: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A stack on the local Google Cloud."""
     small.config = {}
     small.configure(**{"gcp:project": "fusion-local", "gcp:region": "us-central1"})
     monkeypatch.setenv("FUSION_HOME", small.environment["FUSION_HOME"])
-    return small
+    yield small
+    GCP.stop()
 
 
 def test_a_platform_comes_up_its_bucket_is_used_and_it_goes_down_to_nothing(gcp: Engine) -> None:
-    try:
-        gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-4t"'))
-        gcp.up()
-        url = str(gcp.outputs()["url"])
-        digits = [sys.executable, "-m", "workloads.data.digits", "--url", f"{url}/data/digits"]
-        subprocess.run(digits, cwd=ROOT, env=GCP.environment(), check=True, capture_output=True)
-        assert emulator.has_objects(url.removeprefix("gs://"))
+    gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-4t"'))
+    gcp.up()
+    url = str(gcp.outputs()["url"])
+    digits = [sys.executable, "-m", "workloads.data.digits", "--url", f"{url}/data/digits"]
+    subprocess.run(digits, cwd=ROOT, env=GCP.environment(), check=True, capture_output=True)
+    assert emulator.has_objects(url.removeprefix("gs://"))
 
-        gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-8t"'))
-        said = gcp.preview(status=None)
-        assert "a slice of 4x4 on ct5lp-hightpu-8t is 2 nodes, all of them or none" in said
+    gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-8t"'))
+    said = gcp.preview(status=None)
+    assert "a slice of 4x4 on ct5lp-hightpu-8t is 2 nodes, all of them or none" in said
 
-        gcp.destroy()
-        assert GCP.left("us-central1") == []
-    finally:
-        GCP.stop()
+    gcp.destroy()
+    assert GCP.left("us-central1") == []
 
 
 def test_what_a_kill_left_is_gone_on_with_by_the_next_update(gcp: Engine) -> None:
@@ -106,10 +105,7 @@ def test_what_a_kill_left_is_gone_on_with_by_the_next_update(gcp: Engine) -> Non
         assert process.poll() is None
     kill_group(process)
     gcp.run("cancel", "--yes")
-    try:
-        gcp.up()
-        assert [line.split()[0] for line in GCP.left("us-central1")] == ["compute/network", "compute/router"]
-        gcp.destroy()
-        assert GCP.left("us-central1") == []
-    finally:
-        GCP.stop()
+    gcp.up()
+    assert [line.split()[0] for line in GCP.left("us-central1")] == ["compute/network", "compute/router"]
+    gcp.destroy()
+    assert GCP.left("us-central1") == []
