@@ -1,12 +1,16 @@
 """Objects in a real API server on the real engine: previewed by dry run, applied, kept, changed, drifted, deleted."""
 
+import copy
 import os
 import signal
+import socket
 import time
+from typing import Any
 
 from kubernetes import client
 from kubernetes.client import ApiException
 
+from localcloud.kubernetes import api_server, processes
 from tests.cluster.conftest import InCluster
 from tests.engine.test_kills import plugin_of
 
@@ -269,4 +273,66 @@ def test_a_field_that_is_ignored_stays_an_autoscalers_and_a_secret_stays_as_it_i
     assert "replaced" in printed
     assert "another" not in printed
     assert cluster.core.read_namespaced_secret("scaled-key", "default").data == {"key": "YW5vdGhlcg=="}
+    cluster.engine.destroy()
+
+
+def test_an_update_while_the_api_server_is_away_says_so_and_the_next_one_converges(cluster: InCluster) -> None:
+    cluster.engine.program(MANY.replace("many-", "away-"))
+    process = cluster.engine.start("up", "--yes", "--skip-preview", "--parallel", "2")
+
+    def made() -> list[str]:
+        maps = cluster.core.list_namespaced_config_map("default").items
+        return [each.metadata.name for each in maps if each.metadata.name.startswith("away-")]
+
+    while not made() and process.poll() is None:
+        time.sleep(0.02)
+    processes.end("kube-apiserver")
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "can't be reached" in printed
+    assert "Traceback" not in printed
+    api_server.ensure()
+    assert 0 < len(made()) < 40
+    cluster.engine.up()
+    assert len(made()) == 40
+    cluster.engine.destroy()
+    assert made() == []
+
+
+SILENT: dict[str, Any] = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingWebhookConfiguration",
+    "metadata": {"name": "silent.example.com"},
+    "webhooks": [
+        {
+            "name": "silent.example.com",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "timeoutSeconds": 1,
+            "rules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+            ],
+        }
+    ],
+}
+
+
+def test_a_webhook_that_does_not_answer_is_named_and_the_next_update_converges(cluster: InCluster) -> None:
+    webhooks = client.AdmissionregistrationV1Api(cluster.api)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        body = copy.deepcopy(SILENT)
+        body["webhooks"][0]["clientConfig"] = {"url": f"https://127.0.0.1:{silent.getsockname()[1]}/"}
+        webhooks.create_validating_webhook_configuration(body)
+        cluster.engine.program(
+            'import pulumi_kubernetes as k8s\nk8s.core.v1.ConfigMap("asked", metadata={"name": "asked"}, data={})\n'
+        )
+        try:
+            refused = cluster.engine.up(status=None)
+        finally:
+            webhooks.delete_validating_webhook_configuration("silent.example.com")
+    assert "ConfigMap default/asked" in refused
+    assert 'failed calling webhook "silent.example.com"' in refused
+    assert "Traceback" not in refused
+    cluster.engine.up()
+    assert unchanged(cluster.engine.up())
     cluster.engine.destroy()
