@@ -32,6 +32,10 @@ CREDENTIALS = {
 }
 
 
+SmallDisk = Callable[[int], Path]
+"""A folder that is a disk of so many KiB; asked again, the same disk gets that size."""
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -129,3 +133,19 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(HERE), str(HERE.parents[1]))))
     monkeypatch.syspath_prepend(str(HERE))
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(kib: int) -> Path:
+        how = f"size={kib}k" if not folder.is_mount() else f"remount,size={kib}k"
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", folder], check=False).returncode:
+            pytest.skip("a disk of its own needs the right to mount one")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", folder], check=True)

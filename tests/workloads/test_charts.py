@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from workloads.training.charts import classification_charts, loss_chart
@@ -44,11 +45,14 @@ def test_the_loss_of_a_resumed_run_is_the_whole_runs_and_each_step_has_one_value
     first = TensorBoardLog(url, from_step=0)
     for step, loss in ((10, 2.0), (20, 1.5), (30, 1.2)):
         first.scalars(step, {"train/loss": loss})
-    first.close(30)
+    first.upload(30)
     resumed = TensorBoardLog(url, from_step=20)  # what came after step 20 is made anew
     resumed.scalars(30, {"train/loss": 1.0})
-    resumed.close(30)
+    resumed.upload(30)
     losses = read_curve(url, "train/loss")
     assert losses == [(10, 2.0), (20, 1.5), (30, 1.0)]
+    shown = EventAccumulator(str(tmp_path))
+    shown.Reload()
+    assert [(event.step, event.value) for event in shown.Scalars("train/loss")] == losses, "as TensorBoard reads it"
     assert read_curve(url, HOURS)[-1][1] == pytest.approx(resumed.hours, abs=1e-4)
     assert Image.open(io.BytesIO(loss_chart(losses))).format == "PNG"

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.workloads.conftest import SmallDisk
 from workloads.data.cache import ShardCache
 from workloads.data.format import Index, write_index, write_split
 from workloads.data.loader import Dataset, Loader
@@ -125,19 +126,8 @@ def test_an_entry_that_could_not_be_made_leaves_nothing(cache: ShardCache) -> No
     assert made(cache, 1)
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Path:
-    """A disk of 64 KiB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False).returncode:
-        pytest.skip("a disk of its own needs the right to mount one")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_a_full_disk_keeps_shards_in_memory_and_says_so(full_disk: Path) -> None:
-    cache = ShardCache(full_disk / "cache", 10**9)
+def test_a_full_disk_keeps_shards_in_memory_and_says_so(small_disk: SmallDisk) -> None:
+    cache = ShardCache(small_disk(64) / "cache", 10**9)
     with pytest.warns(UserWarning, match=r"data\.cache\.folder: .* can't be written \(No space left on device\)"):
         assert all(made(cache, number) for number in range(20))
     assert not list(cache.folder.glob("*.part"))

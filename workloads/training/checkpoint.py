@@ -18,7 +18,8 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -203,8 +204,8 @@ class Checkpoints:
         found = self._agreed(lambda: manifest.read(folder))
         self._check_identity(folder, found)
         state = _state(model, optimizer)
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as local:
-            read = self._agreed(lambda: fetch(folder, found, state, Path(local)))
+        with _local_folder(folder) as local:
+            read = self._agreed(lambda: fetch(folder, found, state, local))
             load(state, storage_reader=FileSystemReader(local), **self._ranks())
         set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         return found.position, read
@@ -235,6 +236,23 @@ class Checkpoints:
                     f"checkpoint.url: {folder} was saved with {field} {json.dumps(saved)}, this run has "
                     f"{json.dumps(value)}; give this run a checkpoint.url of its own"
                 )
+
+
+@contextmanager
+def _local_folder(checkpoint: str) -> Iterator[Path]:
+    """Where a checkpoint is copied to while it is loaded.
+
+    Raises:
+        StorageError: this machine's disk has no room for it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as local:
+            yield Path(local)
+    except OSError as error:
+        raise StorageError(
+            f"could not copy {checkpoint} to {tempfile.gettempdir()}: {error.strerror or error}; free some room there, "
+            "or name another folder in TMPDIR, and run the same command again"
+        ) from error
 
 
 def _state(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:

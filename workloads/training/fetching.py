@@ -6,7 +6,6 @@ that wrote them: with FSDP about one rank's share of the bytes, with DDP, where 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,5 +100,6 @@ def _copy_block(folder: str, found: Manifest, name: str, block: int, local: Path
     if storage.sha256(data) != found.files[name].sha256[block]:
         raise Corrupt(f"{name} is not what was written (SHA-256 of bytes {start} to {end} differs)")
     with (local / name).open("r+b") as copy:
-        os.pwrite(copy.fileno(), data, start)
+        copy.seek(start)
+        copy.write(data)
     return len(data)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +34,21 @@ class Log:
         else:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             print(json.dumps({"time": now, "level": level, "event": event, **fields}), flush=True)
+
+
+@contextmanager
+def warnings_said(log: Log) -> Iterator[None]:
+    """What Python code warns of meanwhile goes the way of all that the log says."""
+    before = warnings.showwarning
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        log.warning("warning", reason=" ".join(str(message).split()))
+
+    warnings.showwarning = say
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _plain(value: object) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from workloads.data.loader import Batch, Loader
+from workloads.storage import StorageError
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
@@ -41,6 +42,11 @@ class Trainer:
     loss_scale: LossScale
     meter: Meter = field(default_factory=Meter)
     saved_step: int = -1
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.config.epochs * self.loader.batches
 
     def train(self, position: Position) -> Position:
         """Train from ``position`` to the last epoch's end.
@@ -89,7 +95,7 @@ class Trainer:
         """Move the weights along the gradient; with fp16, not where it overflowed."""
         scaler = self.loss_scale.scaler
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.config, step, self.config.epochs * self.loader.batches)
+            group["lr"] = learning_rate_at(self.config, step, self.steps)
         if self.config.optimizer.clip_norm is not None:
             scaler.unscale_(self.optimizer)
             clip_gradients(self.model.parameters(), self.config.optimizer.clip_norm)
@@ -120,7 +126,10 @@ class Trainer:
         self.checkpoints.save(self.model, self.optimizer, position)
         self.saved_step = position.step
         if self.tensorboard:
-            self.tensorboard.upload(position.step)
+            try:
+                self.tensorboard.upload(position.step)
+            except StorageError as problem:  # the next save brings all of it
+                self.log.warning("curves_not_uploaded", reason=str(problem))
 
     def report(self, epoch: int, step: int, losses: list[Tensor]) -> None:
         """Say how an epoch went; reads the losses from the device once."""

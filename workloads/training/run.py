@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import platform
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,18 +21,19 @@ from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import TrainingConfig
 from workloads.training.evaluate import evaluate
 from workloads.training.flops import training_flops_per_sample
-from workloads.training.logs import Log
+from workloads.training.logs import Log, warnings_said
 from workloads.training.loop import Trainer
-from workloads.training.measure import Meter
+from workloads.training.manifest import Position
 from workloads.training.monitor import Metrics, exposed, progress_bar
 from workloads.training.optimizers import make_optimizer
 from workloads.training.parallel import full_weights, spread
 from workloads.training.precision import LossScale, set_numerics
-from workloads.training.promise import Promise, read_promise
+from workloads.training.promise import read_promise
+from workloads.training.results import leave_results
 from workloads.training.stopping import StopRequest
-from workloads.training.tasks import Evaluation, task_for
-from workloads.training.tensorboard import TensorBoardLog, read_curve
-from workloads.training.world import World, join, processor_name
+from workloads.training.tasks import Task, task_for
+from workloads.training.tensorboard import TensorBoardLog
+from workloads.training.world import World, join
 
 
 def run(config: TrainingConfig, stop: StopRequest) -> None:
@@ -47,10 +46,9 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with join(config) as world, ExitStack() as at_end:
         log = Log(world.rank)
+        at_end.enter_context(warnings_said(log))
         set_numerics(config)
-        cache = ShardCache(config.data.cache.folder, int(config.data.cache.limit_gib * GIB))
-        train_set, test_set = (Dataset(config.data.url, split, cache) for split in SPLITS)
-        check_model_fits(config, train_set.index)
+        train_set, test_set = open_data(config)
         task = task_for(config.task, train_set.index, world.device)
         log.info("started", run=config.run, device=world.device_name, ranks=world.size, threads=torch.get_num_threads())
         warn_of_idle_devices(world, log)
@@ -59,55 +57,70 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
 
         promise = read_promise()
         flops = training_flops_per_sample(config, train_set.index) if promise else None
-        torch.manual_seed(config.seed)
-        model = build_model(config, train_set.index, world)
-        optimizer = make_optimizer(config, model)
-        loss_scale = LossScale(config, world.device, optimizer)
-        kept = config.checkpoint
-        checkpoints = at_end.enter_context(Checkpoints(kept.url, kept.keep, identity(config, train_set), world, log))
+        trainer, position = at_end.enter_context(prepared(config, world, log, stop, train_set, task))
+        with ExitStack() as meanwhile:
+            if config.metrics_port and world.is_first_of_node:
+                metrics = Metrics(config.run, trainer.meter, world, flops, promise.peak_flops if promise else 0.0)
+                meanwhile.enter_context(exposed(metrics, config.metrics_port, log))
+            if world.is_first:
+                meanwhile.enter_context(progress_bar(trainer.meter, position.step, trainer.steps))
+            end = trainer.train(position)
+        held_out = Loader(test_set, forward_samples(config, world), rank=world.data_rank, world_size=world.data_size)
+        evaluation = evaluate(trainer.model, held_out, world, task)
+        weights = full_weights(trainer.model)
+        if evaluation and trainer.tensorboard:
+            said = leave_results(trainer, trainer.tensorboard, end.step, weights, evaluation, promise, flops)
+            print(json.dumps(said), flush=True)
+        world.barrier()
+
+
+def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset]:
+    """What is trained on, and what is held out.
+
+    Raises:
+        ConfigError: the model's declared input is not what they hold.
+    """
+    cache = ShardCache(config.data.cache.folder, int(config.data.cache.limit_gib * GIB))
+    train_set, test_set = (Dataset(config.data.url, split, cache) for split in SPLITS)
+    check_model_fits(config, train_set.index)
+    return train_set, test_set
+
+
+@contextmanager
+def prepared(
+    config: TrainingConfig, world: World, log: Log, stop: StopRequest, data: Dataset, task: Task
+) -> Iterator[tuple[Trainer, Position]]:
+    """The trainer, with the newest checkpoint loaded, and where it goes on."""
+    torch.manual_seed(config.seed)
+    model = build_model(config, data.index, world)
+    optimizer = make_optimizer(config, model)
+    loss_scale = LossScale(config, world.device, optimizer)
+    kept = config.checkpoint
+    with Checkpoints(kept.url, kept.keep, identity(config, data), world, log) as checkpoints:
         position = checkpoints.resume(model, optimizer)
         loss_scale.restore(optimizer)
-        tensorboard = (
-            TensorBoardLog(storage.join(config.outputs.url, "tensorboard"), from_step=position.step)
-            if world.is_first
-            else None
-        )
-        ranks: dict[str, int] = {"rank": world.data_rank, "world_size": world.data_size}
+        curves = storage.join(config.outputs.url, "tensorboard")
         trainer = Trainer(
             config=config,
             world=world,
             log=log,
             model=model,
             optimizer=optimizer,
-            loader=Loader(train_set, config.data.batch_size, config.seed, **ranks, streams=config.data.streams),
+            loader=Loader(
+                data,
+                config.data.batch_size,
+                config.seed,
+                rank=world.data_rank,
+                world_size=world.data_size,
+                streams=config.data.streams,
+            ),
             checkpoints=checkpoints,
-            tensorboard=tensorboard,
+            tensorboard=TensorBoardLog(curves, from_step=position.step) if world.is_first else None,
             stop=stop,
             task=task,
             loss_scale=loss_scale,
         )
-        steps = config.epochs * trainer.loader.batches
-        with ExitStack() as meanwhile:
-            if config.metrics_port and world.is_first_of_node:
-                metrics = Metrics(config.run, trainer.meter, world, flops, promise.peak_flops if promise else 0.0)
-                meanwhile.enter_context(exposed(metrics, config.metrics_port, log))
-            if world.is_first:
-                meanwhile.enter_context(progress_bar(trainer.meter, position.step, steps))
-            end = trainer.train(position)
-        evaluation = evaluate(model, Loader(test_set, forward_samples(config, world), **ranks), world, task)
-        weights = full_weights(model)
-        if evaluation and tensorboard:
-            tensorboard.scalars(end.step, {f"test/{name}": value for name, value in evaluation.metrics.items()})
-            hours = tensorboard.hours
-            tensorboard.close(end.step)
-            losses = read_curve(tensorboard.url, "train/loss")
-            scores = {name: round(value, 4) for name, value in evaluation.metrics.items()}
-            result = {**scores, **measured(config, trainer.meter), "steps": end.step}
-            compared = compare(promise, trainer.meter, hours, flops)
-            leave_results(config, world, weights, evaluation, losses, {**result, **compared})
-            finished = {"event": "finished", "run": config.run, **result, "report": report_url(config)}
-            print(json.dumps(finished), flush=True)
-        world.barrier()
+        yield trainer, position
 
 
 def check_model_fits(config: TrainingConfig, index: Index) -> None:
@@ -148,62 +161,3 @@ def warn_of_idle_devices(world: World, log: Log) -> None:
     """One process drives one device; say so where more are paid for."""
     if world.device.type == "cuda" and world.size == 1 and (devices := torch.cuda.device_count()) > 1:
         log.warning("idle_devices", devices=devices, used=1, start_with=f"torchrun --nproc-per-node {devices}")
-
-
-def measured(config: TrainingConfig, meter: Meter) -> dict[str, Any]:
-    """What this process measured; where the run was complete before it, what the last report says."""
-    summary = meter.summary()
-    if meter.samples == 0 and (report := storage.read_or_none(report_url(config))) is not None:
-        before = json.loads(report)
-        return {name: before.get(name) for name in summary}
-    return summary
-
-
-def compare(promise: Promise | None, meter: Meter, hours: float, flops: float | None) -> dict[str, Any]:
-    """What the plan promised beside what this run was; nothing where no plan did, or where nothing was trained."""
-    if promise is None or not meter.steps:
-        return {}
-    rate = meter.samples / meter.seconds
-    mfu = None if flops is None else promise.utilisation(flops, rate)
-    beside = promise.beside(samples_per_second=rate, hours=hours, mfu=mfu)
-    return {"promise": beside, "steps_measured": meter.steps}
-
-
-def leave_results(
-    config: TrainingConfig,
-    world: World,
-    weights: dict[str, Any],
-    evaluation: Evaluation,
-    losses: list[tuple[int, float]],
-    result: dict[str, object],
-) -> None:
-    """Weights, then the reports and charts that speak of them."""
-    from workloads.training.charts import loss_chart  # its imports take seconds, which training should not wait for
-
-    url = config.outputs.url
-    file = io.BytesIO()
-    torch.save(weights, file)
-    storage.write(storage.join(url, "model.pt"), file.getvalue())
-    charts = {"loss.png": loss_chart(losses)} if losses else {}
-    for name, content in {**evaluation.files, **charts}.items():
-        storage.write(storage.join(url, name), content)
-    report = {
-        "run": config.run,
-        **result,
-        "held_out_samples": evaluation.samples,
-        **evaluation.report,
-        "device": world.device_name,
-        "processor": processor_name(),
-        "threads": torch.get_num_threads(),
-        "ranks": world.size,
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "config": config.model_dump(mode="json"),
-    }
-    storage.write(report_url(config), json.dumps(report, indent=2).encode())
-
-
-def report_url(config: TrainingConfig) -> str:
-    """Where the report of a run lies."""
-    return storage.join(config.outputs.url, "report.json")
