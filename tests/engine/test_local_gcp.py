@@ -65,6 +65,48 @@ PROGRAM = """
     pulumi.export("url", store.url)
     pulumi.export("cluster", cluster.endpoint)
 """
+COMPONENTS = """
+    import pulumi
+    from infra.accelerator_pool import AcceleratorPoolArgs
+    from infra.cluster import ClusterArgs, SystemPoolArgs
+    from infra.gcp.accelerator_pool import GcpAcceleratorPool
+    from infra.gcp.cluster import GcpCluster
+    from infra.gcp.network import GcpNetwork
+    from infra.gcp.object_store import GcpObjectStore
+    from infra.gcp.registry import GcpRegistry
+    from infra.gcp.workload_identity import GcpWorkloadIdentity
+    from infra.network import NetworkArgs
+    from infra.object_store import ObjectStoreArgs
+    from infra.registry import RegistryArgs
+    from infra.workload_identity import StoreAccess, WorkloadIdentityArgs
+
+    region, zones = "us-central1", ("us-central1-a", "us-central1-b")
+    tags = {"fusion:stack": "t"}
+    network = GcpNetwork("t-network", NetworkArgs(region=region, zones=zones, tags=tags))
+    system = SystemPoolArgs(instance_type="e2-standard-2")
+    cluster = GcpCluster("t-cluster", ClusterArgs(region=region, system_pool=system, tags=tags), network)
+    pools = {
+        "l4": ("g2-standard-8", "L4", 1),
+        "t4": ("n1-standard-8+T4x2", "T4", 2),
+        "slices": ("tpu-v5e-16chip", "TPUv5e", 16),
+    }
+    for pool, (instance_type, accelerator, count) in pools.items():
+        args = AcceleratorPoolArgs(
+            pool=pool, region=region, zones=zones, instance_type=instance_type, accelerator=accelerator,
+            accelerator_count=count, nodes_max=2, nodes_min=1, price_model="spot", tags=tags,
+        )
+        pulumi.export(pool, GcpAcceleratorPool(f"t-pool-{pool}", args, cluster).pool_name)
+    store = GcpObjectStore("t-store", ObjectStoreArgs(region=region, delete_with_contents=True, tags=tags))
+    registry = GcpRegistry("t-registry", RegistryArgs(region=region, repositories=("training",), tags=tags))
+    access = StoreAccess(store=store, read=("data/",), write=("runs/digits/",))
+    identity = WorkloadIdentityArgs(
+        region=region, namespace="workloads", service_account="digits", access=(access,), tags=tags
+    )
+    GcpWorkloadIdentity("t-digits", identity, cluster)
+    pulumi.export("url", store.bucket_url)
+    pulumi.export("kubeconfig", cluster.kubeconfig)
+    pulumi.export("repositories", registry.repository_urls)
+"""
 
 
 @pytest.fixture
@@ -107,5 +149,19 @@ def test_what_a_kill_left_is_gone_on_with_by_the_next_update(gcp: Engine) -> Non
     gcp.run("cancel", "--yes")
     gcp.up()
     assert [line.split()[0] for line in GCP.left("us-central1")] == ["compute/network", "compute/router"]
+    gcp.destroy()
+    assert GCP.left("us-central1") == []
+
+
+def test_the_components_come_up_as_google_cloud_checks_them_and_go_down_to_nothing(gcp: Engine) -> None:
+    gcp.configure(**{"kubernetes:renderYamlToDirectory": "rendered"})
+    gcp.program(COMPONENTS)
+    gcp.up()
+    made = gcp.outputs()
+    assert len(str(made["slices"]).split(", ")) == 2
+    assert str(made["url"]).startswith("gs://t-store-")
+    assert "gke-gcloud-auth-plugin" in str(made["kubeconfig"])
+    assert "us-central1-docker.pkg.dev/fusion-local/t-registry-training" in str(made["repositories"])
+
     gcp.destroy()
     assert GCP.left("us-central1") == []

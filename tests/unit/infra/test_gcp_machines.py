@@ -1,0 +1,125 @@
+"""Every accelerator that the catalog offers on Google Cloud, as the nodes that GKE is documented to make."""
+
+import math
+
+import pytest
+
+from infra.accelerator_pool import AcceleratorPoolArgs
+from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, node_selector, pools
+from infra.gcp.machines import machine_of, rules
+from planner.catalog import load
+from planner.catalog.instances import gcp_accelerators
+from planner.guardrails.capacity import no_such_topology
+from tests.unit.infra.conftest import refusal
+
+REGION = "us-central1"
+OFFERS = sorted(
+    {
+        (offer.instance_type, offer.accelerator, offer.accelerator_count, offer.vcpus)
+        for offer in load().find(cloud="gcp")
+        if offer.accelerator
+    }
+)
+NOT_MADE = {
+    "tpu-v2-4chip": "GKE is not documented to make slices of 4 TPUv2",
+    "tpu-v3-4chip": "GKE is not documented to make slices of 4 TPUv3",
+    "g4-standard-6": "no node of GKE with RTXPRO6000 is documented",
+    "g4-standard-12": "no node of GKE with RTXPRO6000 is documented",
+    "g4-standard-24": "no node of GKE with RTXPRO6000 is documented",
+}
+"""Offers of Compute Engine and Cloud TPU that are no nodes: old TPUs, and parts of a GPU."""
+MADE = [each for each in OFFERS if each[0] not in NOT_MADE]
+N1_VCPUS_MAX = {
+    ("T4", 1): 48,
+    ("T4", 2): 48,
+    ("T4", 4): 96,
+    ("V100-16GB", 1): 12,
+    ("V100-16GB", 2): 24,
+    ("V100-16GB", 4): 48,
+    ("V100-16GB", 8): 96,
+}
+"""cloud.google.com/compute/docs/gpus, "N1 general-purpose machine series"."""
+
+
+def pool(instance_type, accelerator, count, **changes):
+    defaults = {"pool": "p", "region": REGION, "zones": (f"{REGION}-a",), "nodes_max": 1, "price_model": "spot"}
+    return AcceleratorPoolArgs(
+        instance_type=instance_type, accelerator=accelerator, accelerator_count=count, **(defaults | changes)
+    )
+
+
+def test_every_gpu_of_the_catalog_is_attached_under_its_own_name_and_number():
+    for instance_type, accelerator, count, vcpus in MADE:
+        machine = machine_of(instance_type, accelerator, count)
+        if machine.slice:
+            continue
+        assert gcp_accelerators()[machine.guest_accelerator].accelerator == accelerator
+        assert machine.gpus == count
+        assert machine.machine_type == instance_type.partition("+")[0]
+        if machine.machine_type.startswith("n1-"):
+            assert vcpus <= N1_VCPUS_MAX[accelerator, machine.gpus]
+
+
+def test_every_slice_of_the_catalog_is_one_that_gke_makes_and_has_all_of_its_chips():
+    for instance_type, accelerator, count, _ in MADE:
+        slice_ = machine_of(instance_type, accelerator, count).slice
+        if slice_ is None:
+            continue
+        assert math.prod(int(side) for side in slice_.topology.split("x")) == count
+        assert no_such_topology(slice_.topology, slice_.machine_type, slice_.hosts, load()) is None
+        assert slice_.hosts == min(each.hosts for each in load().topologies(accelerator, count))
+
+
+def test_every_offer_is_a_pool_of_one_unit_or_of_none():
+    for instance_type, accelerator, count, _ in MADE:
+        args = pool(instance_type, accelerator, count)
+        check(args)
+        machine = machine_of(instance_type, accelerator, count)
+        (made,) = pools(args).values()
+        assert (made["initial_node_count"], made["autoscaling"].total_max_node_count) == (0, machine.hosts)
+
+
+@pytest.mark.parametrize(("instance_type", "reason"), NOT_MADE.items())
+def test_what_gke_does_not_make_is_refused_by_name(instance_type, reason):
+    offer = next(each for each in OFFERS if each[0] == instance_type)
+    assert reason in refusal(machine_of, *offer[:3])
+
+
+def test_each_rule_is_of_something_that_is_sold():
+    sold = {machine_of(*each[:3]).rule for each in MADE}
+    assert set(rules()) == sold
+
+
+def test_slices_of_several_hosts_are_a_node_pool_each_spread_over_the_zones():
+    args = pool(
+        "tpu-v5e-16chip", "TPUv5e", 16, nodes_max=3, nodes_min=1, nodes_desired=2, zones=(f"{REGION}-a", f"{REGION}-b")
+    )
+    made = list(pools(args).values())
+    assert [each["initial_node_count"] for each in made] == [4, 4, 0]
+    assert [each["autoscaling"].total_min_node_count for each in made] == [4, 0, 0]
+    assert [each["node_locations"] for each in made] == [[f"{REGION}-a"], [f"{REGION}-b"], [f"{REGION}-a"]]
+    assert {each["placement_policy"].tpu_topology for each in made} == {"4x4"}
+
+
+def test_a_pod_selects_generation_and_topology_of_its_slice():
+    args = pool("tpu-v6e-8chip", "TPUv6e", 8)
+    selector = node_selector(args, machine_of("tpu-v6e-8chip", "TPUv6e", 8))
+    assert selector["cloud.google.com/gke-tpu-accelerator"] == TPU_ACCELERATORS["TPUv6e"]
+    assert selector["cloud.google.com/gke-tpu-topology"] == "2x4"
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (pool("a3-highgpu-2g", "H100", 2, price_model="on_demand"), "is not sold on demand"),
+        (pool("g2-standard-8", "L4", 1, price_model="capacity_block", reservation_id="b"), "no Capacity Blocks"),
+        (pool("g2-standard-8", "L4", 1, fast_interconnect=True), "the networks of GPUDirect are not built"),
+        (pool("n1-standard-8+T4x1", "T4", 1, compact_placement=True), "can't be placed compactly"),
+        (pool("n1-standard-96+T4x1", "T4", 1), "at most 48 vCPUs, and it has 96"),
+        (pool("n1-standard-8+T4x3", "T4", 3), "possible numbers: 1, 2, 4"),
+        (pool("g2-standard-8", "T4", 1), "has L4, but accelerator is T4"),
+        (pool("a2-highgpu-2g", "A100-40GB", 1), "has 2 A100-40GB, but accelerator_count is 1"),
+    ],
+)
+def test_what_google_cloud_does_not_build_is_refused_with_a_way_out(args, reason):
+    assert reason in refusal(check, args)
