@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from infra import language_model
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.budget import BudgetArgs
 from infra.build import METRICS_PORT, NAMESPACE, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import DEFAULT_QUEUE, StackConfig
+from infra.inference_service import ProbePaths
 from infra.kubernetes.gateway import GatewayArgs
 from infra.kubernetes.manifests import ManifestsArgs
 from infra.kubernetes.pods import PodArgs
@@ -239,21 +241,30 @@ def serving_environment(service: InferenceService, plan: Plan) -> dict[str, str]
     return told
 
 
+def _server(service: InferenceService, plan: Plan) -> PodArgs:
+    """The container of one replica: vLLM's of a language model, otherwise `workloads.serving`'s or the user's own."""
+    predicted = plan.prediction_of(service.name)
+    if predicted is not None and language_model.runs_vllm(service):
+        return language_model.pod(service, predicted)
+    return PodArgs(
+        image=service.image,
+        command=service.command,
+        cpus=service.needs.vcpus,
+        memory_gib=service.needs.memory_gib,
+        env={
+            "FUSION_PACKAGE_URL": f"{BUCKET}/runs/{service.name}/package",
+            "FUSION_PORT": str(service.port),
+            **serving_environment(service, plan),
+        },
+    )
+
+
 def _inference_service(service: InferenceService, plan: Plan) -> InferenceServiceSpec:
     return InferenceServiceSpec(
         name=service.name,
         pool=plan.pool_of(service.name).name,
-        pod=PodArgs(
-            image=service.image,
-            command=service.command,
-            cpus=service.needs.vcpus,
-            memory_gib=service.needs.memory_gib,
-            env={
-                "FUSION_PACKAGE_URL": f"{BUCKET}/runs/{service.name}/package",
-                "FUSION_PORT": str(service.port),
-                **serving_environment(service, plan),
-            },
-        ),
+        pod=_server(service, plan),
+        probes=language_model.PROBES if language_model.runs_vllm(service) else ProbePaths(),
         devices=_devices(service, plan),
         read=(f"runs/{service.name}/",),
         replicas_min=service.replicas.min,

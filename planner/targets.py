@@ -347,7 +347,7 @@ def goal_of(workload: AnyWorkload, folders: tuple[Path, ...]) -> tuple[Goal | No
     peak_replicas = workload.replicas.max
     if isinstance(target, LanguageModelTarget):
         goal = _language_goal(
-            target, _decoder(target.model, folders), precisions, least, most, peak_replicas, _tensors(workload.needs)
+            target, decoder_of(target.model, folders), precisions, least, most, peak_replicas, _tensors(workload.needs)
         )
         limits = Ceilings(
             _limit(target.usd_per_hour_max), _limit(target.ttft_ms_max) / 1e3, _limit(target.tpot_ms_max) / 1e3
@@ -458,7 +458,13 @@ def _profile(model: str) -> ModelProfile:
     return profile(model) if model in shipped() or not _is_path(model) else read_profile(Path(model))
 
 
-def _decoder(name: str, folders: tuple[Path, ...]) -> DecoderConfig:
+def decoder_of(name: str, folders: tuple[Path, ...]) -> DecoderConfig:
+    """The configuration that a target's `model` names: a shipped one, or a file.
+
+    Raises:
+        PlanError: no such file in the folders, or it is wrong.
+        PerformanceError: no such name.
+    """
     if not _is_path(name):
         return decoder(name)
     path = _found("model", name, folders)

@@ -250,6 +250,15 @@ class LanguageModelTarget(Target):
     peak_ramp_s: float | None = Field(default=None, gt=0, le=1e6, description=RAMP)
     concurrency: int | None = Field(default=None, ge=1, le=10**6)
     engine: Literal["vllm", "trtllm"] = "vllm"
+    weights: Annotated[str, matching(r"[A-Za-z0-9][\w.-]*/[\w.-]+", "a repository of Hugging Face")] | None = Field(
+        default=None, description="such as Qwen/Qwen3-8B; the folder runs/NAME/weights of the bucket unless said"
+    )
+    context_tokens_max: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**8,
+        description="of the longest request; twice input_tokens + output_tokens unless said",
+    )
     network: ClientNetwork = ClientNetwork()
     objective: Literal["cost", "latency"] = "cost"
     ttft_ms_max: float | None = Field(default=None, gt=0, le=1e8, description="mean time to the first token")
@@ -261,6 +270,11 @@ class LanguageModelTarget(Target):
         if (self.requests_per_s is None) == (self.concurrency is None):
             raise ValueError("give either requests_per_s or concurrency (users who each wait for their answer)")
         _check_peak(self.requests_per_s, self.peak_requests_per_s, self.peak_ramp_s)
+        tokens = self.input_tokens + self.output_tokens
+        if self.context_tokens_max is not None and self.context_tokens_max < tokens:
+            raise ValueError(
+                f"context_tokens_max ({self.context_tokens_max}) is below input_tokens + output_tokens ({tokens})"
+            )
         return self
 
 
