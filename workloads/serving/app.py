@@ -17,6 +17,7 @@ import orjson
 from granian._granian import RSGIProtocolClosed
 
 from workloads.serving import bodies, protocol
+from workloads.serving.bodies import NoRoom, Room, Share
 from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import BatchError, ServedModel
@@ -38,6 +39,8 @@ saves."""
 
 MAYBE_UNREAD = (400, 404, 405, 429, 503)
 """What may be answered before the body has come."""
+NO_ROOM_S = 1.0
+"""After which a body that found no room is worth sending again."""
 GONE = 499
 """The status of what nobody waits for any more; nginx's."""
 
@@ -62,9 +65,11 @@ class App:
         self.metrics = metrics
         self.config = config
         self.body_max = int(config.body_max_mib * 2**20)
+        self.room = Room(int(config.bodies_max_mib * 2**20))
         self.is_ready = False
         self.is_draining = False
         self.under_way = 0
+        metrics.body_bytes.set_function(lambda: self.room.taken)
         metrics.ready.set_function(lambda: self.is_ready and not self.is_draining)
 
     async def __call__(self, scope: Any, proto: Any) -> None:
@@ -75,6 +80,7 @@ class App:
         except HttpError as error:
             status, headers, body = error.status, [*JSON, *error.headers], _error(str(error))
         except Exception as error:  # a mistake of this server; the next request is served
+            self.metrics.internal_errors.inc()
             status, headers, body = 500, JSON, _error("internal error; the server's log says more")
             reason, where = f"{type(error).__name__}: {error}", " ".join(traceback.format_exc().split())
             self.log.warning("internal_error", path=scope.path, reason=reason, where=where)
@@ -101,10 +107,18 @@ class App:
             model_path, _, action = path.rpartition("/")
             served = self._served(model_path)
             act = self._infer if action == "infer" else self._raw
-            with served.held():
-                return await act(served, scope, proto)
+            with served.held(), self.room.share() as share:
+                try:
+                    return await act(served, scope, proto, share)
+                except NoRoom:
+                    served.metrics.refused["memory"].inc()
+                    raise self._no_room() from None
         if method == "POST" and path == PROBE:
-            return 200, JSON, orjson.dumps({"bytes": len(await self._body(scope, proto))})
+            with self.room.share() as share:
+                try:
+                    return 200, JSON, orjson.dumps({"bytes": len(await self._body(scope, proto, share))})
+                except NoRoom:
+                    raise self._no_room() from None
         if method == "POST" and path == "/v2/repository/index":
             return 200, JSON, orjson.dumps(listing(self.models))
         if method not in ("GET", "HEAD"):
@@ -162,9 +176,9 @@ class App:
             raise HttpError(404, f"{parts[3]} {parts[5]}: no such version; there are {', '.join(model.versions)}")
         return model.versions[parts[5]]
 
-    async def _infer(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
+    async def _infer(self, served: ServedModel, scope: Any, proto: Any, share: Share) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
-        body = await self._body(scope, proto)
+        body = await self._body(scope, proto, share)
         read_s = time.monotonic()
         try:
             request = protocol.parse(
@@ -178,7 +192,7 @@ class App:
         served.metrics.seconds["transfer"].observe(read_s - start_s + time.monotonic() - sent_s)
         return 200, [*headers, _timing(read_s)], answer
 
-    async def _raw(self, served: ServedModel, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
+    async def _raw(self, served: ServedModel, scope: Any, proto: Any, share: Share) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
         try:
             priority = protocol.checked_priority(_number(scope.headers, PRIORITY))
@@ -189,7 +203,7 @@ class App:
             if is_plain and (length := scope.headers.get("content-length")):
                 rows = protocol.raw_rows(int(length), served.manifest, served.limits.batch_max)
                 self._check(served, rows, priority, timeout_s)  # refused before a byte is read
-            body = await self._body(scope, proto)
+            body = await self._body(scope, proto, share)
             read_s = time.monotonic()
             if kind in bodies.IMAGE_FORMATS:
                 inputs = await asyncio.to_thread(bodies.pixels, body, kind, served.manifest)
@@ -243,13 +257,19 @@ class App:
         except BatchError as error:
             raise HttpError(503, f"{served.manifest.name}: {error}") from None
 
-    async def _body(self, scope: Any, proto: Any) -> bytes:
+    async def _body(self, scope: Any, proto: Any, share: Share) -> bytes:
+        """The whole body, decompressed; what it takes is taken of the room before it is read.
+
+        Raises:
+            NoRoom: the other bodies leave none for it.
+        """
         length = scope.headers.get("content-length")
         if length is not None and int(length) > self.body_max:
             raise self._too_large()
+        share.take(int(length or 0))
         try:
             async with asyncio.timeout(self.config.body_timeout_s):
-                body: bytes = await (self._chunks(proto) if length is None else proto())
+                body: bytes = await (self._chunks(proto, share) if length is None else proto())
         except TimeoutError:
             raise HttpError(408, f"the request was not sent within {self.config.body_timeout_s:g} s") from None
         except RSGIProtocolClosed:
@@ -258,24 +278,31 @@ class App:
         if encoding is None:
             return body
         try:
-            return bodies.decompressed(body, encoding, self.body_max)
+            plain = bodies.decompressed(body, encoding, self.body_max)
         except bodies.TooLarge:
             raise self._too_large() from None
         except BadRequest as error:
             raise HttpError(400, str(error)) from None
+        share.take(len(plain))
+        return plain
 
-    async def _chunks(self, proto: Any) -> bytes:
+    async def _chunks(self, proto: Any, share: Share) -> bytes:
         """A body whose length nobody said."""
         chunks, size = [], 0
         async for chunk in proto:
             size += len(chunk)
             if size > self.body_max:
                 raise self._too_large()
+            share.take(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"the body is larger than {self.config.body_max_mib:g} MiB (body_max_mib)")
+
+    def _no_room(self) -> HttpError:
+        reason = f"the bodies under way fill {self.config.bodies_max_mib:g} MiB (bodies_max_mib)"
+        return _refusal(Refused(reason, NO_ROOM_S), 503)
 
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import zstandard
@@ -22,6 +24,47 @@ WINDOW_MAX_BYTES = 2**23
 
 class TooLarge(ValueError):
     """More bytes than the server takes."""
+
+
+class NoRoom(Exception):
+    """The bodies under way leave no room for this one."""
+
+
+class Share:
+    """What the body of one request takes of the room for all."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.bytes = 0
+
+    def take(self, count: int) -> None:
+        """So many bytes more.
+
+        Raises:
+            NoRoom: there are not so many.
+        """
+        if self._room.taken + count > self._room.bytes_max:
+            raise NoRoom
+        self._room.taken += count
+        self.bytes += count
+
+
+class Room:
+    """The memory that the bodies of all requests under way may take, from before they are read until they are
+    answered: a server that many clients send large bodies to refuses some instead of being killed with all."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.taken = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """One request's, given back at the end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.taken -= share.bytes
 
 
 def decompressed(body: bytes, encoding: str, bytes_max: int) -> bytes:

@@ -66,12 +66,19 @@ class ServingConfig(Section):
     port: int = Field(default=8080, ge=0, le=65_535, description="0 takes a free one")
     device: Literal["auto"] | Device = Field(default="auto", description="auto: CUDA where there is one")
     body_max_mib: float = Field(default=64, gt=0, le=4096, description="larger requests are refused unread")
+    bodies_max_mib: float = Field(
+        default=512, gt=0, le=1_048_576, description="of all requests under way; above it they are refused unread"
+    )
     body_timeout_s: float = Field(default=30, gt=0, le=3600, description="within which a request must be sent")
     drain_s: float = Field(default=60, gt=0, le=3600, description="for the requests under way when it is stopped")
 
     @model_validator(mode="after")
-    def _packages_differ(self) -> Self:
+    def _is_possible(self) -> Self:
         urls = Counter(version.package for model in self.models for version in model.versions)
+        if self.bodies_max_mib < self.body_max_mib:
+            raise ValueError(
+                f"bodies_max_mib: got {self.bodies_max_mib:g}; expected at least body_max_mib, {self.body_max_mib:g}"
+            )
         if twice := [url for url, times in urls.items() if times > 1]:
             raise ValueError(f"models: {twice[0]} is listed twice; list each package once")
         return self

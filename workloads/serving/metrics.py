@@ -9,6 +9,8 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 STAGES = ("queue", "batch", "compute", "transfer", "total")
 LABELS = ("model", "version")
+REASONS = ("overload", "late", "memory")
+"""Why requests are refused: they would be late; they are, after waiting; bodies fill `bodies_max_mib`."""
 
 
 class Metrics:
@@ -40,6 +42,10 @@ class Metrics:
             LABELS,
             registry=self.registry,
         )
+        self.internal_errors = Counter(
+            "fusion_internal_errors", "Requests answered with 500: mistakes of this server.", registry=self.registry
+        )
+        self.body_bytes = Gauge("fusion_body_bytes", "Of the bodies of all requests under way.", registry=self.registry)
         self._rows_max = Gauge("fusion_batch_max_rows", "Rows of the largest batch.", LABELS, registry=self.registry)
         self.ready = Gauge("fusion_ready", "1 while the server takes requests.", registry=self.registry)
         self._waiting = Gauge("fusion_waiting_rows", "Rows that wait for a batch.", LABELS, registry=self.registry)
@@ -53,11 +59,20 @@ class Metrics:
             seconds={stage: self._seconds.labels(model, version, stage) for stage in STAGES},
             rows=self._rows.labels(model, version),
             busy=self._busy.labels(model, version),
-            refused={reason: self._refused.labels(model, version, reason) for reason in ("overload", "late")},
+            refused={reason: self._refused.labels(model, version, reason) for reason in REASONS},
             failed=self._failed.labels(model, version),
             slow=self._slow.labels(model, version),
             waiting=self._waiting.labels(model, version),
         )
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop those of a version that is not served any more: its last numbers would be shown for ever."""
+        for each in (self._rows, self._busy, self._failed, self._slow, self._rows_max, self._waiting, self._slo):
+            each.remove(model, version)
+        for stage in STAGES:
+            self._seconds.remove(model, version, stage)
+        for reason in REASONS:
+            self._refused.remove(model, version, reason)
 
     def text(self) -> bytes:
         """In Prometheus's text format."""

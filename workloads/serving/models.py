@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,18 @@ class Models:
             try:
                 self.by_name = _by_name(config, everything)
             except PackageError:
-                await asyncio.gather(*(model.drain() for model in fresh.values()))
+                await self._end(list(fresh.values()))
                 raise
             gone = [model for key, model in everything.items() if key not in wanted]
             self._loaded = {key: everything[key] for key in wanted}
-            await asyncio.gather(*(model.drain() for model in gone))
+            await self._end(gone)
+
+    async def _end(self, gone: Sequence[ServedModel]) -> None:
+        """Let them answer what they have, and drop their metrics where no other has the same name and version."""
+        await asyncio.gather(*(model.drain() for model in gone))
+        served = {(each.manifest.name, each.manifest.version) for each in self._loaded.values()}
+        for name, version in {(each.manifest.name, each.manifest.version) for each in gone} - served:
+            self._metrics.forget(name, version)
 
     def _load(self, url: str, model: ModelConfig, config: ServingConfig) -> tuple[Package, Choice]:
         package = open_package(url, self._cache)

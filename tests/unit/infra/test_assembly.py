@@ -106,7 +106,7 @@ def test_weights_of_hugging_face_are_kept_on_the_replicas_disk_which_must_hold_t
     assert spec.pod.env["HF_HOME"].startswith("/scratch/")
     assert 10 + 15 <= spec.pod.scratch_gib <= 10 + 16, "caches, and 8 billion parameters in 16 bits"
     small = service(needs=NEEDS, target=CHAT | {"weights": WEIGHTS}, disk_gib=40)
-    with pytest.raises(ArgumentError, match=r"workload classify: disk_gib 40 does not hold .* use 57 or more"):
+    with pytest.raises(ArgumentError, match=r"workload classify: disk_gib 40 does not hold .* use 56 or more"):
         served(small, precision="bf16")
 
 

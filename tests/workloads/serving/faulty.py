@@ -1,4 +1,5 @@
-"""`python -m tests.workloads.serving.faulty`: the server with an ONNX runtime that does what its inputs say."""
+"""`python -m tests.workloads.serving.faulty`: the server with an ONNX runtime that does what its inputs say, and with a
+page that it fails on itself."""
 
 from __future__ import annotations
 
@@ -8,15 +9,18 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from workloads.serving import backends, model, server
 from workloads.serving.__main__ import main
+from workloads.serving.app import App, Headers
 from workloads.serving.backends import Backend, Forward, Runtime
 from workloads.serving.package import Array, Package
 
 SLOW, RAISES, HANGS, CRASHES = -1.0, -2.0, -3.0, -4.0
 """First values of a row; others are served as usual."""
+MISTAKEN = "/metrics/mistaken"
+"""A page that the server itself fails on."""
 SLOW_S, HANGS_AFTER_S, HEADER_TIMEOUT_MS = 0.1, 1.0, 1000
 
 
@@ -38,7 +42,15 @@ def load(package: Package, runtime: Runtime) -> Forward:
     return forward
 
 
+def page(self: App, path: str) -> tuple[int, Headers, bytes]:
+    if path == MISTAKEN:
+        raise ZeroDivisionError("a mistake of the server")
+    return usual_page(self, path)
+
+
 if __name__ == "__main__":
+    usual_page = App._page
+    cast("Any", App)._page = page
     usual = backends.BACKENDS["onnxruntime"]
     cast("dict[str, Backend]", backends.BACKENDS)["onnxruntime"] = dataclasses.replace(usual, load=load)
     model.HANGS_AFTER_S = HANGS_AFTER_S

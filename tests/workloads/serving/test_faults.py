@@ -26,14 +26,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
 from tests.workloads.serving.conftest import CLASSES, SHAPE, Running, Start, exported, images, servers
-from tests.workloads.serving.faulty import CRASHES, HANGS, RAISES, SLOW
+from tests.workloads.serving.faulty import CRASHES, HANGS, MISTAKEN, RAISES, SLOW
 from workloads.models.fusionnet import FusionNet
 from workloads.serving.package import Array
 
-RAW = "/v2/models/small/raw"
+RAW, INFER = "/v2/models/small/raw", "/v2/models/small/infer"
 ROW_BYTES = 4 * int(np.prod(SHAPE))
 CLIENTS = 8
 ANSWERS = (b"200", b"400", b"408", b"413", b"431")
@@ -250,6 +251,55 @@ def test_told_to_stop_under_load_it_is_not_ready_first_and_loses_no_request(
         assert first.process.wait(30) == 0
         load.wait_for("1", 20)
     assert set(load.outcomes) == {"1"}
+
+
+def unsent(server: Running, length: int, path: str = RAW) -> http.client.HTTPConnection:
+    """A request whose header is sent and whose body is not."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", path)
+    connection.putheader("content-length", str(length))
+    connection.endheaders()
+    return connection
+
+
+def test_a_mistake_of_the_server_is_a_500_that_is_logged_and_counted(server: Running) -> None:
+    before = value(server, "fusion_internal_errors_total")
+    status, _, body = server.ask(MISTAKEN)
+    assert (status, "log says more" in json.loads(body)["error"]) == (500, True)
+    assert value(server, "fusion_internal_errors_total") == before + 1
+    assert "ZeroDivisionError" in server.events("internal_error")[-1]["reason"]
+
+
+def test_bodies_under_way_take_no_more_memory_than_they_may_and_the_next_is_refused_unread(
+    start: Start, package_url: str, module: FusionNet
+) -> None:
+    server = start(served(package_url), device="cpu", body_max_mib=1, bodies_max_mib=2)
+    held = [unsent(server, 2**20, INFER) for _ in range(2)]
+    server.wait_until(lambda: value(server, "fusion_body_bytes") == 2 * 2**20)
+    for path, headers in ((INFER, {"content-length": str(2**19)}), (RAW, {"content-length": str(ROW_BYTES)})):
+        asked = unsent(server, int(headers["content-length"]), path)
+        answer = asked.getresponse()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "bodies_max_mib" in json.loads(answer.read())["error"]
+    chunked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    chunked.request("POST", INFER, iter([bytes(1000)]), encode_chunked=True)
+    assert chunked.getresponse().status == 503
+    assert value(server, "fusion_refused_requests_total", reason="memory") == 3
+    for each in held:
+        each.close()
+    server.wait_until(lambda: value(server, "fusion_body_bytes") == 0)
+    np.testing.assert_allclose(server.classify(images(1)), answer_of(module, images(1)), rtol=1e-3, atol=1e-5)
+
+
+def value(server: Running, name: str, **labels: str) -> float:
+    """Of a metric, over all its other labels."""
+    families = text_string_to_metric_families(server.ask("/metrics")[2].decode())
+    return sum(
+        each.value
+        for family in families
+        for each in family.samples
+        if each.name == name and labels.items() <= each.labels.items()
+    )
 
 
 def test_told_to_stop_while_it_loads_it_stops_at_once(package_url: str, tmp_path: Path) -> None:

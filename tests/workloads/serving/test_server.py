@@ -173,6 +173,8 @@ def test_new_versions_take_over_without_a_lost_request_and_share_by_weight(
     assert {"1", "2"} == set(seen)
     assert server.ask("/v2/models/small/versions/1")[0] == 404
     assert server.ask("/v2/models/small/versions/2")[0] == 200
+    shown = server.ask("/metrics")[2]
+    assert b'version="2"' in shown and b'version="1"' not in shown
 
 
 class Slow(nn.Module):
