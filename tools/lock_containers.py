@@ -1,4 +1,4 @@
-"""Writes the containers' locks: `bash tools/lock.sh` runs it. What the extras `train` and `serve` and torchao need.
+"""Writes the containers' locks, for tools/lock.sh: what the extras `train`, `privacy`, `serve`, and torchao need.
 
 `runtime.lock` holds everything but PyTorch and what PyTorch brings for GPUs, which is another in each container;
 `torch-cuda.lock` holds those. Versions are those of requirements.lock.
@@ -23,7 +23,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [each for each in project["dependencies"] if re.split(r"[^\w-]", each)[0] in OF_BASE]
-    wanted += [*extras["train"], *extras["serve"], "gcsfs"]
+    wanted += [*extras["train"], *extras["privacy"], *extras["serve"], "gcsfs"]
     wanted += [each for each in extras["optimize"] if each.startswith("torchao")]
     command = (
         *("uv", "pip", "compile", "-", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"),

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from workloads.data.format import (
     read_index,
     wrong_value,
 )
-from workloads.data.order import STREAMS, Numbers, Order, Part, epoch_order, stored_order
+from workloads.data.order import STREAMS, Numbers, Order, Part, drawn_part, epoch_order, stored_order
 from workloads.storage import StorageError
 
 READ_AHEAD_BATCHES = 4
@@ -99,7 +100,8 @@ class Dataset:
         labels = np.empty(len(numbers), dtype=np.int64)
         shard_of = self.shards_of(numbers)
         cuts = np.flatnonzero(np.diff(shard_of)) + 1  # neighbours are of one shard, mostly
-        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
+        edges = [0, *cuts.tolist(), len(numbers)] if len(numbers) else []
+        for begin, end in pairwise(edges):
             shard = int(shard_of[begin])
             try:
                 rows[shard].take(self.rows_in(shard, numbers[begin:end]), inputs[begin:end], labels[begin:end])
@@ -155,6 +157,21 @@ class Loader:
         """The batches of an epoch, without its first ``start`` samples (over all ranks): where a run resumes."""
         order = self.dataset.order(seed=self.seed, epoch=epoch, streams=self.streams)
         return self._batches(self._part(order, start))
+
+    def drawn(self, epoch: int, *, secret: int, first_batch: int = 0) -> Iterator[Batch]:
+        """An epoch's batches, from one on, for which each sample is drawn by chance: some may be empty.
+
+        Who knows the secret knows the batches; with another secret they are other ones.
+        """
+        part = drawn_part(
+            len(self.dataset),
+            batch_size=self.batch_size,
+            batches=self.batches - first_batch,
+            secret=(secret, epoch),
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        return self._batches(part)
 
     def once(self) -> Iterator[Batch]:
         """The batches of the split as it is stored, for evaluation."""

@@ -71,6 +71,22 @@ def epoch_order(shard_samples: Sequence[int], *, seed: int, epoch: int, streams:
     return Order(np.concatenate(lanes)[interleaved], stream[interleaved])
 
 
+def drawn_part(
+    samples: int, *, batch_size: int, batches: int, secret: Sequence[int], rank: int, world_size: int
+) -> Part:
+    """One rank's part of batches for which each sample was drawn by itself, with chance ``batch_size / samples``.
+
+    A batch's size is binomial and its samples are any of that many: the same as a toss for each sample, in less time.
+    Equal on all ranks that have the same ``secret``.
+    """
+    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(secret)))
+    sizes = random.binomial(samples, batch_size / samples, batches)
+    drawn = [np.sort(random.choice(samples, size, replace=False, shuffle=False)) for size in sizes.tolist()]
+    parts = [each[len(each) * rank // world_size : len(each) * (rank + 1) // world_size] for each in drawn]
+    numbers = np.concatenate([np.empty(0, dtype=np.int64), *parts])
+    return Part(numbers, np.cumsum([len(each) for each in parts]), sizes)
+
+
 def stored_order(samples: int) -> Order:
     """All samples as they are stored."""
     return Order(np.arange(samples, dtype=np.int64), np.zeros(samples, dtype=np.int64))

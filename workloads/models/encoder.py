@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         """(batch, tokens) numbers → (batch, classes) logits; padding is neither attended to nor averaged."""
         present = tokens != PADDING
         present[:, 0] = True  # a text of nothing but padding has no other token to look at
-        places = torch.arange(tokens.shape[1], device=tokens.device)
+        places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)  # a sample's gradient is its own
         x = self.dropout(self.tokens(tokens) + self.positions(places))
         for block in self.blocks:
             x = block(x, present[:, None, None, :])

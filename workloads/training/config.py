@@ -91,6 +91,26 @@ class ParallelConfig(Section):
         return self
 
 
+class PrivacyConfig(Section):
+    """How much the weights may tell of one training sample; `workloads.training.privacy` says what that means."""
+
+    noise_multiplier: float | None = Field(
+        default=None, ge=0.01, le=1e6, description="standard deviation / max_grad_norm"
+    )
+    target_epsilon: float | None = Field(default=None, gt=0, description="at the last epoch's end; sets the noise")
+    max_grad_norm: float = Field(gt=0, description="a sample's longer gradient, over all weights, is shortened")
+    delta: float = Field(gt=0, lt=1, description="less than one over the number of samples")
+    sampling: Literal["poisson", "shuffled"] = Field(
+        default="poisson", description="poisson: by chance; shuffled: once an epoch, at a much larger ε"
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if (self.noise_multiplier is None) == (self.target_epsilon is None):
+            raise ValueError("expected noise_multiplier or target_epsilon, one of them")
+        return self
+
+
 class CheckpointConfig(Section):
     """Where and how often the run is saved."""
 
@@ -121,6 +141,7 @@ class TrainingConfig(Section):
     )
     compile: bool = Field(default=False, description="torch.compile: a slow first step, then faster ones")
     parallel: ParallelConfig = ParallelConfig()
+    privacy: PrivacyConfig | None = Field(default=None, description="train with differential privacy")
     device: Literal["auto", "cpu", "cuda", "xla"] = Field(
         default="auto", description="auto: CUDA where there is one; xla: what torch_xla finds, such as a TPU"
     )
@@ -143,7 +164,27 @@ class TrainingConfig(Section):
             raise ValueError("optimizer.sparse_embeddings does not go with parallel.strategy: fsdp; expected ddp")
         if self.optimizer.sparse_embeddings and self.parallel.gradient_compression:
             raise ValueError("optimizer.sparse_embeddings does not go with parallel.gradient_compression")
+        if self.privacy:
+            self._go_with_privacy()
         return self
+
+    def _go_with_privacy(self) -> None:
+        for there, what in (
+            (self.parallel.strategy == "fsdp", "parallel.strategy: fsdp; expected ddp"),
+            (self.parallel.gradient_compression, "parallel.gradient_compression"),
+            (
+                self.parallel.activation_checkpointing,
+                "parallel.activation_checkpointing; micro_batch_size saves memory",
+            ),
+            (self.optimizer.sparse_embeddings, "optimizer.sparse_embeddings: noise touches every row"),
+            (self.optimizer.clip_norm, "optimizer.clip_norm: privacy.max_grad_norm shortens each sample's gradient"),
+            (self.precision not in ("fp32", "tf32"), f"precision: {self.precision}; expected fp32 or tf32"),
+            (self.compile, "compile"),
+            (self.device == "xla", "device: xla"),
+            (self.deterministic, "deterministic: noise that can be computed again hides nothing"),
+        ):
+            if there:
+                raise ValueError(f"privacy does not go with {what}")
 
 
 def load(path: Path) -> TrainingConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -14,7 +16,7 @@ from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
 from workloads.training.manifest import Position
 from workloads.training.measure import Meter
-from workloads.training.optimizers import clip_gradients, learning_rate_at
+from workloads.training.optimizers import clip_gradients, set_learning_rate
 from workloads.training.parallel import gradients_summed, micro_batches
 from workloads.training.precision import LossScale, autocast
 from workloads.training.stopping import Interrupted, StopRequest
@@ -57,7 +59,7 @@ class Trainer:
         self.saved_step = position.step
         for epoch in range(position.epoch, self.config.epochs):
             losses = []
-            for batch in self.meter.waiting(self.loader.epoch(epoch, start=position.samples)):
+            for batch in self.meter.waiting(self.batches(position)):
                 losses.append(self.step(batch, position.step))
                 position = position.after(batch.global_samples)
                 self.save_if_due(position)
@@ -67,6 +69,10 @@ class Trainer:
         self.save(position)
         self.checkpoints.finish()
         return position
+
+    def batches(self, position: Position) -> Iterator[Batch]:
+        """What is left of an epoch."""
+        return self.loader.epoch(position.epoch, start=position.samples)
 
     def step(self, batch: Batch, step: int) -> Tensor:
         """One optimizer step; returns this rank's part of the loss."""
@@ -94,8 +100,7 @@ class Trainer:
     def update(self, step: int) -> None:
         """Move the weights along the gradient; with fp16, not where it overflowed."""
         scaler = self.loss_scale.scaler
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.config, step, self.steps)
+        set_learning_rate(self.optimizer, self.config, step, self.steps)
         if self.config.optimizer.clip_norm is not None:
             scaler.unscale_(self.optimizer)
             clip_gradients(self.model.parameters(), self.config.optimizer.clip_norm)
@@ -136,11 +141,21 @@ class Trainer:
         if not losses:  # resumed at this epoch's very end
             return
         loss = self.world.mean(torch.stack(losses).mean().item())
-        self.log.info("epoch", epoch=epoch + 1, of=self.config.epochs, step=step, loss=round(loss, 5))
+        facts = self.facts()
+        self.log.info("epoch", epoch=epoch + 1, of=self.config.epochs, step=step, loss=round(loss, 5), **facts)
         if self.tensorboard:
             parts = {f"step_ms/{part}": value for part, value in self.meter.part_ms.items()}
             rate = self.meter.samples / self.meter.seconds
-            self.tensorboard.scalars(step, {"train/loss": loss, "train/samples_per_second": rate, **parts})
+            more = {f"train/{name}": value for name, value in facts.items()}
+            self.tensorboard.scalars(step, {"train/loss": loss, "train/samples_per_second": rate, **parts, **more})
+
+    def facts(self) -> dict[str, float]:
+        """What else there is to say after an epoch."""
+        return {}
+
+    def guarantees(self) -> dict[str, Any]:
+        """What holds for the weights, for report.json."""
+        return {}
 
 
 def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:

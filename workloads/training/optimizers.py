@@ -42,6 +42,12 @@ def learning_rate_at(config: TrainingConfig, step: int, steps: int) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
+def set_learning_rate(optimizer: optim.Optimizer, config: TrainingConfig, step: int, steps: int) -> None:
+    """Give every weight the learning rate of a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(config, step, steps)
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], norm_max: float) -> None:
     """Shorten the gradient of all weights together to ``norm_max``, whichever ranks hold its parts."""
     weights = [weight for weight in parameters if weight.grad is not None]

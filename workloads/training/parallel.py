@@ -73,7 +73,7 @@ def gradients_summed(model: nn.Module, wanted: bool) -> Iterator[None]:
 def micro_batches(batch: Batch, size: int | None, world: World) -> list[Batch]:
     """Cut a rank's batch into parts of at most ``size`` samples; every rank gets the same number of parts."""
     parts = 1 if size is None else -(-_largest_part(batch, world) // size)
-    if parts == 1:
+    if parts <= 1:
         return [batch]
     pieces = zip(batch.inputs.tensor_split(parts), batch.labels.tensor_split(parts), strict=True)
     return [Batch(inputs, labels, batch.global_samples) for inputs, labels in pieces]

@@ -45,11 +45,11 @@ def leave_results(
     hours = tensorboard.hours
     tensorboard.upload(steps)
     scores = {name: round(value, 4) for name, value in evaluation.metrics.items()}
-    result = {**scores, **_measured(config, trainer.meter), "steps": steps}
+    result = {**scores, **trainer.facts(), **_measured(config, trainer.meter), "steps": steps}
     _write_weights(config, weights)
     _write_charts(config, evaluation, read_curve(tensorboard.url, "train/loss"))
     compared = _compare(promise, trainer.meter, hours, flops)
-    report = {"run": config.run, **result, **compared, **_circumstances(trainer, evaluation)}
+    report = {"run": config.run, **result, **compared, **trainer.guarantees(), **_circumstances(trainer, evaluation)}
     storage.write(report_url(config), json.dumps(report, indent=2).encode())
     return {"event": "finished", "run": config.run, **result, "report": report_url(config)}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -28,6 +29,7 @@ from workloads.training.monitor import Metrics, exposed, progress_bar
 from workloads.training.optimizers import make_optimizer
 from workloads.training.parallel import full_weights, spread
 from workloads.training.precision import LossScale, set_numerics
+from workloads.training.privacy import Privacy, PrivateTrainer, check_gradients
 from workloads.training.promise import read_promise
 from workloads.training.results import leave_results
 from workloads.training.stopping import StopRequest
@@ -93,14 +95,23 @@ def prepared(
     """The trainer, with the newest checkpoint loaded, and where it goes on."""
     torch.manual_seed(config.seed)
     model = build_model(config, data.index, world)
+    privacy = Privacy(config, config.privacy, model, len(data), world) if config.privacy else None
     optimizer = make_optimizer(config, model)
     loss_scale = LossScale(config, world.device, optimizer)
     kept = config.checkpoint
     with Checkpoints(kept.url, kept.keep, identity(config, data), world, log) as checkpoints:
+        if privacy:
+            check_gradients(model, config.model.name, task, data)
+            privacy.keep_account(optimizer)
         position = checkpoints.resume(model, optimizer)
         loss_scale.restore(optimizer)
+        make: Callable[..., Trainer] = Trainer
+        if privacy:
+            privacy.start(optimizer, position)
+            log.info("private", noise_multiplier=privacy.noise_multiplier, epsilon_at_end=privacy.epsilon_at_end)
+            make = functools.partial(PrivateTrainer, privacy=privacy)
         curves = storage.join(config.outputs.url, "tensorboard")
-        trainer = Trainer(
+        trainer = make(
             config=config,
             world=world,
             log=log,
@@ -154,6 +165,7 @@ def identity(config: TrainingConfig, data: Dataset) -> dict[str, Any]:
         "seed": config.seed,
         "streams": config.data.streams,
         "data": data.digest,
+        "privacy": config.privacy and {"sampling": config.privacy.sampling, "batch_size": config.data.batch_size},
     }
 
 
