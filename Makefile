@@ -2,7 +2,7 @@
 STACK ?= local
 PYTHON ?= python3
 
-.PHONY: up down cluster cluster-down test lint setup control-plane object-storage lock
+.PHONY: up down cluster cluster-down test lint setup control-plane object-storage lock proto
 
 up: setup
 	@. .fusion/env && fusion up --stack $(STACK)
@@ -36,3 +36,7 @@ object-storage: setup
 
 lock:
 	@bash tools/lock.sh
+
+# The gRPC messages of the Open Inference Protocol, from its .proto.
+proto: setup
+	@. .fusion/env && python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. workloads/serving/rpc/*.proto

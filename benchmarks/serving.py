@@ -38,7 +38,7 @@ from workloads.serving.sources import of_factory
 
 HERE = Path(__file__).parent
 SHAPES = {"fusionnet": ((3, 32, 32), 10), "resnet-50": ((3, 224, 224), 1000)}
-SERVERS = ("fusion", "fusion eager", "asgi", "litserve", "bentoml", "ray")
+SERVERS = ("fusion", "fusion grpc", "fusion eager", "asgi", "litserve", "bentoml", "ray")
 PATHS = {"litserve": "/predict", "bentoml": "/predict", "ray": "/", "asgi": "/"}
 IN_JSON = {"litserve": "body", "bentoml": "bodies"}
 CLIENTS, BATCH_MAX, INPUTS = 32, 32, 64
@@ -117,7 +117,8 @@ def serving(name: str, folder: Path, python: Path, slo_ms: int) -> Iterator[int]
         config = folder / "serving.yaml"
         model: dict[str, Any] = {"versions": [{"package": f"file://{folder}/package"}], "slo_ms": slo_ms}
         model |= {"batch_max": BATCH_MAX, "backends": ["eager"] if name == "fusion eager" else []}
-        config.write_text(json.dumps({"host": "127.0.0.1", "port": port, "models": [model]}))
+        ports = {"port": free_port(), "grpc_port": port} if name == "fusion grpc" else {"port": port}
+        config.write_text(json.dumps({"host": "127.0.0.1", **ports, "models": [model]}))
         command = [sys.executable, "-m", "workloads.serving", "--config", str(config)]
     else:
         program = folder / "package" / "program.pt2"
@@ -163,7 +164,7 @@ def ask(name: str, folder: Path, port: int, **how: float) -> dict[str, Any]:
     path = PATHS.get(name, "/v2/models/model/raw")
     spec: dict[str, Any] = {"port": port, "path": path, "clients": CLIENTS, **how}
     spec |= {"inputs": str(folder / "inputs.npy"), "answers": str(folder / "answers.npy")}
-    spec["in_json"] = IN_JSON.get(name)
+    spec |= {"in_json": IN_JSON.get(name), "grpc": name == "fusion grpc"}
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "benchmarks.serving_load", str(folder / "spec.json")]
     try:

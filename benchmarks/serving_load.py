@@ -1,4 +1,4 @@
-"""Asks a server, over keep-alive HTTP/1.1 connections, and compares every answer with the right one.
+"""Asks a server, over keep-alive HTTP/1.1 connections or gRPC, and compares every answer with the right one.
 
     python -m benchmarks.serving_load SPEC.json
 
@@ -19,8 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import uvloop
+
+from workloads.serving.rpc import open_inference_grpc_pb2 as pb
 
 TOLERANCE = 1e-3
 
@@ -64,6 +67,22 @@ class Connection(asyncio.Protocol):
         return self.answer
 
 
+class RpcConnection:
+    """Calls on one gRPC channel, with messages as bytes."""
+
+    def __init__(self, port: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own, as with HTTP
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self._call = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request; its status, in HTTP's words, and body."""
+        try:
+            return 200, await self._call(request)
+        except grpc.aio.AioRpcError as error:
+            return 1000 + error.code().value[0], b""
+
+
 @dataclass
 class Tally:
     """What came back."""
@@ -83,6 +102,8 @@ class Tally:
         """How many answers differ from the local forward."""
         wrong = 0
         for number, body in self.answers:
+            if asked.is_grpc:
+                body = pb.ModelInferResponse.FromString(body).raw_output_contents[0]
             if asked.in_json == "bodies":
                 body = base64.b64decode(json.loads(body)[0])
             found, expected = np.frombuffer(body, np.float32), asked.answers[number]
@@ -98,11 +119,14 @@ class Asked:
     answers: np.ndarray
     in_json: str | None
     """The field of a JSON body, if not the bytes alone; of several, a list."""
+    is_grpc: bool = False
 
     @classmethod
     def of(cls, spec: dict[str, Any]) -> Asked:
         """From the files that a spec names."""
         inputs, answers = np.load(spec["inputs"]), np.load(spec["answers"])
+        if spec["grpc"]:
+            return cls([rpc_message(each) for each in inputs], answers, None, is_grpc=True)
         requests = []
         for each in inputs:
             body, kind = each.tobytes(), "application/octet-stream"
@@ -114,7 +138,15 @@ class Asked:
         return cls(requests, answers, spec["in_json"])
 
 
-async def connect(port: int) -> Connection:
+def rpc_message(row: np.ndarray) -> bytes:
+    tensor = pb.ModelInferRequest.InferInputTensor(name="input", datatype="FP32", shape=[1, *row.shape])
+    message = pb.ModelInferRequest(model_name="model", inputs=[tensor], raw_input_contents=[row.tobytes()])
+    return message.SerializeToString()
+
+
+async def connect(port: int, asked: Asked) -> Connection | RpcConnection:
+    if asked.is_grpc:
+        return RpcConnection(port)
     _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
     return connection
 
@@ -124,7 +156,7 @@ async def closed(port: int, asked: Asked, clients: int, seconds: float) -> Tally
     end = time.perf_counter() + seconds
 
     async def client(number: int) -> None:
-        connection = await connect(port)
+        connection = await connect(port, asked)
         while time.perf_counter() < end:
             number = (number + clients) % len(asked.requests)
             start = time.perf_counter()
@@ -137,12 +169,12 @@ async def closed(port: int, asked: Asked, clients: int, seconds: float) -> Tally
 
 async def opened(port: int, asked: Asked, per_second: float, seconds: float) -> Tally:
     tally = Tally()
-    free: list[Connection] = []
+    free: list[Connection | RpcConnection] = []
     tasks = set()
     start = time.perf_counter()
 
     async def one(number: int, due: float) -> None:
-        connection = free.pop() if free else await connect(port)
+        connection = free.pop() if free else await connect(port, asked)
         status, body = await connection.ask(asked.requests[number])
         tally.add(time.perf_counter() - due, status, body, number)
         free.append(connection)

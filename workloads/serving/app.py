@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 import traceback
@@ -17,14 +18,12 @@ import orjson
 from granian._granian import RSGIProtocolClosed
 
 from workloads.serving import bodies, protocol
-from workloads.serving.bodies import NoRoom, Room, Share
-from workloads.serving.config import ServingConfig
-from workloads.serving.metrics import Metrics
-from workloads.serving.model import BatchError, ServedModel
-from workloads.serving.models import Models, listing
+from workloads.serving.answering import EXTENSIONS, Answering, Failed
+from workloads.serving.bodies import NoRoom, Share
+from workloads.serving.model import Answer, ServedModel
+from workloads.serving.models import listing
 from workloads.serving.openapi import document
 from workloads.serving.protocol import BINARY_TYPE, JSON_TYPE, BadRequest, InferRequest
-from workloads.serving.scheduler import Refused
 from workloads.training.logs import Log
 
 JSON = [("content-type", JSON_TYPE)]
@@ -33,60 +32,39 @@ PROBE = "/v2/probe"
 """Takes any body and answers at once: by it a client measures its link."""
 TIMING = "server-timing"
 """https://www.w3.org/TR/server-timing/: the milliseconds from the whole request to its answer."""
-WATCH_AFTER_S = 0.05
-"""Whether a client is still there is looked at where its request may wait longer than this; below it costs more than it
-saves."""
 
 MAYBE_UNREAD = (400, 404, 405, 429, 503)
 """What may be answered before the body has come."""
-NO_ROOM_S = 1.0
-"""After which a body that found no room is worth sending again."""
 GONE = 499
 """The status of what nobody waits for any more; nginx's."""
 
 Headers = list[tuple[str, str]]
 
 
-class HttpError(Exception):
-    """An answer that is no success."""
-
-    def __init__(self, status: int, reason: str, headers: Headers | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.headers = headers or []
-
-
 class App:
     """Answers requests; called by Granian, once for each."""
 
-    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig, log: Log) -> None:
+    def __init__(self, answering: Answering, log: Log) -> None:
+        self.answering = answering
+        self.models = answering.models
+        self.config = answering.config
         self.log = log
-        self.models = models
-        self.metrics = metrics
-        self.config = config
-        self.body_max = int(config.body_max_mib * 2**20)
-        self.room = Room(int(config.bodies_max_mib * 2**20))
-        self.is_ready = False
-        self.is_draining = False
-        self.under_way = 0
-        metrics.body_bytes.set_function(lambda: self.room.taken)
-        metrics.ready.set_function(lambda: self.is_ready and not self.is_draining)
 
     async def __call__(self, scope: Any, proto: Any) -> None:
         """Answer one request."""
-        self.under_way += 1
+        self.answering.under_way += 1
         try:
             status, headers, body = await self._answer(scope, proto)
-        except HttpError as error:
-            status, headers, body = error.status, [*JSON, *error.headers], _error(str(error))
+        except Failed as error:
+            status, headers, body = error.status, [*JSON, *_retry(error)], _error(str(error))
         except Exception as error:  # a mistake of this server; the next request is served
-            self.metrics.internal_errors.inc()
+            self.answering.metrics.internal_errors.inc()
             status, headers, body = 500, JSON, _error("internal error; the server's log says more")
             reason, where = f"{type(error).__name__}: {error}", " ".join(traceback.format_exc().split())
             self.log.warning("internal_error", path=scope.path, reason=reason, where=where)
         finally:
-            self.under_way -= 1
-        if self.is_draining and scope.http_version.startswith("1"):
+            self.answering.under_way -= 1
+        if self.answering.is_draining and scope.http_version.startswith("1"):
             headers = [*headers, ("connection", "close")]
         proto.response_bytes(status, headers, body)
         if status in MAYBE_UNREAD:
@@ -94,7 +72,7 @@ class App:
 
     async def _discard(self, scope: Any, proto: Any) -> None:
         """What is left of a refused request's body, for a client that reads no answer before it has sent everything."""
-        if int(scope.headers.get("content-length") or 0) > self.body_max:
+        if int(scope.headers.get("content-length") or 0) > self.answering.body_max:
             return
         with contextlib.suppress(TimeoutError, RSGIProtocolClosed):
             async with asyncio.timeout(self.config.body_timeout_s):
@@ -107,22 +85,22 @@ class App:
             model_path, _, action = path.rpartition("/")
             served = self._served(model_path)
             act = self._infer if action == "infer" else self._raw
-            with served.held(), self.room.share() as share:
+            with served.held(), self.answering.room.share() as share:
                 try:
                     return await act(served, scope, proto, share)
                 except NoRoom:
                     served.metrics.refused["memory"].inc()
-                    raise self._no_room() from None
+                    raise self.answering.no_room() from None
         if method == "POST" and path == PROBE:
-            with self.room.share() as share:
+            with self.answering.room.share() as share:
                 try:
                     return 200, JSON, orjson.dumps({"bytes": len(await self._body(scope, proto, share))})
                 except NoRoom:
-                    raise self._no_room() from None
+                    raise self.answering.no_room() from None
         if method == "POST" and path == "/v2/repository/index":
             return 200, JSON, orjson.dumps(listing(self.models))
         if method not in ("GET", "HEAD"):
-            raise HttpError(405 if path in self._pages() else 404, f"{method} {path}: no such method here")
+            raise Failed(405 if path in self._pages() else 404, f"{method} {path}: no such method here")
         status, headers, body = self._page(path)
         return status, headers, b"" if method == "HEAD" else body
 
@@ -132,7 +110,7 @@ class App:
             "/v2/health/live": self._live,
             "/ready": self._ready,
             "/v2/health/ready": self._ready,
-            "/metrics": lambda: (200, [("content-type", "text/plain; version=0.0.4")], self.metrics.text()),
+            "/metrics": lambda: (200, [("content-type", "text/plain; version=0.0.4")], self.answering.metrics.text()),
             "/openapi.json": lambda: (200, JSON, orjson.dumps(document(self.models))),
             "/v2": lambda: (200, JSON, orjson.dumps({"name": "fusion", "version": "2", "extensions": EXTENSIONS})),
         }
@@ -148,13 +126,11 @@ class App:
         return 200, JSON, orjson.dumps(protocol.metadata(served.manifest, versions, served.choice.backend))
 
     def _live(self) -> tuple[int, Headers, bytes]:
-        if hanging := [each.manifest.name for each in self.models.everything() if each.is_hanging]:
-            raise HttpError(503, f"{hanging[0]} does not answer any more")
+        self.answering.raise_unless_live()
         return 200, JSON, b"{}"
 
     def _ready(self) -> tuple[int, Headers, bytes]:
-        if not self.is_ready or self.is_draining:
-            raise HttpError(503, "the server is going away" if self.is_draining else "models are being loaded")
+        self.answering.raise_unless_ready()
         return 200, JSON, b"{}"
 
     def _served(self, path: str) -> ServedModel:
@@ -165,16 +141,8 @@ class App:
             or parts[:3] != ["", "v2", "models"]
             or (len(parts) == 6 and parts[4] != "versions")
         ):
-            raise HttpError(404, f"{path}: no such page; the API is described in /openapi.json")
-        model = self.models.by_name.get(parts[3])
-        if model is None:
-            known = ", ".join(self.models.by_name) or "no model yet"
-            raise HttpError(404 if self.is_ready else 503, f"{parts[3]}: no such model; this server has {known}")
-        if len(parts) == 4:
-            return model.pick()
-        if parts[5] not in model.versions:
-            raise HttpError(404, f"{parts[3]} {parts[5]}: no such version; there are {', '.join(model.versions)}")
-        return model.versions[parts[5]]
+            raise Failed(404, f"{path}: no such page; the API is described in /openapi.json")
+        return self.answering.find(parts[3], parts[5] if len(parts) == 6 else None)
 
     async def _infer(self, served: ServedModel, scope: Any, proto: Any, share: Share) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
@@ -185,7 +153,7 @@ class App:
                 body, scope.headers.get(protocol.HEADER_LENGTH), served.manifest, served.limits.batch_max
             )
         except BadRequest as error:
-            raise HttpError(400, str(error)) from None
+            raise Failed(400, str(error)) from None
         outputs = await self._run(served, request, proto, start_s)
         sent_s = time.monotonic()
         headers, answer = protocol.answer(request, outputs, served.manifest)
@@ -202,7 +170,7 @@ class App:
             is_plain = kind not in bodies.IMAGE_FORMATS and scope.headers.get(bodies.ENCODING) is None
             if is_plain and (length := scope.headers.get("content-length")):
                 rows = protocol.raw_rows(int(length), served.manifest, served.limits.batch_max)
-                self._check(served, rows, priority, timeout_s)  # refused before a byte is read
+                self.answering.check(served, rows, priority, timeout_s)  # refused before a byte is read
             body = await self._body(scope, proto, share)
             read_s = time.monotonic()
             if kind in bodies.IMAGE_FORMATS:
@@ -210,7 +178,7 @@ class App:
             else:
                 inputs = protocol.parse_raw(body, served.manifest, served.limits.batch_max)
         except BadRequest as error:
-            raise HttpError(400, str(error)) from None
+            raise Failed(400, str(error)) from None
         request = InferRequest(inputs, priority=priority, timeout_s=timeout_s)
         outputs = await self._run(served, request, proto, start_s)
         sent_s = time.monotonic()
@@ -226,36 +194,11 @@ class App:
         served.metrics.seconds["transfer"].observe(read_s - start_s + time.monotonic() - sent_s)
         return 200, headers, answer
 
-    async def _run(self, served: ServedModel, request: InferRequest, proto: Any, start_s: float) -> list[Any]:
-        rows = len(request.inputs[0])
-        self._check(served, rows, request.priority, request.timeout_s)
-        queued = served.submit(request.inputs, priority=request.priority, timeout_s=request.timeout_s)
-        future = queued.work.future
+    async def _run(self, served: ServedModel, request: InferRequest, proto: Any, start_s: float) -> Answer:
         try:
-            if served.queue.drain_s(served.queue.rows) > WATCH_AFTER_S:
-                outputs = await _unless_gone(future, proto)
-            else:
-                outputs = await future
-        except Refused as error:
-            raise _refusal(error, 503) from None
-        except BatchError as error:
-            raise HttpError(503, f"{served.manifest.name}: the batch failed: {error}") from None
+            return await self.answering.run(served, request, start_s, functools.partial(_unless_gone, proto))
         except asyncio.CancelledError:
-            served.queue.cancel(queued)
-            raise HttpError(GONE, "the client went away") from None
-        now_s = time.monotonic()
-        served.metrics.seconds["total"].observe(now_s - start_s)
-        if now_s - queued.arrival_s > served.limits.slo_s:
-            served.metrics.slow.inc()
-        return outputs
-
-    def _check(self, served: ServedModel, rows: int, priority: int, timeout_s: float | None) -> None:
-        try:
-            served.check(rows, priority=priority, timeout_s=timeout_s)
-        except Refused as error:
-            raise _refusal(error, 429) from None
-        except BatchError as error:
-            raise HttpError(503, f"{served.manifest.name}: {error}") from None
+            raise _gone() from None
 
     async def _body(self, scope: Any, proto: Any, share: Share) -> bytes:
         """The whole body, decompressed; what it takes is taken of the room before it is read.
@@ -264,25 +207,25 @@ class App:
             NoRoom: the other bodies leave none for it.
         """
         length = scope.headers.get("content-length")
-        if length is not None and int(length) > self.body_max:
+        if length is not None and int(length) > self.answering.body_max:
             raise self._too_large()
         share.take(int(length or 0))
         try:
             async with asyncio.timeout(self.config.body_timeout_s):
                 body: bytes = await (self._chunks(proto, share) if length is None else proto())
         except TimeoutError:
-            raise HttpError(408, f"the request was not sent within {self.config.body_timeout_s:g} s") from None
+            raise Failed(408, f"the request was not sent within {self.config.body_timeout_s:g} s") from None
         except RSGIProtocolClosed:
-            raise HttpError(GONE, "the client went away") from None
+            raise _gone() from None
         encoding = scope.headers.get(bodies.ENCODING)
         if encoding is None:
             return body
         try:
-            plain = bodies.decompressed(body, encoding, self.body_max)
+            plain = bodies.decompressed(body, encoding, self.answering.body_max)
         except bodies.TooLarge:
             raise self._too_large() from None
         except BadRequest as error:
-            raise HttpError(400, str(error)) from None
+            raise Failed(400, str(error)) from None
         share.take(len(plain))
         return plain
 
@@ -291,30 +234,28 @@ class App:
         chunks, size = [], 0
         async for chunk in proto:
             size += len(chunk)
-            if size > self.body_max:
+            if size > self.answering.body_max:
                 raise self._too_large()
             share.take(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _too_large(self) -> HttpError:
-        return HttpError(413, f"the body is larger than {self.config.body_max_mib:g} MiB (body_max_mib)")
-
-    def _no_room(self) -> HttpError:
-        reason = f"the bodies under way fill {self.config.bodies_max_mib:g} MiB (bodies_max_mib)"
-        return _refusal(Refused(reason, NO_ROOM_S), 503)
+    def _too_large(self) -> Failed:
+        return Failed(413, f"the body is larger than {self.config.body_max_mib:g} MiB (body_max_mib)")
 
 
-EXTENSIONS = ["binary_tensor_data", "model_repository"]
-
-
-def _refusal(error: Refused, status: int) -> HttpError:
+def _retry(error: Failed) -> Headers:
+    if error.retry_after_s is None:
+        return []
     seconds = max(0.001, error.retry_after_s)
-    headers = [("retry-after", str(math.ceil(seconds))), ("fusion-retry-after-ms", str(math.ceil(seconds * 1e3)))]
-    return HttpError(status, str(error), headers)
+    return [("retry-after", str(math.ceil(seconds))), ("fusion-retry-after-ms", str(math.ceil(seconds * 1e3)))]
 
 
-async def _unless_gone(future: asyncio.Future[list[Any]], proto: Any) -> list[Any]:
+def _gone() -> Failed:
+    return Failed(GONE, "the client went away")
+
+
+async def _unless_gone(proto: Any, future: asyncio.Future[Answer]) -> Answer:
     """The answer, unless the client goes away first.
 
     Raises:

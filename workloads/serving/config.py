@@ -64,6 +64,7 @@ class ServingConfig(Section):
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     host: str = Field(default="0.0.0.0", min_length=1, description="the address to listen on")
     port: int = Field(default=8080, ge=0, le=65_535, description="0 takes a free one")
+    grpc_port: int | None = Field(default=None, ge=0, le=65_535, description="of gRPC; none: it is not served")
     device: Literal["auto"] | Device = Field(default="auto", description="auto: CUDA where there is one")
     body_max_mib: float = Field(default=64, gt=0, le=4096, description="larger requests are refused unread")
     bodies_max_mib: float = Field(
@@ -71,6 +72,12 @@ class ServingConfig(Section):
     )
     body_timeout_s: float = Field(default=30, gt=0, le=3600, description="within which a request must be sent")
     drain_s: float = Field(default=60, gt=0, le=3600, description="for the requests under way when it is stopped")
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ValueError(f"grpc_port: got {self.port}, which is port, too; expected another one")
+        return self
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:

@@ -76,13 +76,7 @@ def parse(body: bytes, header_length: str | None, manifest: Manifest, batch_max:
 
 
 def _request(document: Mapping[str, Any], arrays: Mapping[str, Array], manifest: Manifest) -> InferRequest:
-    missing = [each.name for each in manifest.inputs if each.name not in arrays]
-    if missing:
-        raise BadRequest(f"inputs: {', '.join(missing)} of {manifest.name} not given")
-    inputs = [arrays[each.name] for each in manifest.inputs]
-    if any(len(each) != len(inputs[0]) for each in inputs):
-        sizes = ", ".join(str(len(each)) for each in inputs)
-        raise BadRequest(f"inputs: got batches of {sizes} rows; expected one size")
+    inputs = checked_inputs(arrays, manifest)
     id = document.get("id")
     if id is not None and not isinstance(id, str):
         raise BadRequest(f"id: got {_shown(id)}; expected a string")
@@ -97,6 +91,22 @@ def _request(document: Mapping[str, Any], arrays: Mapping[str, Array], manifest:
         outputs,
         in_binary,
     )
+
+
+def checked_inputs(arrays: Mapping[str, Array], manifest: Manifest) -> list[Array]:
+    """Inputs by name → (rows, *shape) each, in the manifest's order.
+
+    Raises:
+        BadRequest: one is missing, or they have not the same number of rows.
+    """
+    missing = [each.name for each in manifest.inputs if each.name not in arrays]
+    if missing:
+        raise BadRequest(f"inputs: {', '.join(missing)} of {manifest.name} not given")
+    inputs = [arrays[each.name] for each in manifest.inputs]
+    if any(len(each) != len(inputs[0]) for each in inputs):
+        sizes = ", ".join(str(len(each)) for each in inputs)
+        raise BadRequest(f"inputs: got batches of {sizes} rows; expected one size")
+    return inputs
 
 
 def checked_priority(value: int | None) -> int:
@@ -134,14 +144,8 @@ def _tensor(
     tensor: Any, spec: TensorSpec, where: str, tail: memoryview, offset: int, batch_max: int
 ) -> tuple[Array, int]:
     """One tensor, and where the next one starts behind the JSON."""
-    datatype = _field(tensor, "datatype", str, where)
-    if datatype != spec.datatype:
-        raise BadRequest(f"{where}.datatype: got {_shown(datatype)}; {spec.name} is {spec.datatype}")
-    shape = _field(tensor, "shape", list, where)
-    if not shape or not all(type(side) is int and side > 0 for side in shape) or tuple(shape[1:]) != spec.shape:
-        raise BadRequest(f"{where}.shape: got {_shown(shape)}; expected {_expected_shape(spec)}")
-    if not 1 <= shape[0] <= batch_max:
-        raise BadRequest(f"{where}.shape: got {shape[0]} rows; this server takes 1 to {batch_max} a request")
+    datatype, shape = _field(tensor, "datatype", str, where), _field(tensor, "shape", list, where)
+    check_tensor(datatype, shape, spec, where, batch_max)
     size = _whole(_parameters(tensor, f"{where}.parameters"), BINARY_SIZE)
     if size is None:
         return _from_json(tensor, spec, where, shape), offset
@@ -151,6 +155,20 @@ def _tensor(
             f"and {len(tail) - offset} follow the JSON"
         )
     return np.frombuffer(tail[offset : offset + size], spec.dtype).reshape(shape), offset + size
+
+
+def check_tensor(datatype: str, shape: Sequence[Any], spec: TensorSpec, where: str, batch_max: int) -> None:
+    """Pass where a tensor has an input's type and, but for the number of its rows, its shape.
+
+    Raises:
+        BadRequest: it has not.
+    """
+    if datatype != spec.datatype:
+        raise BadRequest(f"{where}.datatype: got {_shown(datatype)}; {spec.name} is {spec.datatype}")
+    if not shape or not all(type(side) is int and side > 0 for side in shape) or tuple(shape[1:]) != spec.shape:
+        raise BadRequest(f"{where}.shape: got {_shown(list(shape))}; expected {_expected_shape(spec)}")
+    if not 1 <= shape[0] <= batch_max:
+        raise BadRequest(f"{where}.shape: got {shape[0]} rows; this server takes 1 to {batch_max} a request")
 
 
 def _from_json(tensor: Mapping[str, Any], spec: TensorSpec, where: str, shape: Sequence[int]) -> Array:

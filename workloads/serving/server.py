@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from granian.constants import Interfaces
@@ -19,6 +19,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from workloads.config import ConfigError
+from workloads.serving.answering import Answering
 from workloads.serving.app import App
 from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
@@ -27,6 +28,9 @@ from workloads.serving.models import Models
 from workloads.serving.package import PackageError
 from workloads.storage import StorageError
 from workloads.training.logs import Log
+
+if TYPE_CHECKING:
+    from workloads.serving.rpc.server import RpcServer
 
 Read = Callable[[], ServingConfig]
 
@@ -68,10 +72,10 @@ async def _serve(read: Read) -> int:
 
     metrics = Metrics()
     models = Models(cache_folder(), metrics, log.info, on_hang)
-    app = App(models, metrics, config, log)
+    answering = Answering(models, metrics, config)
     port = _port(config)
     server = Server(
-        app,
+        App(answering, log),
         address=config.host,
         port=port,
         interface=Interfaces.RSGI,
@@ -81,6 +85,7 @@ async def _serve(read: Read) -> int:
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
         http2_settings=HTTP2Settings(keep_alive_interval=PING_MS, max_headers_size=HEADERS_MAX_BYTES),
     )
+    rpc = await _rpc(answering, log)
     serving = asyncio.create_task(server.serve())  # health answers while models load
     reload = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,19 +94,33 @@ async def _serve(read: Read) -> int:
     try:
         if await _unless(stop, models.apply(config)):
             gc.freeze()  # the collector need not look through the runtimes' modules again and again
-            app.is_ready = True
-            log.info("ready", host=config.host, port=port, models=sorted(models.by_name))
+            answering.is_ready = True
+            ports = {"port": port} if rpc is None else {"port": port, "grpc_port": rpc.port}
+            log.info("ready", host=config.host, **ports, models=sorted(models.by_name))
             await _unless(stop, _reloads(reload, read, models, log))
-        app.is_draining = True
-        log.info("draining", requests=app.under_way)
-        await _quiet(app, config)
+        answering.is_draining = True
+        log.info("draining", requests=answering.under_way)
+        await _quiet(answering)
         with suppress(TimeoutError):  # those that came to the very end of drain_s
             await asyncio.wait_for(models.drain(), QUIET_S)
     finally:
         server.stop()  # type: ignore[no-untyped-call] # Granian leaves its return type out
-        await serving
+        with suppress(TimeoutError):  # a request whose body never comes would hold it until body_timeout_s
+            await asyncio.wait_for(serving, QUIET_S)
+        if rpc is not None:
+            await rpc.stop(QUIET_S)
     log.info("stopped")
     return 1 if hanging else 0
+
+
+async def _rpc(answering: Answering, log: Log) -> RpcServer | None:
+    """gRPC, where the config names its port; else not even its modules are loaded."""
+    config = answering.config
+    if config.grpc_port is None:
+        return None
+    from workloads.serving.rpc.server import RpcServer
+
+    return await RpcServer.started(answering, log, config.host, config.grpc_port)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -132,12 +151,12 @@ async def _reload(read: Read, models: Models, log: Log) -> None:
         log.info("reloaded", models=sorted(models.by_name))
 
 
-async def _quiet(app: App, config: ServingConfig) -> None:
+async def _quiet(answering: Answering) -> None:
     """Until no request came for a moment, or the time to drain is over."""
-    end = time.monotonic() + config.drain_s
+    end = time.monotonic() + answering.config.drain_s
     quiet_since = time.monotonic()
     while time.monotonic() < end and time.monotonic() - quiet_since < QUIET_S:
-        if app.under_way:
+        if answering.under_way:
             quiet_since = time.monotonic()
         await asyncio.sleep(0.02)
 

@@ -262,6 +262,15 @@ def unsent(server: Running, length: int, path: str = RAW) -> http.client.HTTPCon
     return connection
 
 
+def test_a_body_that_never_comes_does_not_hold_a_server_that_is_told_to_stop(start: Start, package_url: str) -> None:
+    server = start(served(package_url), device="cpu", drain_s=1, body_timeout_s=600)
+    connection = unsent(server, 256)
+    server.wait_until(lambda: server.ask("/ready")[0] == 200)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    connection.close()
+
+
 def test_a_mistake_of_the_server_is_a_500_that_is_logged_and_counted(server: Running) -> None:
     before = value(server, "fusion_internal_errors_total")
     status, _, body = server.ask(MISTAKEN)

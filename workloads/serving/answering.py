@@ -1,0 +1,142 @@
+"""What every protocol does with a request: find its model, admit it, run it, or say in a status why not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from workloads.serving.bodies import Room
+from workloads.serving.config import ServingConfig
+from workloads.serving.metrics import Metrics
+from workloads.serving.model import Answer, BatchError, ServedModel
+from workloads.serving.models import Models
+from workloads.serving.protocol import InferRequest
+from workloads.serving.scheduler import Refused
+
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
+WATCH_AFTER_S = 0.05
+"""Whether a client is still there is looked at where its request may wait longer than this; below it costs more than it
+saves."""
+NO_ROOM_S = 1.0
+"""After which a body that found no room is worth sending again."""
+
+Watch = Callable[[asyncio.Future[Answer]], Awaitable[Answer]]
+"""Waits for the answer unless the client goes away, and raises `asyncio.CancelledError` then."""
+
+
+class Failed(Exception):
+    """A request that gets no answer, in HTTP's words; other protocols translate the status."""
+
+    def __init__(self, status: int, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class Answering:
+    """The models of a server and its state; one for all its protocols."""
+
+    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig) -> None:
+        self.models = models
+        self.metrics = metrics
+        self.config = config
+        self.body_max = int(config.body_max_mib * 2**20)
+        self.room = Room(int(config.bodies_max_mib * 2**20))
+        self.is_ready = False
+        self.is_draining = False
+        self.under_way = 0
+        """Requests that came and are not answered yet."""
+        metrics.body_bytes.set_function(lambda: self.room.taken)
+        metrics.ready.set_function(lambda: self.is_ready and not self.is_draining)
+
+    def raise_unless_live(self) -> None:
+        """Pass where the server should go on without a restart.
+
+        Raises:
+            Failed: a runtime hangs.
+        """
+        if hanging := [each.manifest.name for each in self.models.everything() if each.is_hanging]:
+            raise Failed(503, f"{hanging[0]} does not answer any more")
+
+    def raise_unless_ready(self) -> None:
+        """Pass where the server takes requests.
+
+        Raises:
+            Failed: it starts, or goes away.
+        """
+        if not self.is_ready or self.is_draining:
+            raise Failed(503, "the server is going away" if self.is_draining else "models are being loaded")
+
+    def no_room(self) -> Failed:
+        """What a request is told whose body the others leave no room for."""
+        return Failed(503, f"the bodies under way fill {self.config.bodies_max_mib:g} MiB (bodies_max_mib)", NO_ROOM_S)
+
+    def find(self, name: str, version: str | None = None) -> ServedModel:
+        """Who serves a model.
+
+        Args:
+            name: of the model.
+            version: None where the request leaves the choice to the weights.
+
+        Raises:
+            Failed: there is no such model or version.
+        """
+        model = self.models.by_name.get(name)
+        if model is None:
+            known = ", ".join(self.models.by_name) or "no model yet"
+            raise Failed(404 if self.is_ready else 503, f"{name}: no such model; this server has {known}")
+        if version is None:
+            return model.pick()
+        if version not in model.versions:
+            raise Failed(404, f"{name} {version}: no such version; there are {', '.join(model.versions)}")
+        return model.versions[version]
+
+    def check(self, served: ServedModel, rows: int, priority: int, timeout_s: float | None) -> None:
+        """Pass where a request can be answered in time.
+
+        Raises:
+            Failed: it can't, or the runtime hangs.
+        """
+        try:
+            served.check(rows, priority=priority, timeout_s=timeout_s)
+        except Refused as error:
+            raise Failed(429, str(error), error.retry_after_s) from None
+        except BatchError as error:
+            raise Failed(503, f"{served.manifest.name}: {error}") from None
+
+    async def run(
+        self, served: ServedModel, request: InferRequest, start_s: float, unless_gone: Watch | None = None
+    ) -> Answer:
+        """The outputs of a request, by the manifest's order.
+
+        Args:
+            served: who answers.
+            request: that fits its model.
+            start_s: when it came, for the metrics.
+            unless_gone: how a client is watched, where its protocol does not cancel this task.
+
+        Raises:
+            Failed: it was refused, at once or since, or the runtime failed.
+            asyncio.CancelledError: nobody waits any more; it is out of the queue.
+        """
+        self.check(served, len(request.inputs[0]), request.priority, request.timeout_s)
+        queued = served.submit(request.inputs, priority=request.priority, timeout_s=request.timeout_s)
+        answer: Any = queued.work.future
+        try:
+            if unless_gone and served.queue.drain_s(served.queue.rows) > WATCH_AFTER_S:
+                answer = unless_gone(answer)
+            outputs: Answer = await answer
+        except Refused as error:
+            raise Failed(503, str(error), error.retry_after_s) from None
+        except BatchError as error:
+            raise Failed(503, f"{served.manifest.name}: the batch failed: {error}") from None
+        except asyncio.CancelledError:
+            served.queue.cancel(queued)
+            raise
+        now_s = time.monotonic()
+        served.metrics.seconds["total"].observe(now_s - start_s)
+        if now_s - queued.arrival_s > served.limits.slo_s:
+            served.metrics.slow.inc()
+        return outputs
