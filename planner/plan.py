@@ -7,6 +7,7 @@ what they need and cost. `fusion plan` and the Pulumi program call the same func
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,6 +35,8 @@ from planner.workloads import (
 )
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from planner.choices import Answer, Choice
     from planner.stack import StackAnswer
 
@@ -153,10 +156,15 @@ class Plan:
         Raises:
             pydantic.ValidationError: they are not those of a plan.
         """
-        from pydantic import TypeAdapter
-
         known = {name: _bounded(value) for name, value in props.items() if name in cls.__dataclass_fields__}
-        return TypeAdapter(cls).validate_python(known)
+        return _reader().validate_python(known)
+
+
+@functools.cache  # a guardrail after the other reads the plan; the schema takes longer than the reading
+def _reader() -> TypeAdapter[Plan]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Plan)
 
 
 def items_in(props: Mapping[str, Any]) -> tuple[CostItem, ...]:

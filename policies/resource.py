@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,7 @@ class Props:
                 part = part.inside(0) if part.value else Props(None, part.path)
             if part.is_unknown():
                 return part
-            part = part.inside(key) if isinstance(part.value, Mapping) else Props(None, (*part.path, key))
+            part = part.inside(key) if isinstance(part.value, dict) else Props(None, (*part.path, key))
         return part
 
     def each(self, *path: str) -> Iterator[Props]:
@@ -112,9 +112,9 @@ class Props:
 
 
 def _first_unknown(value: Any, path: Path) -> Path | None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         inside: Iterator[tuple[str | int, Any]] = iter(value.items())
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif isinstance(value, list | tuple):
         inside = iter(enumerate(value))
     else:
         return path if _is_unknown(value) else None

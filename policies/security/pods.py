@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def pods_of(resource: Resource) -> Iterator[Pod]:
 def _require_spec(props: Props) -> None:
     """Raises NotKnown where the way to the pod is made of outputs: nothing would be found to judge."""
     part = props
-    while isinstance(part.value, Mapping):
+    while isinstance(part.value, dict):
         key = next((key for key in ("spec", "template", "jobTemplate") if key in part.value), None)
         if key is None:
             return
@@ -92,7 +92,7 @@ def _require_spec(props: Props) -> None:
 
 def _specs(part: Props) -> Iterator[Props]:
     value = part.value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if any(isinstance(value.get(kind), list | tuple) or _is_unknown(part, kind) for kind in CONTAINERS):
             yield part
         for key in value:
