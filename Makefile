@@ -30,7 +30,7 @@ setup:
 control-plane: setup
 	@$(PYTHON) -m tools.control_plane
 
-# The bucket server of local stacks on Google Cloud; `fusion up` builds it too where it is missing.
+# The bucket server of the local Google Cloud; tests, and programs with `gcp:project: fusion-local`, need it.
 object-storage: setup
 	@$(PYTHON) -m tools.object_storage
 
