@@ -95,8 +95,8 @@ def _specs(part: Props) -> Iterator[Props]:
     if isinstance(value, dict):
         if any(isinstance(value.get(kind), list | tuple) or _is_unknown(part, kind) for kind in CONTAINERS):
             yield part
-        for key in value:
-            if key not in CONTAINERS:
+        for key, inside in value.items():
+            if key not in CONTAINERS and isinstance(inside, dict | list):
                 yield from _specs(part.inside(key))
     elif isinstance(value, list):
         for index in range(len(value)):
