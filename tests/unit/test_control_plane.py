@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from tools import control_plane
-from tools.control_plane import BUILDS, Build
+from tools.control_plane import CONTROLLERS, CORE, Build
+
+BUILDS = (*CORE, *CONTROLLERS)
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.name)
 def test_the_version_that_go_mod_requires_is_built_and_stamped(build: Build) -> None:
-    assert f"{build.module} {build.version}" in (build.sources / "go.mod").read_text()
+    assert f"{build.programs[0].module} {build.version}" in (build.sources / "go.mod").read_text()
     assert build.home.name.startswith(build.version.removeprefix("v"))
-    assert (f".gitVersion={build.version} " in build.linker_flags) == (build.name == "kubernetes")
+    assert (f".gitVersion={build.version} " in build.linker_flags) == (build.name in ("kubernetes", "controllers"))
 
 
 @pytest.fixture
@@ -33,8 +35,8 @@ def test_what_the_cache_holds_is_linked_and_not_built_again(user: Path) -> None:
     for build in BUILDS:
         build.home.mkdir(parents=True)
         for program in build.programs:
-            (build.home / program).touch()
+            (build.home / program.name).touch()
     for _ in range(2):
         assert control_plane.main() == 0
     linked = {path.name: path.resolve() for path in (user / "fusion" / "bin").iterdir()}
-    assert linked == {program: build.home / program for build in BUILDS for program in build.programs}
+    assert linked == {program.name: build.home / program.name for build in BUILDS for program in build.programs}

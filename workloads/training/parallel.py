@@ -132,7 +132,7 @@ def _shard(model: nn.Module, config: TrainingConfig, world: World) -> nn.Module:
 
 def _replicate(model: nn.Module, config: TrainingConfig) -> nn.Module:
     by_batch = any(isinstance(module, _BatchNorm) for module in model.modules())
-    replica = DistributedDataParallel(model, broadcast_buffers=by_batch, gradient_as_bucket_view=True)
+    replica = DistributedDataParallel(model, forward_sync_buffers=by_batch, gradient_as_bucket_view=True)
     match config.parallel.gradient_compression:
         case "fp16":
             replica.register_comm_hook(None, default_hooks.fp16_compress_hook)
