@@ -173,3 +173,29 @@ class AcceleratorPool(pulumi.ComponentResource):
     interconnects_per_node: int
     node_selector: Mapping[str, str]
     taints: tuple[Taint, ...]
+
+
+def node_labels(args: AcceleratorPoolArgs) -> dict[str, str]:
+    """What pods and people select nodes by."""
+    chip = {"fusion.dev/accelerator": args.accelerator} if args.accelerator else {}
+    own = {POOL_LABEL: args.stands_in_for or args.pool, "fusion.dev/price-model": args.price_model.replace("_", "-")}
+    return {**args.labels, **own, **chip}
+
+
+def pool_facts(cloud: str, args: AcceleratorPoolArgs) -> dict[str, object]:
+    """What guardrails judge a pool of any cloud by; plain values, known in every preview."""
+    return {
+        "cloud": cloud,
+        "region": args.region,
+        "zones": list(args.zones),
+        "pool": args.pool,
+        "instance_type": args.instance_type,
+        "accelerator": args.accelerator,
+        "accelerator_count": args.accelerator_count,
+        "price_model": args.price_model,
+        "nodes_min": args.nodes_min,
+        "nodes_desired": args.nodes_at_creation,
+        "nodes_max": args.nodes_max,
+        "disk_gib": args.disk_gib,
+        "reservation_id": args.reservation_id,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,3 +97,45 @@ class Cluster(pulumi.ComponentResource):
     endpoint: pulumi.Output[str]
     pod_environment: Mapping[str, str]
     kubeconfig: pulumi.Output[str]
+
+
+def cluster_facts(cloud: str, args: ClusterArgs) -> dict[str, object]:
+    """What guardrails judge a cluster of any cloud by; plain values, known in every preview."""
+    return {
+        "cloud": cloud,
+        "region": args.region,
+        "kubernetes_version": args.kubernetes_version,
+        "public_access_cidrs": list(args.public_access_cidrs),
+        "system_instance_type": args.system_pool.instance_type,
+        "system_nodes": args.system_pool.nodes,
+        "system_disk_gib": args.system_pool.disk_gib,
+        "encryption_keys": 2,
+    }
+
+
+def kubeconfig_of(
+    name: str,
+    endpoint: str,
+    certificate_authority: str,
+    command: Mapping[str, object],
+    kubernetes_version: str,
+) -> str:
+    """A kubeconfig whose user is whoever a cloud's own command is logged in as when it is used.
+
+    Its cluster carries its version in an extension, for those who check objects without reaching it.
+    """
+    cluster = {
+        "server": endpoint,
+        "certificate-authority-data": certificate_authority,
+        "extensions": [{"name": "fusion.dev/cluster", "extension": {"kubernetesVersion": kubernetes_version}}],
+    }
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": {"exec": command}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        }
+    )

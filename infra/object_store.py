@@ -53,3 +53,15 @@ class ObjectStore(pulumi.ComponentResource):
     args: ObjectStoreArgs
     bucket_name: pulumi.Output[str]
     bucket_url: pulumi.Output[str]
+
+
+def store_facts(cloud: str, args: ObjectStoreArgs, *, encryption_keys: int) -> dict[str, object]:
+    """What guardrails judge a bucket of any cloud by; plain values, known in every preview."""
+    return {
+        "cloud": cloud,
+        "region": args.region,
+        "noncurrent_days": args.noncurrent_days,
+        "delete_with_contents": args.delete_with_contents,
+        "encryption_keys": encryption_keys,
+        "access_log": args.access_log,
+    }

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from infra.accelerator_pool import POOL_LABEL, AcceleratorPool, AcceleratorPoolArgs, Taint
+from infra.accelerator_pool import (
+    POOL_LABEL,
+    AcceleratorPool,
+    AcceleratorPoolArgs,
+    Taint,
+    node_labels,
+    pool_facts,
+)
 from infra.aws.cluster import AwsCluster
 from infra.aws.deployed import size_of
 from infra.aws.instance_shapes import InstanceShape, shape_of
@@ -166,7 +173,7 @@ class AwsAcceleratorPool(AcceleratorPool):
                 min_size=args.nodes_min, desired_size=desired, max_size=args.nodes_max
             ),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
-            labels=labels(args),
+            labels=node_labels(args),
             taints=[
                 aws.eks.NodeGroupTaintArgs(key=taint.key, value=taint.value, effect=TAINT_EFFECTS[taint.effect])
                 for taint in self.taints
@@ -241,29 +248,6 @@ def interface_layout(kind: InstanceShape) -> list[tuple[int, int, str]]:
     return [(0, 0, "interface"), *((card, 1 if card == 0 else 0, "efa-only") for card in cards)]
 
 
-def labels(args: AcceleratorPoolArgs) -> dict[str, str]:
-    """What pods and people select nodes by."""
-    chip = {"fusion.dev/accelerator": args.accelerator} if args.accelerator else {}
-    own = {POOL_LABEL: args.stands_in_for or args.pool, "fusion.dev/price-model": args.price_model.replace("_", "-")}
-    return {**args.labels, **own, **chip}
-
-
 def facts(args: AcceleratorPoolArgs) -> dict[str, object]:
     """What guardrails judge a pool by; plain values, known in every preview."""
-    return {
-        "cloud": "aws",
-        "region": args.region,
-        "zones": list(args.zones),
-        "pool": args.pool,
-        "instance_type": args.instance_type,
-        "accelerator": args.accelerator,
-        "accelerator_count": args.accelerator_count,
-        "price_model": args.price_model,
-        "nodes_min": args.nodes_min,
-        "nodes_desired": args.nodes_at_creation,
-        "nodes_max": args.nodes_max,
-        "disk_gib": args.disk_gib,
-        "reservation_id": args.reservation_id,
-        "efa": has_efa(args),
-        "placement_group": is_compact(args),
-    }
+    return pool_facts("aws", args) | {"efa": has_efa(args), "placement_group": is_compact(args)}

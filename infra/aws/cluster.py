@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import pulumi
@@ -22,7 +21,7 @@ from infra.aws.nodes import (
     tagged,
 )
 from infra.aws.policies import KEY_USE, allow, document, key_for_disks, key_for_logs, pod_trust, service_trust
-from infra.cluster import Cluster, ClusterArgs
+from infra.cluster import Cluster, ClusterArgs, cluster_facts, kubeconfig_of
 from infra.errors import require
 from infra.names import short_name, versioned_name
 from infra.network import Network
@@ -66,7 +65,7 @@ class AwsCluster(Cluster):
         self, name: str, args: ClusterArgs, network: Network, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         check(args)
-        super().__init__("fusion:aws:Cluster", name, facts(args), opts)
+        super().__init__("fusion:aws:Cluster", name, cluster_facts("aws", args), opts)
         self.args = args
         self.network = network
         self.pod_environment = {"AWS_REGION": args.region}
@@ -322,20 +321,6 @@ def check(args: ClusterArgs) -> None:
         require(addon in known, f"addon_versions: {addon} is not installed here; name one of {', '.join(known)}.")
 
 
-def facts(args: ClusterArgs) -> dict[str, object]:
-    """What guardrails judge a cluster by; plain values, known in every preview."""
-    return {
-        "cloud": "aws",
-        "region": args.region,
-        "kubernetes_version": args.kubernetes_version,
-        "public_access_cidrs": list(args.public_access_cidrs),
-        "system_instance_type": args.system_pool.instance_type,
-        "system_nodes": args.system_pool.nodes,
-        "system_disk_gib": args.system_pool.disk_gib,
-        "encryption_keys": 2,
-    }
-
-
 def kubeconfig(name: str, endpoint: str, certificate_authority: str, *, region: str, kubernetes_version: str) -> str:
     """A kubeconfig whose user is whoever `aws` is configured as when it is used; it holds no credential.
 
@@ -347,18 +332,4 @@ def kubeconfig(name: str, endpoint: str, certificate_authority: str, *, region: 
         "args": ["eks", "get-token", "--cluster-name", name, "--region", region, "--output", "json"],
         "interactiveMode": "Never",
     }
-    cluster: Mapping[str, object] = {
-        "server": endpoint,
-        "certificate-authority-data": certificate_authority,
-        "extensions": [{"name": "fusion.dev/cluster", "extension": {"kubernetesVersion": kubernetes_version}}],
-    }
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": cluster}],
-            "users": [{"name": name, "user": {"exec": command}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        }
-    )
+    return kubeconfig_of(name, endpoint, certificate_authority, command, kubernetes_version)

@@ -9,7 +9,7 @@ from infra.aws.access_log import make_access_log
 from infra.aws.account import account_of
 from infra.aws.buckets import make_closed_bucket
 from infra.aws.keys import make_key
-from infra.object_store import ObjectStore, ObjectStoreArgs
+from infra.object_store import ObjectStore, ObjectStoreArgs, store_facts
 
 
 class AwsObjectStore(ObjectStore):
@@ -27,7 +27,9 @@ class AwsObjectStore(ObjectStore):
     """
 
     def __init__(self, name: str, args: ObjectStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("fusion:aws:ObjectStore", name, facts(args), opts)
+        super().__init__(
+            "fusion:aws:ObjectStore", name, store_facts("aws", args, encryption_keys=1 + args.access_log), opts
+        )
         self.args = args
         self._name = name
         self._child = pulumi.ResourceOptions(parent=self)
@@ -91,15 +93,3 @@ class AwsObjectStore(ObjectStore):
             rules=[unfinished, noncurrent],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[versioning]),
         )
-
-
-def facts(args: ObjectStoreArgs) -> dict[str, object]:
-    """What guardrails judge a bucket by; plain values, known in every preview."""
-    return {
-        "cloud": "aws",
-        "region": args.region,
-        "noncurrent_days": args.noncurrent_days,
-        "delete_with_contents": args.delete_with_contents,
-        "encryption_keys": 1 + args.access_log,
-        "access_log": args.access_log,
-    }

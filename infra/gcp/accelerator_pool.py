@@ -7,7 +7,14 @@ from typing import Any
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.accelerator_pool import POOL_LABEL, AcceleratorPool, AcceleratorPoolArgs, Taint
+from infra.accelerator_pool import (
+    POOL_LABEL,
+    AcceleratorPool,
+    AcceleratorPoolArgs,
+    Taint,
+    node_labels,
+    pool_facts,
+)
 from infra.errors import require
 from infra.gcp.cluster import GcpCluster
 from infra.gcp.machines import Machine, machine_of
@@ -138,7 +145,7 @@ def _of_node(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, Any]:
     )
     return {
         "spot": args.price_model == "spot",
-        "labels": labels(args),
+        "labels": node_labels(args),
         "taints": [
             node.NodePoolNodeConfigTaintArgs(key=each.key, value=each.value, effect=TAINT_EFFECTS[each.effect])
             for each in args.taints
@@ -202,31 +209,9 @@ def node_selector(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, str]
     }
 
 
-def labels(args: AcceleratorPoolArgs) -> dict[str, str]:
-    """What pods and people select nodes by."""
-    chip = {"fusion.dev/accelerator": args.accelerator} if args.accelerator else {}
-    own = {POOL_LABEL: args.stands_in_for or args.pool, "fusion.dev/price-model": args.price_model.replace("_", "-")}
-    return {**args.labels, **own, **chip}
-
-
 def facts(args: AcceleratorPoolArgs) -> dict[str, object]:
     """What guardrails judge a pool by; plain values, known in every preview."""
-    return {
-        "cloud": "gcp",
-        "region": args.region,
-        "zones": list(args.zones),
-        "pool": args.pool,
-        "instance_type": args.instance_type,
-        "accelerator": args.accelerator,
-        "accelerator_count": args.accelerator_count,
-        "price_model": args.price_model,
-        "nodes_min": args.nodes_min,
-        "nodes_desired": args.nodes_at_creation,
-        "nodes_max": args.nodes_max,
-        "disk_gib": args.disk_gib,
-        "reservation_id": args.reservation_id,
-        "compact_placement": is_compact(args),
-    }
+    return pool_facts("gcp", args) | {"compact_placement": is_compact(args)}
 
 
 def _machine(args: AcceleratorPoolArgs) -> Machine:

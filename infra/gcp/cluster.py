@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.cluster import Cluster, ClusterArgs
+from infra.cluster import Cluster, ClusterArgs, cluster_facts, kubeconfig_of
 from infra.errors import require
 from infra.gcp.keys import agent, make_key
 from infra.gcp.labels import as_labels
@@ -42,7 +40,7 @@ class GcpCluster(Cluster):
         self, name: str, args: ClusterArgs, network: GcpNetwork, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         check(args)
-        super().__init__("fusion:gcp:Cluster", name, facts(args), opts)
+        super().__init__("fusion:gcp:Cluster", name, cluster_facts("gcp", args), opts)
         self.args = args
         self.network = network
         self._name = name
@@ -178,20 +176,6 @@ def check(args: ClusterArgs) -> None:
         )
 
 
-def facts(args: ClusterArgs) -> dict[str, object]:
-    """What guardrails judge a cluster by; plain values, known in every preview."""
-    return {
-        "cloud": "gcp",
-        "region": args.region,
-        "kubernetes_version": args.kubernetes_version,
-        "public_access_cidrs": list(args.public_access_cidrs),
-        "system_instance_type": args.system_pool.instance_type,
-        "system_nodes": args.system_pool.nodes,
-        "system_disk_gib": args.system_pool.disk_gib,
-        "encryption_keys": 2,
-    }
-
-
 def kubeconfig(name: str, endpoint: str, certificate_authority: str, *, kubernetes_version: str) -> str:
     """A kubeconfig whose user is whoever `gcloud` is logged in as when it is used; it holds no credential.
 
@@ -203,18 +187,4 @@ def kubeconfig(name: str, endpoint: str, certificate_authority: str, *, kubernet
         "provideClusterInfo": True,
         "interactiveMode": "Never",
     }
-    cluster = {
-        "server": endpoint,
-        "certificate-authority-data": certificate_authority,
-        "extensions": [{"name": "fusion.dev/cluster", "extension": {"kubernetesVersion": kubernetes_version}}],
-    }
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": cluster}],
-            "users": [{"name": name, "user": {"exec": command}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        }
-    )
+    return kubeconfig_of(name, endpoint, certificate_authority, command, kubernetes_version)

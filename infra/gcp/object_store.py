@@ -8,7 +8,7 @@ import pulumi_gcp as gcp
 from infra.errors import require
 from infra.gcp.keys import make_key
 from infra.gcp.labels import as_labels
-from infra.object_store import ObjectStore, ObjectStoreArgs
+from infra.object_store import ObjectStore, ObjectStoreArgs, store_facts
 
 SOFT_DELETE_S = 7 * 24 * 3_600
 
@@ -25,7 +25,7 @@ class GcpObjectStore(ObjectStore):
 
     def __init__(self, name: str, args: ObjectStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         check(args)
-        super().__init__("fusion:gcp:ObjectStore", name, facts(args), opts)
+        super().__init__("fusion:gcp:ObjectStore", name, store_facts("gcp", args, encryption_keys=1), opts)
         self.args = args
         storage = gcp.storage.get_project_service_account_output(opts=pulumi.InvokeOptions(parent=self))
         key = make_key(name, args.region, {"storage": storage.email_address}, parent=self, tags=args.tags)
@@ -68,15 +68,3 @@ def _rule(action: str, when: gcp.storage.BucketLifecycleRuleConditionArgs) -> gc
     return gcp.storage.BucketLifecycleRuleArgs(
         action=gcp.storage.BucketLifecycleRuleActionArgs(type=action), condition=when
     )
-
-
-def facts(args: ObjectStoreArgs) -> dict[str, object]:
-    """What guardrails judge a bucket by; plain values, known in every preview."""
-    return {
-        "cloud": "gcp",
-        "region": args.region,
-        "noncurrent_days": args.noncurrent_days,
-        "delete_with_contents": args.delete_with_contents,
-        "encryption_keys": 1,
-        "access_log": args.access_log,
-    }
