@@ -1,6 +1,6 @@
 """A cluster of a thousand nodes and a queue of hundreds of jobs, on the real control plane of `make cluster`.
 
-    python benchmarks/cluster_scale.py [--nodes 1000] [--jobs 500] [--json PATH]
+    python -m benchmarks.cluster_scale [--nodes 1000] [--jobs 500] [--json PATH]
 
 A stack declares the jobs; the planner plans it, `pulumi up` applies a JobSet for each through the provider while the
 queue holds, and then the queue is let go. kwok plays the nodes (p5.48xlarge, 8 GPUs each); Kueue admits, JobSet makes
@@ -23,20 +23,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from preview import project, stack_config
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from fusion.nodes import NodesOf, instance_types  # noqa: E402
-from fusion.stack_plan import config_of  # noqa: E402
-from infra.planning import plan_stack  # noqa: E402
-from localcloud.kubernetes import api_server, controllers  # noqa: E402
-from localcloud.kubernetes.cluster import Cluster  # noqa: E402
-from planner.catalog import Catalog, load  # noqa: E402
-from tests.cluster import manifests  # noqa: E402
+from benchmarks.preview import project, stack_config
+from fusion.nodes import NodesOf, instance_types
+from fusion.stack_plan import config_of
+from infra.planning import plan_stack
+from localcloud.kubernetes import api_server, controllers
+from localcloud.kubernetes.cluster import Cluster
+from planner.catalog import Catalog, load
+from tests.cluster import manifests
 
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,16 +115,21 @@ def command(
         }
         write_report(json_file, document)
     if wrong:
-        worst = max(wrong, key=lambda each: each.max_abs_error)
-        raise FusionError(
-            f"nothing was published: {worst.backend} in {worst.precision} differs from the model by up to "
-            f"{worst.max_abs_error:.3g}; allowed are {worst.allowed}"
-        )
+        raise FusionError(why_unpublished(wrong))
     click.echo(f"{manifest.name} {version} for {chip.name} is in {as_url(url)}")
     if compiling:
         click.echo(
             f"still to run in the container of workloads/containers for {chip.name}; it was not run here:\n{compiling}"
         )
+
+
+def why_unpublished(wrong: Iterable[Checked]) -> str:
+    """The worst of what differs from the model by more than is allowed."""
+    worst = max(wrong, key=lambda each: each.max_abs_error)
+    return (
+        f"nothing was published: {worst.backend} in {worst.precision} differs from the model by up to "
+        f"{worst.max_abs_error:.3g}; allowed are {worst.allowed}"
+    )
 
 
 def peak(chip: Target, precision: str) -> float:

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from fusion.commands.data import command
 from fusion.errors import FusionError
 from workloads.data.cache import ShardCache
+from workloads.data.format import Split
 from workloads.data.loader import Dataset
 from workloads.storage import StorageError
 
@@ -54,8 +55,9 @@ def url(tmp_path: Path) -> str:
 def content(url: str, tmp_path: Path) -> dict[Any, list[tuple[Any, int]]]:
     """Each split's samples, sorted."""
     found = {}
-    for split in ("train", "test"):
-        data = Dataset(url, split, ShardCache(tmp_path / "cache"))  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        data = Dataset(url, split, ShardCache(tmp_path / "cache"))
         inputs, labels = data.take(np.arange(len(data)))
         found[split] = sorted((sample.tolist(), label) for sample, label in zip(inputs, labels.tolist(), strict=True))
     return found

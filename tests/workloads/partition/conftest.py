@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,10 @@ from workloads.partition import devices
 from workloads.partition.client import SplitClient
 from workloads.partition.plan import SplitPlan
 from workloads.partition.planning import Profiler, Settings, make_plan
-from workloads.serving.backends import Forward
+from workloads.serving.backends import Forward, Runtime
 from workloads.serving.choosing import Choice, Curve, choose
 from workloads.serving.export import Source
-from workloads.serving.package import Array
+from workloads.serving.package import Array, Package
 
 SCALE = 240.0
 """Of pixels that go up to 240; the digits have 16 steps."""
@@ -158,8 +158,8 @@ def cloud(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 def slow_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """The edge's parts take `EDGE_IS_SLOWER` times as long as here."""
 
-    def slow(*arguments: object, **options: object) -> Choice:
-        choice = choose(*arguments, **options)  # type: ignore[arg-type]
+    def slow(package: Package, runtime: Runtime, *, batch_max: int, slo_s: float, named: Sequence[str] = ()) -> Choice:
+        choice = choose(package, runtime, batch_max=batch_max, slo_s=slo_s, named=named)
         curve = Curve(choice.curve.rows, tuple(each * EDGE_IS_SLOWER for each in choice.curve.seconds))
         return replace(choice, forward=_slow(choice.forward), curve=curve)
 
