@@ -75,16 +75,26 @@ def launch_templates_seen(resources: Sequence[Resource], _: Update) -> Iterator[
 
 
 def _named(named: Props, references: Sequence[str], templates: Sequence[Resource]) -> list[Resource]:
-    """The stack's templates that may be the one that is named: by its name, else by what the input is made of."""
-    name = next((part for key in ("name", "launchTemplateName") if (part := named.part(key)).value), None)
-    by_name = [each for each in templates if name is not None and each.props.part("name").value == name.value]
-    return by_name or [each for each in templates if each.urn in references]
+    """The stack's templates that may be the one that is named: by its name or id, else by what the input is made of.
+
+    A name or an id that is known decides alone: an input that lists several templates is made of the outputs of all.
+    """
+    name, id = _known(named, "name", "launchTemplateName"), _known(named, "id", "launchTemplateId")
+    if name is not None:
+        return [each for each in templates if each.props.part("name").value == name]
+    if id is not None:
+        return [each for each in templates if str(each.props.part("arn").value).endswith(f"/{id}")]
+    return [each for each in templates if each.urn in references]
+
+
+def _known(part: Props, *keys: str) -> object:
+    """The first plain value under the keys; None where none is set or known."""
+    found = (part.part(key) for key in keys)
+    return next((each.value for each in found if not each.is_unknown() and each.value), None)
 
 
 def _shown(named: Props) -> str:
-    keys = ("name", "launchTemplateName", "id", "launchTemplateId")
-    known = (part for key in keys if not (part := named.part(key)).is_unknown() and part.value)
-    return next((str(part.value) for part in known), "of another stack")
+    return str(_known(named, "name", "launchTemplateName", "id", "launchTemplateId") or "of another stack")
 
 
 def _stale(resource: Resource, version: Props, template: Resource) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Recorder(Backend):
         assert not has_unknown(inputs)
         id = hashlib.sha256(resource.urn.encode()).hexdigest()[:16]
         self._write(id, resource, inputs)
-        return id, inputs
+        return id, _outputs(resource, id, inputs)
 
     def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
         """What is written down; an import is of what a test wrote."""
@@ -51,13 +51,13 @@ class Recorder(Backend):
         if not path.exists():
             return None
         found: Properties = json.loads(path.read_text())["inputs"]
-        return Found(id, found, found)
+        return Found(id, found, _outputs(resource, id, found))
 
     def update(self, resource: Resource, id: str, old: Properties, new: Properties, preview: bool) -> Properties:
         """Write the new inputs down."""
         if not preview:
             self._write(id, resource, new)
-        return new
+        return _outputs(resource, id, new)
 
     def delete(self, resource: Resource, id: str, inputs: Properties) -> None:
         """Forget it."""
@@ -81,6 +81,13 @@ class Recorder(Backend):
 def recorded(folder: Path) -> list[str]:
     """The names of the resources that exist."""
     return sorted(json.loads(path.read_text())["name"] for path in folder.glob("*.json"))
+
+
+def _outputs(resource: Resource, id: str, inputs: Properties) -> Properties:
+    """The inputs; a launch template has its ARN as well, by which a guardrail tells it from those of elsewhere."""
+    if resource.type != "aws:ec2/launchTemplate:LaunchTemplate":
+        return inputs
+    return inputs | {"arn": f"arn:aws:ec2:us-east-1:123456789012:launch-template/{id}"}
 
 
 if __name__ == "__main__":

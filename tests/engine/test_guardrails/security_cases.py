@@ -572,9 +572,10 @@ def group(template: dict[str, Any]) -> Made:
     return Made("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "launchTemplate": template})
 
 
-def mixed(template: dict[str, Any]) -> Made:
-    """Machines of several types."""
-    policy = {"launchTemplate": {"launchTemplateSpecification": template, "overrides": [{"instanceType": "g5.xlarge"}]}}
+def mixed(template: dict[str, Any], *overrides: dict[str, Any]) -> Made:
+    """Machines of several types, some from launch templates of their own."""
+    types = [{"instanceType": "g5.xlarge"}, *({"launchTemplateSpecification": each} for each in overrides)]
+    policy = {"launchTemplate": {"launchTemplateSpecification": template, "overrides": types}}
     return Made("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "mixedInstancesPolicy": policy})
 
 
@@ -585,6 +586,7 @@ def fleet(template: dict[str, Any]) -> Made:
 
 
 OWN_TEMPLATE = {"$id": "template"}
+OWN_LATEST = {"launchTemplateId": OWN_TEMPLATE, "version": "$Latest"}
 
 STACK_CASES: dict[str, StackCases] = {
     "launch-templates-seen": StackCases(
@@ -592,6 +594,7 @@ STACK_CASES: dict[str, StackCases] = {
             {"template": launch_template(), "group": group({"id": "lt-0abc", "version": "$Latest"})},
             {"template": launch_template(), "fleet": fleet({"launchTemplateName": "elsewhere", "version": "$Latest"})},
             {"template": launch_template(), "group": mixed({"launchTemplateId": OWN_TEMPLATE, "version": "1"})},
+            {"template": launch_template(), "group": mixed(OWN_LATEST, {"launchTemplateId": "lt-0abc"})},
         ),
         passing=(
             {"template": launch_template(), "group": group({"id": OWN_TEMPLATE, "version": "$Latest"})},

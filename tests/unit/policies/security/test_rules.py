@@ -793,7 +793,8 @@ def test_confidential_data_has_logs_and_a_private_way() -> None:
 def test_machines_start_from_the_launch_template_that_is_declared_now(
     version: str | None, outputs: dict[str, Any], is_seen: bool
 ) -> None:
-    template = Declared("aws:ec2/launchTemplate:LaunchTemplate", {"imageId": "ami-1"}, name="template", outputs=outputs)
+    made = {"arn": "arn:aws:ec2:us-east-1:1:launch-template/lt-1"} | outputs
+    template = Declared("aws:ec2/launchTemplate:LaunchTemplate", {"imageId": "ami-1"}, name="template", outputs=made)
     named = {"id": "lt-1"} | ({"version": version} if version else {})
     group = Declared(
         "aws:autoscaling/group:Group", {"launchTemplate": named}, references={"launchTemplate": [template.urn]}
@@ -801,6 +802,27 @@ def test_machines_start_from_the_launch_template_that_is_declared_now(
     told = judge(RULES["launch-templates-seen"], template, group)
     assert (told == []) is is_seen
     assert is_seen or "of the launch template template, which may differ from the one that is declared now" in told[0]
+
+
+@pytest.mark.parametrize("arn", [UNKNOWN, "arn:aws:ec2:us-east-1:1:launch-template/lt-1"])
+@pytest.mark.parametrize("foreign", [{"launchTemplateId": "lt-2"}, {"launchTemplateName": "elsewhere"}])
+@pytest.mark.parametrize("kind", ["override", "fleet"])
+def test_a_foreign_launch_template_does_not_hide_behind_one_of_the_stack(
+    kind: str, foreign: dict[str, Any], arn: str
+) -> None:
+    template = Declared("aws:ec2/launchTemplate:LaunchTemplate", {"name": "own"}, name="template", outputs={"arn": arn})
+    own = {"launchTemplateId": UNKNOWN if arn == UNKNOWN else "lt-1", "version": "$Latest"}
+    other = foreign | {"version": "$Latest"}
+    if kind == "fleet":
+        made = {"launchTemplateConfigs": [{"launchTemplateSpecification": each} for each in (own, other)]}
+        machines = Declared("aws:ec2/fleet:Fleet", made, references={"launchTemplateConfigs": [template.urn]})
+    else:
+        overrides = [{"instanceType": "m6i.large"}, {"launchTemplateSpecification": other}]
+        policy = {"launchTemplate": {"launchTemplateSpecification": own, "overrides": overrides}}
+        references = {"mixedInstancesPolicy": [template.urn]}
+        machines = Declared("aws:autoscaling/group:Group", {"mixedInstancesPolicy": policy}, references=references)
+    (told,) = judge(RULES["launch-templates-seen"], template, machines)
+    assert f"starts from the launch template {next(iter(foreign.values()))}, which is not of this stack" in told
 
 
 DATA_EVENTS = {"field": "eventCategory", "equals": ["Data"]}
