@@ -1,8 +1,10 @@
 """The AWS resource types that the local cloud serves, by their pulumi-aws token."""
 
 from localcloud.aws.api import ResourceType
-from localcloud.aws.resources import budgets, ec2, eks, identity, services, storage, trails
+from localcloud.aws.resources import budgets, ec2, eks, identity, services, storage, trails, vpc
 
 RESOURCE_TYPES: dict[str, ResourceType] = {
-    each.token: each for module in (budgets, ec2, eks, identity, services, storage, trails) for each in module.TYPES
+    each.token: each
+    for module in (budgets, ec2, eks, identity, services, storage, trails, vpc)
+    for each in module.TYPES
 }
