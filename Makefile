@@ -5,6 +5,7 @@ PYTHON ?= python3
 .PHONY: up down cluster cluster-down test lint setup control-plane object-storage lock proto
 
 up: setup
+	@$(PYTHON) -m tools.object_storage --stack $(STACK)
 	@. .fusion/env && fusion up --stack $(STACK)
 
 down: setup

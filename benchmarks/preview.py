@@ -106,7 +106,7 @@ NETWORK_AND_CLUSTER = """
 import pulumi
 
 from infra import assembly, config, planning
-from infra.build import BUILDERS
+from infra.build import builder_of
 from infra.plan_resource import PlanResource
 from infra.run import without_what_only_costs_time
 from planner.catalog import load
@@ -118,8 +118,8 @@ plan = planning.plan_stack(settings, stack, load())
 args = assembly.platform_args(settings, plan)
 registered = PlanResource(f"{stack}-plan", plan)
 after_plan = pulumi.ResourceOptions(depends_on=registered.urn.apply(lambda _: []))
-network = BUILDERS["aws"].network(f"{stack}-network", args.network, after_plan)
-cluster = BUILDERS["aws"].cluster(f"{stack}-cluster", args.cluster, network, after_plan)
+network = builder_of("aws").network(f"{stack}-network", args.network, after_plan)
+cluster = builder_of("aws").cluster(f"{stack}-cluster", args.cluster, network, after_plan)
 pulumi.export("cluster_name", cluster.cluster_name)
 """
 

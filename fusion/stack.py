@@ -64,26 +64,24 @@ class Stack:
     @property
     def is_local(self) -> bool:
         """Whether the stack runs on this machine's local cloud."""
-        return self.local_cloud is not None
+        return bool(self.local_clouds)
 
     @property
-    def local_cloud(self) -> LocalCloud | None:
-        """The cloud of this machine that the stack is on; None for a stack on a real one."""
+    def local_clouds(self) -> dict[str, LocalCloud]:
+        """By name, the clouds of this machine that the stack may be on; none for a stack on a real one."""
         from localcloud.clouds import LOCAL_CLOUDS
 
         config = self.config
-        chosen = (each for each in LOCAL_CLOUDS.values() if config.get(each.setting[0]) == each.setting[1])
-        return next(chosen, None)
+        return {name: cloud for name, cloud in LOCAL_CLOUDS.items() if config.get(cloud.setting[0]) == cloud.setting[1]}
 
     @property
     def manifests(self) -> Path:
         """The folder that a local stack's Kubernetes objects are rendered to."""
         return self.root / self._setting("kubernetes:renderYamlToDirectory", "the folder to render objects to")
 
-    @property
-    def region(self) -> str:
-        """The region that a local stack is in."""
-        if self.config.get("gcp:project"):
+    def region(self, cloud: str) -> str:
+        """The region that a stack is in if it is on a cloud."""
+        if cloud == "gcp":
             return self._setting("gcp:region", "a region of Google Cloud, such as us-central1")
         return self._setting("aws:region", "a region of AWS, such as us-east-1")
 

@@ -5,7 +5,7 @@ import os
 import pulumi
 
 from infra import assembly, config, deployed, planning
-from infra.build import BUILDERS, build_platform
+from infra.build import build_platform, builder_of
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
 from infra.run import without_what_only_costs_time
@@ -34,7 +34,10 @@ def main() -> None:
         catalog = load_catalog()
         for sentence in own_calibrations().refused:
             pulumi.log.warn(sentence)
-        plan = BUILDERS[settings.cloud].with_quotas(planning.plan_stack(settings, stack, catalog), catalog)
+        if settings.cloud == "auto" and (cloud := deployed.cloud()):
+            settings = settings.on(cloud)
+        plan = planning.plan_stack(settings, stack, catalog)
+        plan = builder_of(plan.cloud).with_quotas(plan, catalog)
         platform_args = assembly.platform_args(settings, plan)
     except (config.ConfigError, CatalogError) as error:
         raise pulumi.RunError(str(error)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import pulumi
@@ -153,6 +154,19 @@ class AcceleratorPoolArgs:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The machines of one node of a pool, which come and go as one: those of a slice of TPUs.
+
+    Attributes:
+        count: how many; each takes a pod.
+        label: of the machines, the same on all those of one node.
+    """
+
+    count: int
+    label: str
+
+
 class AcceleratorPool(pulumi.ComponentResource):
     """A pool of nodes, whichever cloud it is on.
 
@@ -164,6 +178,8 @@ class AcceleratorPool(pulumi.ComponentResource):
         interconnects_per_node: how many of those a node has.
         node_selector: labels that select this pool's nodes.
         taints: what a pod must tolerate to run here.
+        hosts: the machines of each node; None where a node is one.
+        pod_environment: what the chips' own libraries look for in a pod's environment.
     """
 
     args: AcceleratorPoolArgs
@@ -173,6 +189,8 @@ class AcceleratorPool(pulumi.ComponentResource):
     interconnects_per_node: int
     node_selector: Mapping[str, str]
     taints: tuple[Taint, ...]
+    hosts: Hosts | None = None
+    pod_environment: Mapping[str, str] = MappingProxyType({})
 
 
 def node_labels(args: AcceleratorPoolArgs) -> dict[str, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from infra import language_model
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.budget import BudgetArgs
 from infra.build import METRICS_PORT, NAMESPACE, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
-from infra.config import DEFAULT_QUEUE, StackConfig
+from infra.config import DEFAULT_QUEUE, Cloud, StackConfig
 from infra.inference_service import ProbePaths
 from infra.kubernetes.gateway import GatewayArgs
 from infra.kubernetes.manifests import ManifestsArgs
@@ -44,7 +44,7 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
     removable = config.object_store.delete_with_contents
     return PlatformArgs(
         stack=plan.stack,
-        cloud=config.cloud,
+        cloud=cast("Cloud", plan.cloud),
         network=NetworkArgs(
             region=region,
             zones=shape.zones,

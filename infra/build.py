@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import importlib
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
-from infra.aws.builder import BUILDER as BUILDER_ON_AWS
 from infra.budget import BudgetArgs
 from infra.builder import Builder
 from infra.cluster import Cluster, ClusterArgs
+from infra.config import Cloud
 from infra.errors import require
 from infra.inference_service import InferenceServiceArgs, ProbePaths, Route
 from infra.kubernetes.gateway import Gateway, GatewayArgs
@@ -47,8 +48,11 @@ METRICS_PORT = 9_400
 SERVING_PRIORITY = 1_000
 """Above what has no class: where a node is short, requests that people wait for come before training."""
 
-BUILDERS: Mapping[str, Builder[Any]] = {"aws": BUILDER_ON_AWS}
-"""By cloud, who builds the components there. A further cloud is one more line."""
+
+def builder_of(cloud: str) -> Builder[Any, Any]:
+    """Who builds the components on a cloud; the other cloud's SDK is not loaded."""
+    builder: Builder[Any, Any] = importlib.import_module(f"infra.{cloud}.builder").BUILDER
+    return builder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,7 @@ class PlatformArgs:
     training_jobs: tuple[TrainingJobSpec, ...]
     inference_services: tuple[InferenceServiceSpec, ...]
     budget: BudgetArgs | None = None
-    cloud: Literal["aws"] = "aws"
+    cloud: Cloud = "aws"
     namespace: str = NAMESPACE
     manifests: tuple[ManifestsArgs, ...] = ()
     queueing: QueueingSpec | None = None
@@ -142,13 +146,16 @@ class PlatformArgs:
             "and dashes, a letter first.",
         )
         check_name("namespace", self.namespace, 63)
-        builder = BUILDERS[self.cloud]
+        builder = builder_of(self.cloud)
         builder.check_network(self.network)
         builder.check_cluster(self.cluster)
+        builder.check_object_store(self.object_store)
+        if self.budget:
+            builder.check_budget(self.budget)
         for pool in self.pools:
             builder.check_accelerator_pool(pool)
         self._check_pools()
-        self._check_workloads()
+        self._check_workloads({pool.pool: builder.hosts_per_node(pool) for pool in self.pools})
 
     @property
     def workloads(self) -> tuple[WorkloadSpec, ...]:
@@ -166,7 +173,7 @@ class PlatformArgs:
                 f"{', '.join(self.network.zones)}; name some of those, or add them to the network.",
             )
 
-    def _check_workloads(self) -> None:
+    def _check_workloads(self, hosts: Mapping[str, int]) -> None:
         _unique("workloads", [workload.name for workload in self.workloads])
         pools = {pool.pool: pool for pool in self.pools}
         for workload in self.workloads:
@@ -181,6 +188,7 @@ class PlatformArgs:
                 f"workload {workload.name}: devices {workload.devices} are more than the {pool.accelerator_count:g} "
                 f"of a node of pool {pool.pool}; lower devices, or choose a pool of larger nodes.",
             )
+            self._check_whole(workload, pool, hosts[pool.pool])
         for job in self.training_jobs:
             nodes_max = pools[job.pool].nodes_max
             require(
@@ -189,6 +197,24 @@ class PlatformArgs:
                 "raise the pool's nodes_max, or lower nodes.",
             )
             self._check_queue(job)
+
+    def _check_whole(self, workload: WorkloadSpec, pool: AcceleratorPoolArgs, hosts: int) -> None:
+        """A slice of several hosts works as one: by a training job alone, that takes all of its chips."""
+        require(
+            hosts == 1 or workload in self.training_jobs,
+            f"workload {workload.name}: a replica is one pod, and a node of pool {pool.pool} ({pool.instance_type}) is "
+            f"{hosts} hosts; choose a slice on one host, such as one of fewer chips.",
+        )
+        require(
+            hosts == 1 or not isinstance(workload, TrainingJobSpec) or workload.nodes == 1,
+            f"workload {workload.name}: a node of pool {pool.pool} ({pool.instance_type}) is {hosts} hosts, and "
+            "several such slices are not trained on together here; use one node, of more chips.",
+        )
+        require(
+            hosts == 1 or workload.devices == pool.accelerator_count,
+            f"workload {workload.name}: devices {workload.devices} are not all {pool.accelerator_count:g} of a node of "
+            f"pool {pool.pool} ({pool.instance_type}), whose {hosts} hosts work as one; take all, or a smaller slice.",
+        )
 
     def _check_queue(self, job: TrainingJobSpec) -> None:
         known = [queue.name for queue in self.queueing.queues] if self.queueing else []
@@ -247,7 +273,7 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         >>> for name, value in platform.outputs.items():
         ...     pulumi.export(name, value)
     """
-    builder, stack = BUILDERS[args.cloud], args.stack
+    builder, stack = builder_of(args.cloud), args.stack
     # The plan has no children, and depends_on of a component waits for its children only: so wait for its URN.
     after_plan = pulumi.ResourceOptions(depends_on=registered_plan.urn.apply(lambda _: []))
     if args.budget:
@@ -385,6 +411,7 @@ class _Workloads:
             promise=spec.promise,
             service_account=self._service_account(spec),
             nodes=spec.nodes,
+            hosts=self._pools[spec.pool].hosts,
             retries=spec.retries,
             deadline_seconds=spec.deadline_seconds,
             queueing=self._queueing(spec),
@@ -422,7 +449,7 @@ class _Workloads:
             access=(StoreAccess(store=self._store, read=workload.read, write=workload.write),),
             tags=_tags(self._args, workload.name),
         )
-        build = BUILDERS[self._args.cloud].workload_identity
+        build = builder_of(self._args.cloud).workload_identity
         return build(f"{self._args.stack}-{workload.name}", args, self._cluster, self._options)
 
     def _service_account(self, workload: WorkloadSpec) -> pulumi.Output[str] | None:
@@ -444,12 +471,16 @@ class _Workloads:
             "FUSION_STACK": self._args.stack,
             "FUSION_BUCKET_URL": self._store.bucket_url,
             **self._cluster.pod_environment,
+            **(pool.pod_environment if workload.devices else {}),
         }
+        hosts = pool.hosts.count if pool.hosts else 1
         return dataclasses.replace(
             workload.pod,
             env={**stack, **workload.pod.env},
+            cpus=workload.pod.cpus / hosts,
+            memory_gib=workload.pod.memory_gib / hosts,
             device_resource=pool.device_resource if workload.devices else None,
-            devices=workload.devices,
+            devices=workload.devices // hosts,
             more_devices={**interconnect, **workload.pod.more_devices},
             node_selector={**pool.node_selector, **workload.pod.node_selector},
             tolerations=(*pool.taints, *workload.pod.tolerations),

@@ -18,21 +18,23 @@ from infra.workload_identity import WorkloadIdentity, WorkloadIdentityArgs
 from planner.catalog import Catalog
 from planner.plan import Plan
 
+OwnNetwork = TypeVar("OwnNetwork", bound=Network)
 OwnCluster = TypeVar("OwnCluster", bound=Cluster)
 Options = pulumi.ResourceOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Builder(Generic[OwnCluster]):
+class Builder(Generic[OwnNetwork, OwnCluster]):
     """A cloud's components, each made from a name, args and options, and its checks of args.
 
     Attributes:
-        check_network, check_cluster, check_accelerator_pool: raise ArgumentError for what the cloud can't build.
+        check_network and the others: raise ArgumentError for what the cloud can't build.
+        hosts_per_node: machines of a node of a pool, which come and go as one; several only of a slice of TPUs.
         with_quotas: a plan with the quotas that it takes from, as the cloud grants them now, or why they can't be read.
     """
 
-    network: Callable[[str, NetworkArgs, Options], Network]
-    cluster: Callable[[str, ClusterArgs, Network, Options], OwnCluster]
+    network: Callable[[str, NetworkArgs, Options], OwnNetwork]
+    cluster: Callable[[str, ClusterArgs, OwnNetwork, Options], OwnCluster]
     accelerator_pool: Callable[[str, AcceleratorPoolArgs, OwnCluster, Options], AcceleratorPool]
     object_store: Callable[[str, ObjectStoreArgs, Options], ObjectStore]
     registry: Callable[[str, RegistryArgs, Options], Registry]
@@ -41,4 +43,7 @@ class Builder(Generic[OwnCluster]):
     check_network: Callable[[NetworkArgs], None]
     check_cluster: Callable[[ClusterArgs], None]
     check_accelerator_pool: Callable[[AcceleratorPoolArgs], None]
+    check_object_store: Callable[[ObjectStoreArgs], None]
+    check_budget: Callable[[BudgetArgs], None]
+    hosts_per_node: Callable[[AcceleratorPoolArgs], int]
     with_quotas: Callable[[Plan, Catalog], Plan]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from infra.gcp.labels import wrong_labels
 from infra.names import DOMAIN, EMAIL
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import (
@@ -23,6 +24,14 @@ from planner.workloads import (
 )
 
 NAMESPACE = "fusion"
+Cloud = Literal["aws", "gcp"]
+PLACES: Mapping[str, Mapping[str, str]] = {
+    "aws": {"aws:region": "a region such as us-east-1"},
+    "gcp": {"gcp:region": "a region such as us-central1", "gcp:project": "the id of your project"},
+}
+"""By cloud, what its provider is told in the stack's file, and what is expected of it."""
+FIRST_ZONES: Mapping[str, tuple[str, str]] = {"us-east1": ("b", "c"), "europe-west1": ("b", "c")}
+"""Regions of Google Cloud that have no zone a ("Regions and zones", Compute Engine); all others have a and b."""
 DEFAULT_QUEUE = "training"
 """Has all of the pools where no queue is named."""
 
@@ -162,8 +171,10 @@ class StackGuardrails(GuardrailSettings):
 class StackConfig(Declared):
     """Everything under `fusion:` in a stack's file."""
 
-    cloud: Literal["aws"] = "aws"
-    region: str = Field(min_length=1, description="taken from `aws:region`")
+    cloud: Literal["aws", "gcp", "auto"] = Field(
+        default="aws", description="auto: the one of both where the whole stack is planned cheapest"
+    )
+    regions: dict[Cloud, str] = Field(description="by cloud that may be chosen; taken from `aws:region`, `gcp:region`")
     network: NetworkConfig = NetworkConfig()
     cluster: ClusterConfig = ClusterConfig()
     object_store: ObjectStoreConfig = ObjectStoreConfig()
@@ -209,11 +220,20 @@ class StackConfig(Declared):
 
     @field_validator("network")
     @classmethod
-    def _zones_are_of_the_region(cls, value: NetworkConfig, info: ValidationInfo) -> NetworkConfig:
-        region = info.data.get("region", "")
-        strange = [zone for zone in value.zones or () if not zone.startswith(region)]
-        if strange:
-            raise ValueError(f"zones: {strange[0]} is not a zone of region {region}; name some such as {region}a")
+    def _zones_are_of_the_regions(cls, value: NetworkConfig, info: ValidationInfo) -> NetworkConfig:
+        regions: Mapping[Cloud, str] = info.data.get("regions", {})
+        strange = [zone for zone in value.zones or () if not any(_is_in(zone, *each) for each in regions.items())]
+        if regions and strange:
+            names = " or ".join(regions.values())
+            some = " or ".join(_default_zones(*each)[0] for each in regions.items())
+            raise ValueError(f"zones: {strange[0]} is not a zone of region {names}; name some such as {some}")
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_labels(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if "gcp" in info.data.get("regions", {}) and (wrong := wrong_labels(value)):
+            raise ValueError(wrong)
         return value
 
     @property
@@ -222,9 +242,30 @@ class StackConfig(Declared):
         return self.guardrails.data_class == "confidential"
 
     @property
-    def zones(self) -> tuple[str, ...]:
-        """The zones of the network; the first two of the region unless they are named."""
-        return self.network.zones or (f"{self.region}a", f"{self.region}b")
+    def places(self) -> tuple[tuple[Cloud, str], ...]:
+        """The clouds that the stack may be built on, each with its region there."""
+        return tuple(self.regions.items())
+
+    def zones_of(self, cloud: Cloud) -> tuple[str, ...]:
+        """The zones of the network on a cloud; the first two of its region unless some are named."""
+        region = self.regions[cloud]
+        named = tuple(zone for zone in self.network.zones or () if _is_in(zone, cloud, region))
+        return named or _default_zones(cloud, region)
+
+    def on(self, cloud: str) -> StackConfig:
+        """The same stack where only one of its clouds may be chosen."""
+        return self.model_copy(update={"regions": {name: each for name, each in self.regions.items() if name == cloud}})
+
+
+def _is_in(zone: str, cloud: Cloud, region: str) -> bool:
+    return zone.startswith(f"{region}-" if cloud == "gcp" else region)
+
+
+def _default_zones(cloud: Cloud, region: str) -> tuple[str, str]:
+    if cloud == "aws":
+        return f"{region}a", f"{region}b"
+    first, second = FIRST_ZONES.get(region, ("a", "b"))
+    return f"{region}-{first}", f"{region}-{second}"
 
 
 def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConfig:
@@ -238,12 +279,17 @@ def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConf
         namespace, _, name = key.partition(":")
         if namespace == NAMESPACE:
             given[name] = _decoded(value)
-    if "region" in given:
-        raise ConfigError(f"{stack_file}: fusion:region: it is read from aws:region; remove this key")
-    if not values.get("aws:region"):
-        raise ConfigError(f"{stack_file}: aws:region: not set; expected a region such as us-east-1")
+    if "region" in given or "regions" in given:
+        raise ConfigError(f"{stack_file}: fusion:region: it is read from aws:region or gcp:region; remove this key")
+    chosen = given.get("cloud", "aws")
+    clouds = list(PLACES) if chosen == "auto" else [each for each in PLACES if each == chosen]
+    missing = [pair for each in clouds for pair in PLACES[each].items() if not values.get(pair[0])]
+    if missing:
+        lines = (f"{stack_file}: {key}: not set; expected {expected}" for key, expected in missing)
+        raise ConfigError("\n".join(lines))
+    regions = {each: values[f"{each}:region"] for each in clouds}
     try:
-        return TypeAdapter(StackConfig).validate_python(given | {"region": values["aws:region"]})
+        return TypeAdapter(StackConfig).validate_python(given | {"regions": regions})
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(error, stack_file))) from None
 

@@ -40,6 +40,16 @@ def increases(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> list
     return [Violation(GUARDRAIL, message, level) for message in over(limit, plan, catalog)]
 
 
+def cloud() -> str | None:
+    """The cloud that the deployed plan is on, where its stack stays; None where none is deployed.
+
+    Raises:
+        PlanError: as `deployed_items`.
+    """
+    items = deployed_items()
+    return items[0].tariff.cloud if items else None
+
+
 def deployed_items() -> tuple[CostItem, ...]:
     """The bill of the deployed plan; empty where none is deployed.
 

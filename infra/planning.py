@@ -4,29 +4,77 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.aws.instance_shapes import can_build as can_build_on_aws
-from infra.config import StackConfig
+from infra.config import Cloud, StackConfig
+from infra.gcp.machines import can_build as can_build_on_gcp
+from infra.gcp.machines import disk_service as disk_service_on_gcp
+from infra.gcp.machines import hosts_of as hosts_on_gcp
 from planner import sold_out
-from planner.catalog import Catalog, UnknownOffer
+from planner.catalog import Catalog, Offer, UnknownOffer
 from planner.cost import to_the_cent
 from planner.errors import PlanError
-from planner.plan import Plan, Planned, PlanRequest, PlatformShape, planned
+from planner.plan import DISK_SERVICE, Plan, Planned, PlanRequest, PlatformShape, planned
 from planner.profiles import FOLDERS
+from planner.workloads import TrainingJob
 
 if TYPE_CHECKING:
     from planner.guardrails.rules import Violation
 
-CAN_BUILD: Mapping[str, Callable[[str], bool]] = {"aws": can_build_on_aws}
-"""By cloud, whether its components can build pools of an instance type; no Pulumi, so that `fusion plan` is quick."""
 INTERFACE_ENDPOINT_SERVICES = ("ecr.api", "ecr.dkr", "sts")
-"""What private nodes need without the NAT gateway: pulling images and taking their identity."""
-SYSTEM_INSTANCE_TYPE, SYSTEM_VCPUS, SYSTEM_MEMORY_GIB = "m6i.large", 2, 8
+"""What private nodes need on AWS without the NAT gateway: pulling images and taking their identity."""
+SYSTEM_VCPUS, SYSTEM_MEMORY_GIB = 2, 8
 ENCRYPTION_KEYS = 4
-"""One each for the cluster's secrets and logs, the nodes' disks, the bucket and the registry."""
+"""One each for the cluster's secrets (on AWS with its logs), the nodes' disks, the bucket and the registry."""
 BUDGET_ALARMS = 2
 """One on what was spent, one on what is forecast."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudFacts:
+    """What a plan must know of a cloud's components; no Pulumi, so that `fusion plan` is quick.
+
+    Attributes:
+        can_build: whether they can build pools of an offer.
+        hosts: machines of a node of an offer, which come and go as one.
+        disk_service: what a node's disk is billed as.
+        system_instance_type: the usual machine for the system's pods.
+        encrypts_logs: whether each log has a key of its own.
+        has_zonal_nat: whether each zone may have a NAT gateway of its own.
+        interface_endpoints: in each zone.
+    """
+
+    can_build: Callable[[Offer], bool]
+    hosts: Callable[[Offer], int]
+    disk_service: Callable[[Offer], str]
+    system_instance_type: str
+    encrypts_logs: bool
+    has_zonal_nat: bool
+    interface_endpoints: int
+
+
+CLOUDS: Mapping[str, CloudFacts] = {
+    "aws": CloudFacts(
+        can_build=lambda offer: can_build_on_aws(offer.instance_type),
+        hosts=lambda _: 1,
+        disk_service=lambda _: DISK_SERVICE,
+        system_instance_type="m6i.large",
+        encrypts_logs=True,
+        has_zonal_nat=True,
+        interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES),
+    ),
+    "gcp": CloudFacts(
+        can_build=can_build_on_gcp,
+        hosts=hosts_on_gcp,
+        disk_service=disk_service_on_gcp,
+        system_instance_type="e2-standard-2",
+        encrypts_logs=False,
+        has_zonal_nat=False,
+        interface_endpoints=0,
+    ),
+}
 
 
 def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
@@ -37,28 +85,76 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
 def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
     """The plan of a stack, with the search's answer: what the Pulumi program builds and `fusion plan` shows.
 
+    A stack is whole on one cloud. Where its config leaves the choice of the cloud, it is planned on each: those are
+    taken that come first by time or latency, for workloads that minimise it, and then by expected USD a month.
+
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
     """
-    gone = sold_out.of_stack(stack)
-    cannot_build = not_built(config.cloud, config.region, catalog)
+    found: list[Planned] = []
+    refused: dict[str, PlanError] = {}
+    for cloud, region in config.places:
+        try:
+            found.append(_planned_on(cloud, config, stack, catalog))
+        except PlanError as error:
+            refused[f"{cloud} {region}"] = error
+    if not found:
+        if len(refused) == 1:
+            raise next(iter(refused.values()))
+        reasons = "; ".join(f"{place}: {error}" for place, error in refused.items())
+        raise PlanError(f"a stack is whole on one cloud, and it fits neither: {reasons}")
+    best = min(found, key=lambda each: _rank(each, found))
+    notes = [_compared(best.plan, each.plan) for each in found if each is not best]
+    where = f"on {best.plan.cloud} {best.plan.region}"
+    notes += [f"{where}, as {place} can't have it: {why}" for place, why in refused.items()]
+    return dataclasses.replace(best, plan=dataclasses.replace(best.plan, notes=(*best.plan.notes, *notes)))
+
+
+def _rank(planned: Planned, among: list[Planned]) -> tuple[float, float]:
+    """By the times of the workloads that minimise them, each over the least that it has anywhere; then by cost."""
+    ratio = 0.0
+    for workload in planned.plan.workloads:
+        if getattr(workload.target, "objective", "cost") != "cost":
+            ratio += _seconds(planned, workload.name) / min(_seconds(each, workload.name) for each in among)
+    return round(ratio, 9), planned.plan.monthly_usd.expected
+
+
+def _seconds(planned: Planned, workload: str) -> float:
+    outcome = planned.answer.answers[workload].best.outcome
+    return outcome.seconds if outcome else 0.0
+
+
+def _compared(best: Plan, other: Plan) -> str:
+    costs = f"${to_the_cent(best.monthly_usd.expected):,.2f}", f"${to_the_cent(other.monthly_usd.expected):,.2f}"
+    return (
+        f"fusion:cloud auto: on {best.cloud} {best.region} for {costs[0]} a month expected; {other.cloud} "
+        f"{other.region} would be {costs[1]}"
+    )
+
+
+def _planned_on(cloud: Cloud, config: StackConfig, stack: str, catalog: Catalog) -> Planned:
+    region, gone = config.regions[cloud], sold_out.of_stack(stack)
+    cannot_build = not_built(cloud, region, catalog)
     for workload in config.workloads:
         if (named := workload.needs.instance_type) in cannot_build:
             raise PlanError(
                 f"workload {workload.name}: needs.instance_type {named} can't be a node of a pool: no image of "
-                f"{config.cloud}'s Kubernetes is documented for it; name another, or an accelerator in its place"
+                f"{cloud}'s Kubernetes is documented for it; name another, or an accelerator in its place"
             )
+    facts = CLOUDS[cloud]
     request = PlanRequest(
         stack=stack,
-        cloud=config.cloud,
-        region=config.region,
-        platform=platform_shape(config, catalog),
+        cloud=cloud,
+        region=region,
+        platform=platform_shape(config, cloud, catalog),
         workloads=config.workloads,
         usage=config.expected_usage,
         not_built=cannot_build,
         quotas=(*config.quotas, *(each.quota for each in gone)),
         budget=config.budget,
         folders=FOLDERS,
+        hosts_of=facts.hosts,
+        disk_service_of=facts.disk_service,
     )
     try:
         found = planned(request, catalog)
@@ -66,51 +162,62 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
         raise PlanError(str(error)) from None
     except PlanError as error:
         raise PlanError("; ".join([str(error), *(str(each) for each in gone)])) from None
-    notes = (*found.plan.notes, *(str(each) for each in gone))
+    notes = (*found.plan.notes, *(str(each) for each in gone), *_on_several_tpus(found.plan))
     return dataclasses.replace(found, plan=dataclasses.replace(found.plan, notes=notes))
+
+
+def _on_several_tpus(plan: Plan) -> list[str]:
+    """Of training jobs for which the training program that Fusion ships is not made."""
+    return [
+        f"workload {workload.name}: the training program of Fusion uses one chip of a TPU so far, and "
+        f"{pool.instance_type} has {pool.accelerators_per_node:g}; it needs an image with a program of yours"
+        for workload in plan.workloads
+        if isinstance(workload, TrainingJob) and (pool := plan.pool_of(workload.name)).accelerators_per_node > 1
+        if (pool.accelerator or "").startswith("TPU")
+    ]
 
 
 def not_built(cloud: str, region: str, catalog: Catalog) -> frozenset[str]:
     """Instance types of a region that the catalog has and the components can't build."""
-    can_build = CAN_BUILD[cloud]
-    offers = catalog.find(cloud=cloud, region=region)
-    return frozenset(each.instance_type for each in offers if not can_build(each.instance_type))
+    can_build = CLOUDS[cloud].can_build
+    return frozenset(each.instance_type for each in catalog.find(cloud=cloud, region=region) if not can_build(each))
 
 
-def platform_shape(config: StackConfig, catalog: Catalog) -> PlatformShape:
+def platform_shape(config: StackConfig, cloud: Cloud, catalog: Catalog) -> PlatformShape:
     """What the platform has besides its pools, as the components will build it.
 
     Raises:
         PlanError: no machine for the system's pods has a price in the region.
     """
-    zones = config.zones
+    zones, facts = config.zones_of(cloud), CLOUDS[cloud]
+    logs = config.network.flow_logs + config.is_confidential if facts.encrypts_logs else 0
     return PlatformShape(
         zones=zones,
         kubernetes_version=config.cluster.kubernetes_version,
-        nat_gateways=1 if config.network.nat == "single" else len(zones),
-        interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES) * len(zones),
-        encryption_keys=ENCRYPTION_KEYS + config.network.flow_logs + config.is_confidential,  # each log has its own
-        system_instance_type=config.cluster.system_instance_type or _system_instance_type(config, catalog),
+        nat_gateways=len(zones) if facts.has_zonal_nat and config.network.nat == "per_zone" else 1,
+        interface_endpoints=facts.interface_endpoints * len(zones),
+        encryption_keys=ENCRYPTION_KEYS + logs,
+        system_instance_type=config.cluster.system_instance_type or _system_instance_type(config, cloud, catalog),
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,
         budget_alarms=BUDGET_ALARMS if config.budget_alarms else 0,
     )
 
 
-def _system_instance_type(config: StackConfig, catalog: Catalog) -> str:
+def _system_instance_type(config: StackConfig, cloud: Cloud, catalog: Catalog) -> str:
     """The usual one where it is sold, else the cheapest that is as large."""
-    can_build = CAN_BUILD[config.cloud]
+    facts, region = CLOUDS[cloud], config.regions[cloud]
     priced = {
         each.instance_type: each.price_usd_per_hour
-        for each in catalog.find(cloud=config.cloud, region=config.region)
-        if not each.accelerator and each.price_usd_per_hour and can_build(each.instance_type)
+        for each in catalog.find(cloud=cloud, region=region)
+        if not each.accelerator and each.price_usd_per_hour and facts.can_build(each)
         if each.architecture == "x86_64" and each.vcpus >= SYSTEM_VCPUS and each.memory_gib >= SYSTEM_MEMORY_GIB
     }
-    if SYSTEM_INSTANCE_TYPE in priced:
-        return SYSTEM_INSTANCE_TYPE
+    if facts.system_instance_type in priced:
+        return facts.system_instance_type
     if not priced:
         raise PlanError(
-            f"the catalog has no machine for the system's pods in {config.cloud} {config.region} ({SYSTEM_VCPUS} vCPUs "
+            f"the catalog has no machine for the system's pods in {cloud} {region} ({SYSTEM_VCPUS} vCPUs "
             f"and {SYSTEM_MEMORY_GIB} GiB, no accelerators): run `fusion catalog refresh`, or choose another region"
         )
     return min(priced, key=lambda each: (priced[each], each))

@@ -1,4 +1,4 @@
-"""Modules of pulumi-aws that load what is used of them, not all that they have.
+"""Modules of pulumi-aws and pulumi-gcp that load what is used of them, not all that they have.
 
 `aws.ec2.Vpc` alone makes Python run 180 files: `pulumi_aws/ec2/__init__.py` takes all names from all of them. Here a
 name is looked for where the SDK's own naming puts it (`Vpc` and `VpcArgs` in `vpc.py`, the args of nested objects in
@@ -17,22 +17,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-SDK = "pulumi_aws."
+SDKS = ("pulumi_aws.", "pulumi_gcp.")
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def load_on_use() -> None:
-    """From now on, modules of pulumi-aws are loaded by name; those that are loaded already stay as they are."""
+    """From now on, modules of the two SDKs are loaded by name; those that are loaded already stay as they are."""
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
 
 
 class _Finder:
-    """Finds the packages directly below the SDK's own, such as `pulumi_aws.ec2`."""
+    """Finds the packages directly below an SDK's own, such as `pulumi_aws.ec2`."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if not name.startswith(SDK) or "." in name.removeprefix(SDK):
+        if not name.startswith(SDKS) or name.count(".") > 1:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and spec.loader and spec.submodule_search_locations:
@@ -64,5 +64,5 @@ class _OnUse(Loader):
         vars(module)["__getattr__"] = look_up
 
     def _files_that_may_have(self, name: str) -> list[str]:
-        of_resource = _WORD_STARTS.sub("_", name.removesuffix("Args")).lower()
+        of_resource = _WORD_STARTS.sub("_", name.removesuffix("Args").removesuffix("_output")).lower()
         return [file for file in (of_resource, "_inputs") if file in self._files]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pulumi
 
+from infra.accelerator_pool import Hosts
 from infra.errors import require
 from infra.kubernetes.pods import PodArgs, check_name
 from planner.workloads import Priority
@@ -49,6 +50,7 @@ class TrainingJobArgs:
         keep_finished_seconds: after how long a finished run is removed from the cluster; None for never. The next
             update makes a removed run anew, so it is for runs whose stack is updated no more.
         queueing: how it waits for its nodes; None for a plain Job, whose pods start as each finds room.
+        hosts: the machines of its one node, each with a pod, where a node is several; `pod` is what one of them has.
 
     Raises:
         ArgumentError: bounds that make no run.
@@ -65,11 +67,22 @@ class TrainingJobArgs:
     deadline_seconds: int | None = None
     keep_finished_seconds: int | None = None
     queueing: Queueing | None = None
+    hosts: Hosts | None = None
+
+    @property
+    def pods(self) -> int:
+        """How many there are."""
+        return self.nodes * (self.hosts.count if self.hosts else 1)
 
     def __post_init__(self) -> None:
         check_name("training job", self.name, JOB_SET_NAME_MAX if self.queueing else 52)
         check_name("namespace", self.namespace, 63)
         require(self.nodes >= 1, f"training job {self.name}: nodes {self.nodes}; use 1 or more.")
+        require(
+            self.hosts is None or self.nodes == 1,
+            f"training job {self.name}: nodes {self.nodes} of several hosts each; slices of TPUs are not trained on "
+            "together here, so use 1, of more chips.",
+        )
         require(self.retries >= 0, f"training job {self.name}: retries {self.retries}; use 0 or more.")
         require(
             self.deadline_seconds is None or self.deadline_seconds > 0,

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 
 REGIONS_SHOWN = 6
+DISK_SERVICE = "block_storage_gib"
+"""What a node's disk is billed as, unless the cloud's components say otherwise."""
 _INTERVAL_FIELDS = set(Interval.__dataclass_fields__)
 
 
@@ -79,6 +81,10 @@ class PlanRequest:
     budget: Budget | None = None
     folders: tuple[Path, ...] = (Path(),)
     """Against which the paths of profiles are looked up."""
+    hosts_of: Callable[[Offer], int] = lambda _: 1
+    """Machines of a node of an offer, each with a disk of its own; several only of a slice of TPUs."""
+    disk_service_of: Callable[[Offer], str] = lambda _: DISK_SERVICE
+    """What the disk of a node of an offer is billed as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,9 @@ class PoolPlan:
     workloads: tuple[str, ...]
     stands_in_for: str | None = None
     """The spot pool whose nodes this one replaces while spot is away; both may be at their maximum at once."""
+    hosts_per_node: int = 1
+    """Machines that come and go as one node: the hosts of a slice of TPUs."""
+    disk_service: str = DISK_SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +219,7 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
         placed.setdefault((best.offer.instance_type, best.price_model, best.spot_fallback), []).append(workload)
     pools: list[PoolPlan] = []
     for (_, price_model, fallback), workloads in placed.items():
-        pool = _pool(price_model, fallback, workloads, found.answers)
+        pool = _pool(request, price_model, fallback, workloads, found.answers)
         pools.append(pool)
         if fallback:
             pools.append(_stand_in(pool, found.answers[workloads[0].name].best.offer, workloads[0].name))
@@ -385,7 +394,11 @@ def _sold_where(accelerator: str, cloud: str, catalog: Catalog) -> str:
 
 
 def _pool(
-    price_model: PriceModel, fallback: bool, workloads: Sequence[AnyWorkload], answers: Mapping[str, Answer]
+    request: PlanRequest,
+    price_model: PriceModel,
+    fallback: bool,
+    workloads: Sequence[AnyWorkload],
+    answers: Mapping[str, Answer],
 ) -> PoolPlan:
     choices = [answers[workload.name].best for workload in workloads]
     offer = choices[0].offer
@@ -408,6 +421,8 @@ def _pool(
         price_usd_per_hour=_price(offer, price_model, workloads[0].name),
         price_source=" ".join(source),
         workloads=tuple(workload.name for workload in workloads),
+        hosts_per_node=request.hosts_of(offer),
+        disk_service=request.disk_service_of(offer),
     )
 
 
@@ -467,7 +482,7 @@ def _platform_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem
         ("network", "public_ipv4"): float(shape.nat_gateways),
         ("network", "interface_endpoint"): float(shape.interface_endpoints),
         ("encryption", "encryption_key"): float(shape.encryption_keys),
-        ("system nodes", "block_storage_gib"): float(shape.system_nodes * shape.system_disk_gib),
+        ("system nodes", DISK_SERVICE): float(shape.system_nodes * shape.system_disk_gib),
     }
     for (component, service), amount in services.items():
         if amount:
@@ -481,8 +496,8 @@ def _pool_items(request: PlanRequest, pools: Iterable[PoolPlan], catalog: Catalo
         nodes = Quantity(pool.nodes_min, pool.nodes_expected, pool.nodes_max)
         tariff = Tariff(request.cloud, request.region, pool.instance_type, pool.price_model)
         yield item(catalog, f"pool {pool.name}", tariff, nodes)
-        disk = Tariff(request.cloud, request.region, "block_storage_gib")
-        yield item(catalog, f"pool {pool.name}", disk, nodes * pool.disk_gib)
+        disk = Tariff(request.cloud, request.region, pool.disk_service)
+        yield item(catalog, f"pool {pool.name}", disk, nodes * (pool.hosts_per_node * pool.disk_gib))
 
 
 def _usage_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem]:

@@ -27,11 +27,11 @@ from planner.plan import Plan
 from policies.deployed import deployed_bill
 from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
-from policies.pricing import LaunchTemplates, Quantities, UnpricedResource, billing_of, cluster_place, quantities
+from policies.pricing import LaunchTemplates, Place, Quantities, UnpricedResource, billing_of, cluster_place, quantities
 from policies.resource import Resource
 from policies.update import Update
 
-NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
+NODE_GROUP, NODE_POOL = "aws:eks/nodeGroup:NodeGroup", "gcp:container/nodePool:NodePool"
 POOL_LABEL = "fusion.dev/pool"
 LIMITS_OF_THE_STACK = (
     "monthly_cost_limit_usd",
@@ -88,6 +88,7 @@ def expected_monthly_cost(resource: Resource, update: Update) -> Iterator[str]:
         plan = registered_plan(resource)
         yield from over_the_expected_limit(plan, update.settings, update.catalog)
         ledger.allow(plan.items)
+        update.remembered(_planned)[:] = [plan]
     else:
         limit = MonthlyLimit(limit_usd, "expected_monthly_cost_limit_usd")
         yield from _over(resource, update, ledger, limit)
@@ -102,6 +103,7 @@ def _at_its_most(
         plan = registered_plan(resource)
         yield from over(limit, plan, update.catalog)
         ledger.allow(plan.items)
+        update.remembered(_planned)[:] = [plan]
     else:
         yield from _over(resource, update, ledger, limit)
 
@@ -166,17 +168,16 @@ def _planned(update: Update) -> list[Plan]:
     return []
 
 
-@guardrail("spot-as-planned", PLAN_TYPE, NODE_GROUP)
+@guardrail("spot-as-planned", PLAN_TYPE, NODE_GROUP, NODE_POOL)
 def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
     """Nodes that the plan buys on spot are bought on spot."""
     plans = update.remembered(_planned)
     if resource.type == PLAN_TYPE:
         plans[:] = [registered_plan(resource)]
         return
-    if not plans or resource.props.get("capacityType", default="ON_DEMAND") == "SPOT":
+    named, types, is_spot, to_set = _bought(resource)
+    if not plans or is_spot:
         return
-    types = resource.props.get("instanceTypes", default=[])
-    named = resource.props.get("labels", POOL_LABEL)
     pools = [each for each in plans[0].pools if (each.name == named if named else each.instance_type in types)]
     on_demand = {each.stands_in_for for each in plans[0].pools} | {
         each.name for each in plans[0].pools if each.price_model == "on_demand"
@@ -184,8 +185,20 @@ def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
     if pools and not any(each.name in on_demand for each in pools):
         yield (
             f"{resource.name}: pool {pools[0].name} ({', '.join(pools[0].workloads)}) is planned on spot, and this "
-            "node group buys on demand; set capacityType SPOT, or price_model on_demand for the workloads"
+            f"{'node group' if resource.type == NODE_GROUP else 'node pool'} buys on demand; set {to_set}, or "
+            "price_model on_demand for the workloads"
         )
+
+
+def _bought(resource: Resource) -> tuple[str | None, list[str], bool, str]:
+    """Of nodes: their pool's label, their instance types, whether they are on spot, and what would say so."""
+    props = resource.props
+    if resource.type == NODE_GROUP:
+        is_spot = props.get("capacityType", default="ON_DEMAND") == "SPOT"
+        return props.get("labels", POOL_LABEL), props.get("instanceTypes", default=[]), is_spot, "capacityType SPOT"
+    config = props.part("nodeConfig")
+    is_spot = config.get("spot", default=False) is True or config.get("preemptible", default=False) is True
+    return config.get("labels", POOL_LABEL), [str(config.get("machineType"))], is_spot, "nodeConfig.spot"
 
 
 def _over(resource: Resource, update: Update, ledger: CostLedger, limit: MonthlyLimit | IncreaseLimit) -> Iterator[str]:
@@ -216,7 +229,9 @@ def _templates(_: Update) -> LaunchTemplates:
 def _billed(resource: Resource, update: Update) -> Quantities:
     templates = update.remembered(_templates)
     templates.take(resource)
-    return quantities(resource, update.catalog, cluster_place(update.config), templates)
+    plans = update.remembered(_planned)
+    place = Place(plans[0].cloud, plans[0].region) if plans else cluster_place(update.config)
+    return quantities(resource, update.catalog, place, templates)
 
 
 def _key(resource: Resource) -> str:

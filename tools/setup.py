@@ -46,7 +46,8 @@ GO_LDFLAGS = f"-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Versio
 UV_VERSION = "0.13.9"
 UV_REQUIREMENT = ROOT / "tools" / "uv.lock.txt"
 HEARTBEAT_S = 15
-LOCAL_CLOUD = "aws:profile: fusion-local"
+LOCAL_CLOUDS = ("aws:profile: fusion-local", "gcp:project: fusion-local")
+"""Lines of a stack's file, each of which puts the stack on this machine."""
 
 
 class SetupError(Exception):
@@ -335,7 +336,8 @@ def make_local_stacks() -> None:
 
 def local_stack_files() -> list[Path]:
     """The files of the stacks that run on the local cloud."""
-    return [path for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")) if LOCAL_CLOUD in path.read_text()]
+    files = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
+    return [path for path in files if any(line in path.read_text() for line in LOCAL_CLOUDS)]
 
 
 def keep_salt_out_of_git() -> None:

@@ -221,8 +221,8 @@ def _plan_file(source: Source, catalog: Catalog, in_full: bool) -> Planned:
 def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> Planned:
     config = config_of(source.document, stack, source.file)
     planned = planned_stack(config, stack, catalog)
-    place = (config.cloud, config.region)
-    scope = Scope(frozenset({place}), not_built(*place, catalog), folders=FOLDERS)
+    cloud, region = planned.plan.cloud, planned.plan.region
+    scope = Scope(frozenset({(cloud, region)}), not_built(cloud, region, catalog), folders=FOLDERS)
     return _planned(source, config.workloads, catalog, scope, planned.answer, in_full, bill(planned.plan.items))
 
 

@@ -92,7 +92,7 @@ class _Looking:
         self._catalog = _catalog()
         self._plan, self._prometheus = plan, prometheus
         self._cluster = stack.cluster()
-        self._place = (plan.cloud, plan.region) if plan else ("aws", stack.region)
+        self._place = (plan.cloud, plan.region) if plan else ("aws", stack.region("aws"))
 
     def status(self) -> Status:
         """The cluster as it is now.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(name: str, ask_again: bool) -> None:
     """Provision a stack, run its training jobs on this machine if it is local, and sum up."""
     stack = Stack.find(name)
-    local = stack.local_cloud  # read first: what is wrong in the stack's file is told with the file's name
+    clouds = stack.local_clouds  # read first: what is wrong in the stack's file is told with the file's name
     stack.select()
     if ask_again:
         sold_out.forget(name)
@@ -36,19 +36,21 @@ def command(name: str, ask_again: bool) -> None:
         provision(stack, log)
         guardrails = guardrails_said(log)
     outputs = stack.outputs()
-    results = run_training_jobs(stack, local, outputs) if local else {}
+    results = run_training_jobs(stack, clouds[outputs["cloud"]], outputs) if clouds else {}
     click.echo(summary(stack, outputs, guardrails, results))
 
 
 def provision(stack: Stack, log: Path) -> None:
     """Update the stack; where the cloud has no capacity of an offer, the next plan without it is taken.
 
-    What a first update has made is removed where no plan is left.
+    What a first update has made is removed where no plan is left; a stack that may be on either cloud then tries the
+    other.
 
     Raises:
         FusionError: the update failed for another reason, or no plan is left within the guardrails.
     """
     was_empty, is_first = not stack.resources(), True
+    may_move = was_empty and stack.config.get("fusion:cloud") == "auto"
     while True:
         try:
             stack.up(log)
@@ -67,6 +69,10 @@ def provision(stack: Stack, log: Path) -> None:
                     f"{error}. No plan is left without what was sold out; {stack.name} is as it says"
                 ) from None
             stack.destroy()
+            if may_move:
+                may_move = False
+                click.echo("\nNo plan is left there; all that had been made is removed. Trying the other cloud.\n")
+                continue
             raise FusionError(
                 f"{error}. No plan is left without what was sold out; all that had been made of {stack.name} is removed"
             ) from None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from infra.budget import Budget, BudgetArgs
+from infra.budget import Budget, BudgetArgs, budget_facts
+from infra.errors import require
 
 STACK_TAG = "fusion:stack"
+EMAILS_MAX = 10
+"""By alarm (AWS Budgets "Quotas and restrictions", subscribers by notification)."""
 
 
 class AwsBudget(Budget):
@@ -21,7 +24,8 @@ class AwsBudget(Budget):
     """
 
     def __init__(self, name: str, args: BudgetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("fusion:aws:Budget", name, facts(args), opts)
+        check(args)
+        super().__init__("fusion:aws:Budget", name, budget_facts("aws", args), opts)
         self.args = args
         budget = aws.budgets.Budget(
             name,
@@ -54,6 +58,14 @@ def _alarm(kind: str, percent: float, emails: tuple[str, ...]) -> aws.budgets.Bu
     )
 
 
-def facts(args: BudgetArgs) -> dict[str, object]:
-    """What guardrails judge a budget by; plain values, known in every preview."""
-    return {"cloud": "aws", "stack": args.stack, "limit_usd_per_month": args.limit_usd_per_month, "alarms": 2}
+def check(args: BudgetArgs) -> None:
+    """Refuse what AWS can't build, before anything is registered.
+
+    Raises:
+        ArgumentError: names what and the way out.
+    """
+    require(
+        len(args.emails) <= EMAILS_MAX,
+        f"emails ({', '.join(args.emails)}): an alarm of AWS Budgets tells at most {EMAILS_MAX}; name a group's "
+        "address in place of its members'.",
+    )

@@ -14,5 +14,8 @@ BUILDER = Builder(
     check_network=network.check,
     check_cluster=cluster.check,
     check_accelerator_pool=accelerator_pool.check,
+    check_object_store=lambda _: None,
+    check_budget=budget.check,
+    hosts_per_node=lambda _: 1,
     with_quotas=quotas.with_quotas,
 )

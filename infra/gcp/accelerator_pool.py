@@ -11,6 +11,7 @@ from infra.accelerator_pool import (
     POOL_LABEL,
     AcceleratorPool,
     AcceleratorPoolArgs,
+    Hosts,
     Taint,
     node_labels,
     pool_facts,
@@ -24,6 +25,9 @@ from infra.names import versioned_name
 TAINT_EFFECTS = {"NoSchedule": "NO_SCHEDULE", "PreferNoSchedule": "PREFER_NO_SCHEDULE", "NoExecute": "NO_EXECUTE"}
 GPU, TPU = "nvidia.com/gpu", "google.com/tpu"
 """What GKE calls its chips; also the key of the taint that it puts on their nodes by itself."""
+NODE_POOL_LABEL = "cloud.google.com/gke-nodepool"
+TPU_ENVIRONMENT = {"PJRT_DEVICE": "TPU"}
+"""By which torch_xla, and with it the training program, knows its device ("PJRT Runtime", PyTorch/XLA)."""
 TPU_ACCELERATORS = {
     "TPUv4": "tpu-v4-podslice",
     "TPUv5e": "tpu-v5-lite-podslice",
@@ -60,6 +64,10 @@ class GcpAcceleratorPool(AcceleratorPool):
         self.device_resource = device_resource(self._machine)
         self.interconnect_resource, self.interconnects_per_node = None, 0
         self.node_selector = node_selector(args, self._machine)
+        if self._machine.slice:
+            self.pod_environment = TPU_ENVIRONMENT
+        if self._machine.hosts > 1:
+            self.hosts = Hosts(self._machine.hosts, NODE_POOL_LABEL)
         own = (Taint(key=self.device_resource, value="present"),) if self.device_resource else ()
         self.taints = (*own, *args.taints)
         names = [self._make_pool(f"{name}{suffix}", fields).name for suffix, fields in pools(args).items()]
@@ -180,6 +188,11 @@ def check(args: AcceleratorPoolArgs) -> None:
         not args.compact_placement or bool(machine.rule and machine.rule.compact),
         f"{pool} can't be placed compactly; choose another machine type, or leave compact_placement out.",
     )
+
+
+def hosts_per_node(args: AcceleratorPoolArgs) -> int:
+    """Machines that come and go as one node of the pool: the hosts of a slice of TPUs."""
+    return _machine(args).hosts
 
 
 def is_compact(args: AcceleratorPoolArgs) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.errors import ArgumentError, require
-from planner.catalog import TpuTopology, load
+from planner.catalog import Offer, TpuTopology, load
 from planner.catalog.instances import gcp_accelerators
 
 TABLE = Path(__file__).with_name("machine_rules.csv")
@@ -21,6 +21,8 @@ WITH_GPUS = re.compile(r"(?P<machine>n1-[a-z]+-(?P<vcpus>\d+))\+(?P<gpu>[^x]+)x(
 SLICE = re.compile(r"tpu-(?P<generation>[a-z0-9]+)-(?P<chips>\d+)chip")
 GPUS_OF_MACHINE = re.compile(r"-(\d+)g$")
 BALANCED = "pd-balanced"
+DISK_SERVICES = {BALANCED: "block_storage_gib", "hyperdisk-balanced": "block_storage_hyperdisk_gib"}
+"""What the catalog calls the price of each type of boot disk that is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,25 @@ def machine_of(instance_type: str, accelerator: str | None, accelerator_count: f
         "take both from the same offer.",
     )
     return Machine(instance_type, rule.guest_accelerator, gpus, rule=rule)
+
+
+def can_build(offer: Offer) -> bool:
+    """Whether GKE is documented to make nodes of an offer."""
+    try:
+        machine_of(offer.instance_type, offer.accelerator, offer.accelerator_count)
+    except ArgumentError:
+        return False
+    return True
+
+
+def hosts_of(offer: Offer) -> int:
+    """Machines that come and go as one node of an offer."""
+    return machine_of(offer.instance_type, offer.accelerator, offer.accelerator_count).hosts
+
+
+def disk_service(offer: Offer) -> str:
+    """What the boot disk of a node of an offer is billed as."""
+    return DISK_SERVICES[machine_of(offer.instance_type, offer.accelerator, offer.accelerator_count).disk_type]
 
 
 @functools.cache

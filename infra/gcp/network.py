@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import pulumi
 import pulumi_gcp as gcp
 
+from infra.errors import require
 from infra.network import Network, NetworkArgs
 
 PODS, SERVICES = "pods", "services"
@@ -30,6 +32,7 @@ class GcpNetwork(Network):
     """
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        check(args)
         super().__init__("fusion:gcp:Network", name, facts(args), opts)
         self.args = args
         child = pulumi.ResourceOptions(parent=self)
@@ -75,6 +78,19 @@ class GcpNetwork(Network):
         self.private_subnet_ids = dict.fromkeys(args.zones, subnet.id)
         self.public_subnet_ids = {}
         self.register_outputs({"network_id": self.network_id})
+
+
+def check(args: NetworkArgs) -> None:
+    """Refuse what Google Cloud can't build, before anything is registered.
+
+    Raises:
+        ArgumentError: names what and the way out.
+    """
+    for zone in args.zones:
+        require(
+            re.fullmatch(rf"{re.escape(args.region)}-[a-z]", zone) is not None,
+            f"zones: {zone} is not a zone of region {args.region}; name some such as {args.region}-b.",
+        )
 
 
 def ranges(args: NetworkArgs) -> tuple[str, str]:

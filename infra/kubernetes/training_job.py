@@ -75,7 +75,7 @@ class TrainingJob(pulumi.ComponentResource):
 
     def _make_job(self, name: str, template: kubernetes.core.v1.PodTemplateSpecArgs) -> pulumi.Output[str]:
         args = self.args
-        if args.nodes > 1:
+        if args.pods > 1:
             self._make_rendezvous(name)
         metadata = meta.ObjectMetaArgs(
             name=args.name, namespace=args.namespace, labels=self._labels, annotations=NO_WAIT
@@ -161,8 +161,8 @@ class TrainingJob(pulumi.ComponentResource):
         )
         return batch.JobSpecArgs(
             completion_mode="Indexed",
-            completions=args.nodes,
-            parallelism=args.nodes,
+            completions=args.pods,
+            parallelism=args.pods,
             backoff_limit=backoff_limit,
             active_deadline_seconds=args.deadline_seconds,
             pod_failure_policy=batch.PodFailurePolicyArgs(rules=[taken_back, left_in_time]),
@@ -188,12 +188,12 @@ class TrainingJob(pulumi.ComponentResource):
             automount_service_account_token=False,
             enable_service_links=False,
             # The JobSet's controller sets its own.
-            subdomain=args.name if args.nodes > 1 and not args.queueing else None,
+            subdomain=args.name if args.pods > 1 and not args.queueing else None,
             termination_grace_period_seconds=GRACE_SECONDS,
             security_context=pods.pod_security(),
             node_selector=pod.node_selector or None,
             tolerations=pods.tolerations(pod),
-            affinity=self._one_pod_a_node() if args.nodes > 1 else None,
+            affinity=self._affinity() if args.pods > 1 else None,
             volumes=[config, *pods.volumes(pod)],
             containers=[
                 core.ContainerArgs(
@@ -216,8 +216,8 @@ class TrainingJob(pulumi.ComponentResource):
     def _environment(self) -> dict[str, pulumi.Input[str]]:
         """The workload's own environment, and torchrun's arguments as it reads them from there (`PET_*`)."""
         args = self.args
-        torchrun = {"PET_NNODES": str(args.nodes), "PET_NPROC_PER_NODE": str(max(args.pod.devices, 1))}
-        if args.nodes > 1:
+        torchrun = {"PET_NNODES": str(args.pods), "PET_NPROC_PER_NODE": str(max(args.pod.devices, 1))}
+        if args.pods > 1:
             first = f"{args.name}-{REPLICATED_JOB}-0-0" if args.queueing else f"{args.name}-0"
             torchrun["PET_MASTER_ADDR"] = f"{first}.{args.name}.{args.namespace}.svc"
             torchrun["PET_MASTER_PORT"] = str(RENDEZVOUS_PORT)
@@ -234,12 +234,16 @@ class TrainingJob(pulumi.ComponentResource):
         path = core.ObjectFieldSelectorArgs(field_path=f"metadata.annotations['{INDEX_ANNOTATION}']")
         return [core.EnvVarArgs(name="PET_NODE_RANK", value_from=core.EnvVarSourceArgs(field_ref=path))]
 
-    def _one_pod_a_node(self) -> kubernetes.core.v1.AffinityArgs:
-        apart = core.PodAffinityTermArgs(
-            topology_key="kubernetes.io/hostname", label_selector=meta.LabelSelectorArgs(match_labels=self._labels)
-        )
+    def _affinity(self) -> kubernetes.core.v1.AffinityArgs:
+        """One pod a machine, and all of them in one slice where machines make slices."""
+        hosts, own = self.args.hosts, meta.LabelSelectorArgs(match_labels=self._labels)
+        apart = core.PodAffinityTermArgs(topology_key="kubernetes.io/hostname", label_selector=own)
+        together = [core.PodAffinityTermArgs(topology_key=hosts.label, label_selector=own)] if hosts else []
         return core.AffinityArgs(
-            pod_anti_affinity=core.PodAntiAffinityArgs(required_during_scheduling_ignored_during_execution=[apart])
+            pod_anti_affinity=core.PodAntiAffinityArgs(required_during_scheduling_ignored_during_execution=[apart]),
+            pod_affinity=core.PodAffinityArgs(required_during_scheduling_ignored_during_execution=together)
+            if together
+            else None,
         )
 
 
@@ -250,6 +254,7 @@ def facts(args: TrainingJobArgs) -> dict[str, object]:
         "namespace": args.namespace,
         "image": args.pod.image,
         "nodes": args.nodes,
+        "pods": args.pods,
         "cpus": args.pod.cpus,
         "memory_gib": args.pod.memory_gib,
         "device_resource": args.pod.device_resource,

@@ -27,6 +27,7 @@ class Record:
         part_of: ids of others that it goes with.
         is_known: whether Pulumi's state is known to have it; else a kill may have come between.
         is_gone: deleted, and its id can't be used again.
+        more_urns: others that it was made for as well, where Google gives all of them the same one.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Record:
     part_of: list[str] = field(default_factory=list)
     is_known: bool = False
     is_gone: bool = False
+    more_urns: list[str] = field(default_factory=list)
 
 
 Records = dict[str, Record]

@@ -87,6 +87,7 @@ class Kind:
         assigned: what the server makes of it.
         may_go: raises `RefusedError` where the resource itself can't be deleted now.
         outlives: its id is taken for ever.
+        is_shared: whether making one that is there gives the same one, which stays until all that made it let it go.
         attribution: whether pulumi-gcp puts its own label on it.
         replaces: inputs that replace it, given the old and new ones, besides those that the schema says.
         forms: by path, the form of a value in which those that mean the same are equal.
@@ -108,6 +109,7 @@ class Kind:
     assigned: Callable[[World, Properties], Properties] = lambda world, inputs: {}
     may_go: Callable[[World, Record], None] | None = None
     outlives: bool = False
+    is_shared: bool = False
     attribution: bool = True
     replaces: Callable[[Properties, Properties], frozenset[str]] | None = None
     forms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)

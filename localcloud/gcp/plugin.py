@@ -27,6 +27,7 @@ LOCAL_PROJECT = "fusion-local"
 ATTRIBUTION = {"goog-pulumi-provisioned": "true"}
 """The label that pulumi-gcp puts on what it makes ("addPulumiAttributionLabel", provider's options)."""
 LABEL_KEY = r"[a-z][a-z0-9_-]{0,62}"
+BILLING_ACCOUNT = "012345-6789AB-CDEF01"
 LABEL_VALUE = r"[a-z0-9_-]{0,63}"
 
 
@@ -104,6 +105,7 @@ class GcpBackend(Backend):
             self._remove_leftovers(resource, records, filled)
             world = World(self.settings.project, records)
             record = next((each for each in records.values() if each.urn == resource.urn and not each.is_known), None)
+            record = record or _joined(kind, world, filled, resource.urn)
             if record is None:
                 record = self._made(kind, world, filled, resource.urn)
                 records[record.id] = record
@@ -146,14 +148,26 @@ class GcpBackend(Backend):
         """Delete it; refused while something is there that uses it, or where it is protected."""
         kind = _kind(resource.type)
         with self._sentence(resource), self.inventory.transaction() as records:
-            self._remove(kind, World(self.settings.project, records), id)
+            world = World(self.settings.project, records)
+            record = world.find(id)
+            if record is not None and record.more_urns:
+                urns = [each for each in (record.urn, *record.more_urns) if each != resource.urn]
+                record.urn, record.more_urns = urns[0], urns[1:]
+                return
+            self._remove(kind, world, id)
 
     def invoke(self, token: str, args: Properties) -> Properties:
         """The functions that programs ask for project, client, service agents, zones and versions of GKE."""
         project = str(args.get("project") or args.get("projectId") or self.settings.project)
         match token:
             case "gcp:organizations/getProject:getProject":
-                return {"id": f"projects/{project}", "projectId": project, "number": PROJECT_NUMBER, "name": project}
+                return {
+                    "id": f"projects/{project}",
+                    "projectId": project,
+                    "number": PROJECT_NUMBER,
+                    "name": project,
+                    "billingAccount": BILLING_ACCOUNT,
+                }
             case "gcp:organizations/getClientConfig:getClientConfig":
                 place = {"region": self.settings.region or "", "zone": self.settings.zone or ""}
                 return {"id": f"projects/{project}", "project": project, "accessToken": "local", **place}
@@ -314,6 +328,14 @@ class _Sentence:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, RefusedError | RuntimeError):
             raise ProviderError(f"{self.what}: {error}") from None
+
+
+def _joined(kind: Kind, world: World, filled: Properties, urn: str) -> Record | None:
+    """What is there already and is given to whoever makes it again; None for all that is one's own."""
+    record = world.find(_id_of(kind, filled)) if kind.is_shared else None
+    if record is not None and urn not in record.more_urns:
+        record.more_urns.append(urn)
+    return record
 
 
 def _kind(token: str) -> Kind:

@@ -2,8 +2,9 @@
 
 What a cluster would add is added: the pod's name and index, the identity that reaches the bucket, the DNS names of the
 pods, a folder for each volume. Paths that begin with a mount path are pointed at its folder. Where torchrun was told to
-start one process a device and there is no device, it starts one. Nothing else is changed; what can't be honoured is
-refused.
+start one process a device and there is no device, it starts one. A pod for a TPU runs through torch_xla on the CPU
+where `FUSION_XLA_PYTHON` names a Python that has it, else on the CPU without. Nothing else is changed; what can't be
+honoured is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ Object = Mapping[str, Any]
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 LOOPBACK = "127.0.0.1"
+TPU, XLA_DEVICE = "google.com/tpu", "PJRT_DEVICE"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -127,7 +129,7 @@ class Pod:
         ]
         (folder / "home").mkdir(parents=True)
         return subprocess.Popen(
-            [_executable(command[0], self.name), *command[1:]],
+            [_executable(command[0], self.name, xla=XLA_DEVICE in environment), *command[1:]],
             env={**_machine(folder, mounts), **environment, **identity},
             cwd=_mapped(self.container["workingDir"], mounts) if self.container.get("workingDir") else folder,
             stdin=subprocess.DEVNULL,
@@ -191,6 +193,10 @@ class Pod:
                 environment[variable["name"]] = self._resolved_host(_expanded(value, environment))
         if not _has_gpu() and environment.get("PET_NPROC_PER_NODE", "1") != "1":
             environment["PET_NPROC_PER_NODE"] = "1"  # one process a device; a CPU is one
+        if environment.get(XLA_DEVICE) == "TPU":
+            environment = {**environment, XLA_DEVICE: "CPU"}
+            if not xla_python():
+                del environment[XLA_DEVICE]
         return environment
 
     def _value(self, variable: Object) -> str | None:
@@ -288,9 +294,15 @@ def _pod_count(job: Object) -> int:
 def _say_substitutions(pod: Pod) -> None:
     if pod.devices and not _has_gpu():
         asked = ", ".join(f"{amount} × {name}" for name, amount in pod.devices.items())
-        print(
-            f"{pod.job['metadata']['name']}: asks for {asked}; this machine has none, so it runs on the CPU", flush=True
-        )
+        how = "on the CPU"
+        if any(name == TPU for name in pod.devices):
+            how += f" through torch_xla ({xla_python()})" if xla_python() else ", without torch_xla"
+        print(f"{pod.job['metadata']['name']}: asks for {asked}; this machine has none, so it runs {how}", flush=True)
+
+
+def xla_python() -> str:
+    """The Python that has torch_xla, which goes with an older PyTorch (docs/training.md); empty where none is named."""
+    return os.environ.get("FUSION_XLA_PYTHON", "")
 
 
 def _has_gpu() -> bool:
@@ -304,10 +316,10 @@ def _machine(folder: Path, mounts: Mapping[str, Path]) -> dict[str, str]:
     return image | ({"TMPDIR": str(mounts["/tmp"])} if "/tmp" in mounts else {})
 
 
-def _executable(name: str, pod: str) -> str:
-    """`python` is the image's only one, and here this one; others are looked for on the path."""
+def _executable(name: str, pod: str, *, xla: bool) -> str:
+    """`python` is the image's only one, and here this one, or that of torch_xla; others are looked for on the path."""
     if name in {"python", "python3"}:
-        return sys.executable
+        return xla_python() if xla else sys.executable
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:

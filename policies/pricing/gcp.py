@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from planner.catalog import Catalog
 from planner.catalog.instances import gcp_accelerators
-from planner.catalog.tpus import TpuSlice, slice_of_config, slice_of_type
+from planner.catalog.tpus import TpuSlice, chips_of, slice_of_config, slice_of_type
 from planner.cost import Quantity
 from planner.workloads import PriceModel
 from policies.pricing.reading import (
@@ -89,7 +89,8 @@ def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantitie
     spot = plain(config, "spot", default=False) or plain(config, "preemptible", default=False)
     price_model: PriceModel = "spot" if spot else "on_demand"
     machine = str(plain(config, "machineType", default=NODE_DEFAULT_MACHINE_TYPE))
-    node = place.node(_offer(machine, config, priced.catalog), price_model)
+    offer, nodes_each = _offer_of_pool(machine, config, props, priced.catalog)
+    node = place.node(offer, price_model)
     disk = _disk(
         place,
         plain(config, "diskType", default="pd-balanced"),
@@ -98,7 +99,8 @@ def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantitie
     ssds = number(config, "localSsdCount", default=0) + number(
         config, "ephemeralStorageLocalSsdConfig", "localSsdCount", default=0
     )
-    return times(added(fixed([(node, 1.0)]), disk, _local_ssd(place, ssds)), _bounds(props, zones))
+    each = added(fixed([(node, 1 / nodes_each)]), disk, _local_ssd(place, ssds))
+    return times(each, _bounds(props, zones))
 
 
 def _bounds(props: Props, zones: int) -> Quantity:
@@ -119,6 +121,18 @@ def _zones(props: Props) -> int:
         return named
     location = plain(props, "location")
     return 1 if location is not None and _is_zone(str(location)) else ZONES_OF_A_REGION
+
+
+def _offer_of_pool(machine: str, config: Props, props: Props, catalog: Catalog) -> tuple[str, int]:
+    """The offer that nodes of a pool are billed as, and how many of them make it: the hosts of a slice of TPUs."""
+    host = next((each for each in catalog.tpu_topologies if each.machine_type == machine.rpartition("/")[2]), None)
+    topology = plain(props, "placementPolicy", "tpuTopology")
+    if host is None or topology is None:
+        return _offer(machine, config, catalog), 1
+    chips = chips_of(str(topology))
+    if not chips:
+        raise UnpricedResource(f"placementPolicy.tpuTopology is {topology}; expected a topology such as 4x4")
+    return TpuSlice(host.accelerator, chips).instance_type, max(1, round(chips * host.hosts / host.chips))
 
 
 def _offer(machine: str, props: Props, catalog: Catalog) -> str:
@@ -175,6 +189,12 @@ def _own_disk(copies: int) -> Rule:
     return rule
 
 
+def _nat(priced: Priced) -> Quantities:
+    """The gateway, and each of its addresses: one at least where Google allocates them."""
+    named = count(priced.props, "natIps") or 1
+    return added(one("nat_gateway")(priced), times(one("public_ipv4")(priced), Quantity.fixed(named)))
+
+
 def _address(priced: Priced) -> Quantities:
     return {} if plain(priced.props, "addressType") == "INTERNAL" else one("public_ipv4")(priced)
 
@@ -206,7 +226,7 @@ RULES: Mapping[str, Rule] = {
     "gcp:compute/regionDisk:RegionDisk": _own_disk(2),
     "gcp:compute/address:Address": _address,
     "gcp:compute/globalAddress:GlobalAddress": _address,
-    "gcp:compute/routerNat:RouterNat": one("nat_gateway"),
+    "gcp:compute/routerNat:RouterNat": _nat,
     "gcp:compute/forwardingRule:ForwardingRule": one("load_balancer"),
     "gcp:compute/globalForwardingRule:GlobalForwardingRule": one("load_balancer"),
     "gcp:container/cluster:Cluster": _cluster,

@@ -64,7 +64,7 @@ def test_the_monthly_sum_is_that_of_the_catalogs_rows_to_the_cent(name: str) -> 
     for load_at in ("min", "expected", "max"):
         lines = [row for row in BILLS if row["stack"] == name]
         independent = to_the_cent(
-            Decimal(row[load_at]) * price_usd_per_month(config.region, row["item"], row["bought"]) for row in lines
+            Decimal(row[load_at]) * price_usd_per_month(plan.region, row["item"], row["bought"]) for row in lines
         )
         assert Decimal(str(stated[f"monthly_cost_{load_at}_usd"])) == independent
     limit = float(independent)

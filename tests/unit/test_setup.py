@@ -244,7 +244,7 @@ def test_the_salt_of_a_local_stack_is_no_change_unless_values_are_encrypted_with
     monkeypatch.setattr(setup, "ROOT", checkout)
     stack_file = checkout / "stacks" / "Pulumi.local.yaml"
     stack_file.parent.mkdir()
-    stack_file.write_text(f"config:\n  {setup.LOCAL_CLOUD}\n")
+    stack_file.write_text(f"config:\n  {setup.LOCAL_CLOUDS[0]}\n")
     (checkout / ".gitattributes").write_text(attributes)
     git("init", "--quiet")
     git("add", ".gitattributes", "stacks")

@@ -37,7 +37,7 @@ def test_a_file_that_is_no_stack_file_is_refused_with_its_path(tmp_path: Path, t
 def test_a_local_stack_without_its_settings_says_which_is_missing(tmp_path: Path) -> None:
     local = stack(tmp_path, "config: {'aws:profile': fusion-local, 'kubernetes:renderYamlToDirectory': 7}")
     with pytest.raises(FusionError, match=r"Pulumi\.local\.yaml: config: aws:region: null; expected a region of AWS"):
-        _ = local.region
+        local.region("aws")
     with pytest.raises(FusionError, match="kubernetes:renderYamlToDirectory: 7; expected the folder"):
         _ = local.manifests
 

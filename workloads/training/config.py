@@ -143,7 +143,8 @@ class TrainingConfig(Section):
     parallel: ParallelConfig = ParallelConfig()
     privacy: PrivacyConfig | None = Field(default=None, description="train with differential privacy")
     device: Literal["auto", "cpu", "cuda", "xla"] = Field(
-        default="auto", description="auto: CUDA where there is one; xla: what torch_xla finds, such as a TPU"
+        default="auto",
+        description="xla: what torch_xla finds, such as a TPU; auto: that where PJRT_DEVICE is set, else CUDA or CPU",
     )
     deterministic: bool = Field(default=False, description="same bits from the same config; slower on CUDA")
     threads: int | None = Field(default=None, ge=1, le=1_024, description="CPU threads of a rank; by default its share")

@@ -181,7 +181,7 @@ def _size_and_rank() -> tuple[int, int]:
 
 
 def _device(config: TrainingConfig, size: int) -> torch.device:
-    if config.device == "xla":
+    if config.device == "xla" or (config.device == "auto" and os.environ.get("PJRT_DEVICE")):
         return _xla_device(size)
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -167,6 +167,7 @@ KINDS = (
         "projects/{project}/services/{service}",
         words("project service"),
         assigned=_service_identity,
+        is_shared=True,
         **GOOGLE,
     ),
     Kind(

@@ -1,6 +1,7 @@
 """A stack's config: what is right is read, and each wrong value gives one line that names field, value and file."""
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,17 @@ TRAINING = {"kind": "training", "name": "digits", "image": "registry.example.com
 INFERENCE = {"kind": "inference", "name": "classify", "image": "registry.example.com/serving:1"}
 
 
-def config_of(*, region: str | None = "us-east-1", **fusion: object) -> StackConfig:
+GCP = {"gcp:region": "us-central1", "gcp:project": "fusion-local"}
+
+
+def config_of(
+    *, region: str | None = "us-east-1", places: Mapping[str, str] | None = None, **fusion: object
+) -> StackConfig:
     values = {"workloads": [TRAINING], "guardrails": {"monthly_cost_limit_usd": 1000}} | fusion
     pairs = {f"fusion:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     if region is not None:
         pairs["aws:region"] = region
-    return load(pairs, stack="test", stack_file=FILE)
+    return load(pairs | dict(places or {}), stack="test", stack_file=FILE)
 
 
 def refused(**fusion: object) -> str:
@@ -30,7 +36,7 @@ def refused(**fusion: object) -> str:
 def test_the_smallest_stack_gets_safe_defaults() -> None:
     config = config_of()
     assert config.cluster.public_access_cidrs == ()
-    assert config.zones == ("us-east-1a", "us-east-1b")
+    assert config.zones_of("aws") == ("us-east-1a", "us-east-1b")
     assert not config.object_store.delete_with_contents
 
 
@@ -53,7 +59,7 @@ def test_the_smallest_stack_gets_safe_defaults() -> None:
         ({"guardrails": {}}, "fusion:guardrails.monthly_cost_limit_usd: not set"),
         ({"network": {"cidr": "8.8.0.0/16"}}, "expected a private IPv4 range"),
         ({"cluster": {"public_access_cidrs": ["0.0.0.0/0"]}}, "opens the cluster's endpoint to everyone"),
-        ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws'"),
+        ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws', 'gcp' or 'auto'"),
         ({"workload": []}, "fusion:workload: unknown field"),
         ({"workloads": "hello"}, 'fusion:workloads: got "hello"; input should be a list'),
         (
@@ -119,6 +125,64 @@ def test_whatever_is_typed_gives_a_config_or_one_error(fusion: dict[str, object]
         config_of(**{key: value for key, value in fusion.items() if key != "region"})
     except ConfigError as error:
         assert all(line.startswith(f"{FILE}: ") for line in str(error).splitlines())
+
+
+def on_google_cloud(**fusion: object) -> StackConfig:
+    return config_of(**({"region": None, "places": GCP, "cloud": "gcp"} | fusion))
+
+
+def test_a_stack_on_google_cloud_names_its_own_region_and_project() -> None:
+    config = on_google_cloud()
+    assert config.places == (("gcp", "us-central1"),)
+    assert config.zones_of("gcp") == ("us-central1-a", "us-central1-b")
+    assert on_google_cloud(network={"zones": ["us-central1-c", "us-central1-f"]}).zones_of("gcp")[1] == "us-central1-f"
+
+
+def test_regions_of_google_cloud_without_a_zone_a_begin_with_b() -> None:
+    config = on_google_cloud(places=GCP | {"gcp:region": "europe-west1"})
+    assert config.zones_of("gcp") == ("europe-west1-b", "europe-west1-c")
+
+
+@pytest.mark.parametrize(
+    ("cloud", "places", "missing"),
+    [
+        ("gcp", {}, ["gcp:region: not set; expected a region such as us-central1", "gcp:project: not set"]),
+        ("gcp", {"gcp:region": "us-central1"}, ["gcp:project: not set; expected the id of your project"]),
+        ("auto", GCP, ["aws:region: not set"]),
+        ("auto", {"aws:region": "us-east-1"}, ["gcp:region: not set", "gcp:project: not set"]),
+    ],
+)
+def test_what_a_cloud_needs_is_asked_for_by_its_own_keys(
+    cloud: str, places: dict[str, str], missing: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(region=None, places=places, cloud=cloud)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(missing)
+    assert all(line.startswith(f"{FILE}: {each}") for line, each in zip(lines, missing, strict=True))
+
+
+def test_a_stack_of_either_cloud_has_zones_of_both() -> None:
+    zones = ["us-east-1c", "us-east-1d", "us-central1-b", "us-central1-f"]
+    config = config_of(places=GCP, cloud="auto", network={"zones": zones})
+    assert config.places == (("aws", "us-east-1"), ("gcp", "us-central1"))
+    assert (*config.zones_of("aws"), *config.zones_of("gcp")) == tuple(zones)
+    assert config.on("gcp").places == (("gcp", "us-central1"),)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"1st": "x"}, "1st: a label of Google Cloud begins with a letter"),
+        ({"cost:centre": "x", "Cost.Centre": "y"}, "are one label on Google Cloud, cost-centre"),
+    ],
+)
+def test_tags_that_google_cloud_can_not_tell_apart_or_take_are_refused_there_alone(
+    tags: dict[str, str], expected: str
+) -> None:
+    config_of(tags=tags)
+    with pytest.raises(ConfigError, match=expected):
+        on_google_cloud(tags=tags)
 
 
 def test_zones_are_of_the_stacks_region() -> None:

@@ -46,7 +46,7 @@ def budget(*emails, **changes):
     ("make", "says"),
     [
         (lambda: budget("a@example.com", limit_usd_per_month=0), "limit_usd_per_month 0: use more than 0"),
-        (lambda: budget(), "emails (none): name 1 to 10"),
+        (lambda: budget(), "emails (none): name at least one"),
         (lambda: budget("a@example.com", "a@example.com"), "each once"),
         (lambda: budget("somebody"), "'somebody' is no address"),
         (lambda: budget("a@example.com", forecast_percent=0), "forecast_percent 0: use more than 0"),

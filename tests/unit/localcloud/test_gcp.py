@@ -146,6 +146,16 @@ def test_a_name_is_taken_once(gcp: Gcp) -> None:
     assert "already exists" in refused(gcp.create, NETWORK, {"name": "net", "autoCreateSubnetworks": False}, "other")
 
 
+def test_the_identity_of_a_service_is_the_projects_and_stays_until_nobody_has_it_any_more(gcp: Gcp) -> None:
+    token, inputs = "gcp:projects/serviceIdentity:ServiceIdentity", {"service": "artifactregistry.googleapis.com"}
+    one, other = (gcp.create(token, inputs, name) for name in ("one", "other"))
+    assert (one.id, one.outputs["email"]) == (other.id, other.outputs["email"])
+    gcp.delete(one)
+    assert gcp.read(other) is not None
+    gcp.delete(other)
+    assert LOCAL_CLOUDS["gcp"].left(REGION) == []
+
+
 def test_ranges_of_a_network_do_not_overlap(gcp: Gcp) -> None:
     net = network(gcp)
     subnetwork(gcp, net)

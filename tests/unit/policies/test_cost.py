@@ -50,6 +50,24 @@ def test_a_pool_that_is_planned_on_spot_is_bought_on_spot(inputs: dict[str, Any]
     assert bool(judge(cost.spot_as_planned, plan, group(**inputs))) == refused
 
 
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"spot": True}, False),
+        ({"preemptible": True}, False),
+        ({}, True),
+        ({"spot": False}, True),
+        ({"labels": {POOL_LABEL: "another"}}, False),
+    ],
+)
+def test_a_pool_of_gke_that_is_planned_on_spot_is_bought_on_spot(config: dict[str, Any], refused: bool) -> None:
+    pool = Declared(
+        "gcp:container/nodePool:NodePool",
+        {"location": "us-central1", "nodeConfig": {"machineType": SPOT_PLAN.pools[0].instance_type} | config},
+    )
+    assert bool(judge(cost.spot_as_planned, Declared(PLAN_TYPE, SPOT_PLAN.as_props()), pool)) == refused
+
+
 def test_a_pool_that_is_planned_on_demand_may_be() -> None:
     plan = Declared(PLAN_TYPE, planned(job(needs=G5)).as_props())
     assert judge(cost.spot_as_planned, plan, group()) == []

@@ -168,7 +168,24 @@ GCP: list[tuple[str, dict[str, Any], Decimal]] = [
         {"acceleratorConfig": {"type": "V6E", "topology": "4x8"}, "schedulingConfig": {"spot": True}},
         node("gcp", "tpu-v6e-32chip", spot=True),
     ),
-    ("gcp:compute/routerNat:RouterNat", {}, service("gcp", "nat_gateway")),
+    ("gcp:compute/routerNat:RouterNat", {}, service("gcp", "nat_gateway") + service("gcp", "public_ipv4")),
+    (
+        "gcp:compute/routerNat:RouterNat",
+        {"natIps": ["one", "two"]},
+        service("gcp", "nat_gateway") + 2 * service("gcp", "public_ipv4"),
+    ),
+    (
+        "gcp:container/nodePool:NodePool",
+        {
+            "location": REGIONS["gcp"],
+            "nodeLocations": ["us-central1-a"],
+            "initialNodeCount": 0,
+            "autoscaling": {"totalMinNodeCount": 0, "totalMaxNodeCount": 4},
+            "placementPolicy": {"type": "COMPACT", "tpuTopology": "4x4"},
+            "nodeConfig": {"machineType": "ct5lp-hightpu-4t", "spot": True, "diskSizeGb": 100},
+        },
+        node("gcp", "tpu-v5e-16chip", spot=True) + 400 * service("gcp", "block_storage_gib"),
+    ),
     ("gcp:compute/address:Address", {"addressType": "INTERNAL"}, Decimal(0)),
 ]
 
