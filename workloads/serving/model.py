@@ -26,6 +26,9 @@ SWEEP_S = 0.25
 """How often waiting requests whose time is over are answered, however long the batch takes that runs."""
 HANGS_AFTER_S, HANGS_AFTER_TIMES = 10.0, 20
 """A batch that takes this long, and so many times as long as it should, never ends: only a restart helps."""
+GATHERING_TURNS = 2
+"""Of the event loop before a batch is taken that is not full: a request that has come needs one to start its task and
+one to go on with its body, which Granian hands over in between. Without them it would wait for a whole batch."""
 
 
 class BatchError(RuntimeError):
@@ -128,8 +131,16 @@ class ServedModel:
         request = self.queue.add(job, len(inputs[0]), time.monotonic(), priority=priority, timeout_s=timeout_s)
         if not self._is_busy:
             self._is_busy = True
-            self._loop.call_soon(self._chip.enter, self._tenant)  # what else has arrived by now goes along
+            self._gather(GATHERING_TURNS)
         return request
+
+    def _gather(self, turns: int) -> None:
+        """Ask for the chip, after so many turns of the loop unless the next batch is full before: what else has come by
+        now goes along."""
+        if turns and self.queue.rows < self.limits.batch_max:
+            self._loop.call_soon(self._gather, turns - 1)
+        else:
+            self._chip.enter(self._tenant)
 
     def _start(self) -> bool:
         """Run the next batch, if any of the requests is still worth it."""
@@ -155,7 +166,7 @@ class ServedModel:
         self._running, self._running_since_s = (), math.inf
         self._chip.leave(self._tenant)
         if self.queue.rows:
-            self._chip.enter(self._tenant)
+            self._gather(GATHERING_TURNS)
         else:
             self._is_busy = False
 
@@ -254,7 +265,7 @@ class ServedModel:
     async def drain(self) -> None:
         """Wait for the requests that hold it, and end the thread; for a version that no new request finds any more."""
         await self._unused.wait()
-        while self._tenant.is_active:  # with a batch whose clients all went away
+        while self._is_busy:  # with a batch whose clients all went away
             await asyncio.sleep(0.01)
         self._sweeping.cancel()
         self._batches.put(None)

@@ -128,6 +128,8 @@ class Queue(Generic[Work]):
         self._numbers = itertools.count()
         self._served_rows = 0
         self._running_until_s: float | None = None
+        self._large = 0
+        """Requests that wait and are larger than a usual batch."""
 
     def busy_s(self, now_s: float) -> float:
         """Until the batch that runs ends; one that should have ended already is taken to need as long again."""
@@ -137,14 +139,21 @@ class Queue(Generic[Work]):
         """What a batch takes now."""
         return self.curve.at(rows) * self.slowdown
 
-    def drain_s(self, rows: float) -> float:
-        """How long it takes to serve so many rows in usual batches."""
-        whole, rest = divmod(math.ceil(rows), self.usual_rows)
-        return whole * self.seconds_of(self.usual_rows) + (self.seconds_of(rest) if rest else 0.0)
+    def drain_s(self, rows: float, largest: int = 0) -> float:
+        """How long it takes to serve so many rows in usual batches, or in larger ones where the largest request is."""
+        batch = max(self.usual_rows, largest)
+        whole, rest = divmod(math.ceil(rows), batch)
+        return whole * self.seconds_of(batch) + (self.seconds_of(rest) if rest else 0.0)
 
     def batches(self, rows: float) -> int:
         """In how many usual batches so many rows are served."""
         return math.ceil(rows / self.usual_rows)
+
+    def _largest(self) -> int:
+        """Rows of the largest request that waits and is not split into usual batches; 0 where there is none."""
+        if not self._large:
+            return 0
+        return max(each.rows for lane in self._lanes.values() for each in lane.requests.values())
 
     def check(
         self,
@@ -175,7 +184,8 @@ class Queue(Generic[Work]):
         allowed_s = min(timeout_s or self.slo_s, self.slo_s)
         expected = self._ahead(priority) * self._lanes[priority].overtaken + rows
         caution = 1 + DEVIATIONS * max(self.deviation, DEVIATION_MIN) / self.slowdown
-        needed_s = caution * (busy_s + self.drain_s(expected) + self.batches(expected) * others_s)
+        largest = max(rows, self._largest())
+        needed_s = caution * (busy_s + self.drain_s(expected, largest) + self.batches(expected) * others_s)
         if needed_s > allowed_s:
             raise Refused(
                 f"it would take {needed_s * 1e3:.0f} ms, and {allowed_s * 1e3:.0f} ms are allowed", needed_s - allowed_s
@@ -206,6 +216,7 @@ class Queue(Generic[Work]):
         lane.requests[number] = request
         lane.rows += rows
         self.rows += rows
+        self._large += rows > self.usual_rows
         return request
 
     def cancel(self, request: Request[Work]) -> None:
@@ -218,6 +229,7 @@ class Queue(Generic[Work]):
         del lane.requests[request.number]
         lane.rows -= request.rows
         self.rows -= request.rows
+        self._large -= request.rows > self.usual_rows
 
     def expire(self, now_s: float) -> list[Request[Work]]:
         """Drop and give those whose deadline is over: a batch may take longer than all that waits has time for."""

@@ -155,6 +155,18 @@ def test_one_that_many_overtake_is_refused_sooner_the_next_time() -> None:
     assert late < accepted / 20
 
 
+def test_a_request_that_is_larger_than_a_usual_batch_is_counted_as_the_one_batch_that_it_is() -> None:
+    """Batches of 8 take 4 ms and of 16 take 35: in 63 ms there is time for one of the large ones, not for two."""
+    curve = Curve((1, 2, 4, 8, 16, 32), (0.004,) * 4 + (0.035,) * 2)
+    waiting: Queue[str] = Queue(curve, batch_max=32, slo_s=0.0625, queue_max=500)
+    assert waiting.usual_rows == 8
+    waiting.add("running", 16, 0.0)
+    waiting.take(0.0)
+    with pytest.raises(Refused, match="are allowed"):
+        waiting.check(16, 0.0)
+    waiting.check(8, 0.0)
+
+
 def test_a_shorter_timeout_than_the_slo_is_kept() -> None:
     waiting = queue()
     waiting.add(0, 32, 0.0)
