@@ -56,7 +56,7 @@ def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
         ConfigError: one line for each wrong value.
     """
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror}); expected {expected}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -64,6 +64,18 @@ def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected {expected}, got {_shown(document)}")
     return checked(document, kind, source=str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own rule, which PyYAML lets pass: a mapping has each key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def checked(document: Mapping[str, Any], kind: type[Config], *, source: str) -> Config:
@@ -87,6 +99,10 @@ def _sentence(problem: Mapping[str, Any], source: str) -> str:
             return f"{source}: {field}: not set, and it has no default"
         case "extra_forbidden":
             return f"{source}: {field}: unknown field; remove it or check its spelling"
+        case "model_type" | "dict_type":
+            return f"{source}: {field}: got {_shown(problem['input'])}; expected fields and their values"
+        case "path_type":
+            return f"{source}: {field}: got {_shown(problem['input'])}; expected a folder's path"
     reason = str(problem["msg"]).removeprefix("Value error, ")
     return f"{source}: {field}: got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
 

@@ -57,7 +57,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _CLIENT: ClientConfig = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "300s", "allow_http": True}
 _RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=50)}
-_READ_ATTEMPTS = 4
+_ATTEMPTS = 4
 _ObstoreError = obstore.exceptions.BaseError
 
 Result = TypeVar("Result")
@@ -109,9 +109,11 @@ def size(url: str) -> int:
         return _with_retries(lambda: obstore.head(store, key)["size"])
 
 
-def _with_retries(attempt: Callable[[], Result]) -> Result:
-    for _ in range(_READ_ATTEMPTS - 1):
-        with suppress(obstore.exceptions.GenericError):  # half an answer, or all retries of one request used up
+def _with_retries(
+    attempt: Callable[[], Result], errors: tuple[type[Exception], ...] = (obstore.exceptions.GenericError,)
+) -> Result:
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(*errors):  # half an answer, or all retries of one request used up
             return attempt()
     return attempt()
 
@@ -147,7 +149,12 @@ def write_durably(url: str, data: bytes | mmap.mmap) -> None:
         if (found := _object_store(url)) is not None:
             part = max(_PART_BYTES, -(-len(data) // _MOST_PARTS))
             with memoryview(data) as view:
-                obstore.put(found[0], found[1], view, chunk_size=part)
+                # Where the answer to the last request was cut, the client can't know that the parts are together, and
+                # fails on an upload that is no more: nothing says whether this object or an older one lies there now.
+                _with_retries(
+                    lambda: obstore.put(found[0], found[1], view, chunk_size=part),
+                    (obstore.exceptions.GenericError, FileNotFoundError),
+                )
             return
         filesystem, path = locate(url)
         if _is_local(filesystem):

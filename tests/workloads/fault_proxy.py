@@ -39,6 +39,8 @@ class FaultProxy(ThreadingHTTPServer):
         self.made: Counter[str] = Counter()
         self.spoiled: set[tuple[str, str]] = set()
         """(method, path) of what was spoiled."""
+        self.spoils: Callable[[str, str], bool] = lambda method, path: True
+        """Which requests may be spoiled, by method and path."""
         self.half_way: Callable[[str, str], None] = lambda method, path: None
         """Called with method and path when half of a request's body is here."""
         self.lock = threading.Lock()
@@ -50,6 +52,8 @@ class FaultProxy(ThreadingHTTPServer):
 
     def next_fault(self, method: str, path: str) -> str | None:
         with self.lock:
+            if not self.spoils(method, path):
+                return None
             self.count += 1
             if not self.faults or self.count % self.every:
                 return None

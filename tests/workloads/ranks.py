@@ -60,6 +60,10 @@ class Ranks:
         for process, _log in self._ranks:
             process.kill()
 
+    def running(self) -> bool:
+        """Whether any of them is."""
+        return any(process.is_alive() for process, _ in self._ranks)
+
     def kill(self, rank: int) -> None:
         """As the machine's kernel does when memory runs out."""
         process, _ = self._ranks[rank]

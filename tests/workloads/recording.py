@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -27,11 +28,18 @@ class RecordingNet(FusionNet):
         if self.training:
             self._write_down(images)
             self.steps += 1
+            time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
             for name, number in (("KILL_AT_STEP", signal.SIGKILL), ("TERM_AT_STEP", signal.SIGTERM)):
                 if os.environ.get(name) == str(self.steps):
                     os.kill(os.getpid(), number)
             if os.environ.get("FAIL_AT_STEP") == str(self.steps):
                 raise MachineGone
+            if os.environ.get("NODE_DIES_AT_STEP") == str(self.steps):
+                kill_node()
+            if os.environ.get("NODE_DIES_WAITING_AT_STEP") == str(self.steps):
+                threading.Timer(0.5, kill_node).start()
+            if os.environ.get("LATE_AT_STEP") == str(self.steps):
+                time.sleep(2)
         return super().forward(images)
 
     def _write_down(self, images: Tensor) -> None:
@@ -41,6 +49,12 @@ class RecordingNet(FusionNet):
 
 class MachineGone(BaseException):
     """Stands for a crash that no handler sees."""
+
+
+def kill_node() -> None:
+    """torchrun's agent and the rank, as when a machine is gone."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def recorded(folder: Path) -> list[list[str]]:

@@ -45,6 +45,7 @@ def test_the_smallest_config_has_the_documented_defaults(tmp_path: Path) -> None
         ({"epochs": 0}, "FILE: epochs: got 0; input should be greater than or equal to 1"),
         ({"precision": "fp7"}, "FILE: precision: got \"fp7\"; input should be 'fp32', 'tf32', 'bf16', 'fp16' or 'fp8'"),
         ({"epoch": 3}, "FILE: epoch: unknown field; remove it or check its spelling"),
+        ({"model": "decoder"}, 'FILE: model: got "decoder"; expected fields and their values'),
         ({"data": {}}, "FILE: data.url: not set, and it has no default"),
         (
             {"data": {"url": "bucket/data"}},
@@ -66,7 +67,7 @@ def test_every_wrong_value_is_named_at_once(tmp_path: Path) -> None:
     assert len(refused(tmp_path, GOOD | {"epochs": 0, "seed": -1}).splitlines()) == 2
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "run: [unclosed"])
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "run: [unclosed", "run: a\nepochs: 1\nrun: b\n"])
 def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     assert len(refused(tmp_path, text).splitlines()) == 1
 

@@ -170,18 +170,19 @@ def test_an_image_that_can_not_be_decoded_is_one_sentence_that_names_the_shard(t
 @pytest.mark.parametrize(
     ("fields", "row", "label", "said"),
     [
-        ({"kind": "tabular", "shape": (4,), "categories": (3, 5)}, [9.5, -7, 3, 0], 0, "category column 1 (input column 3): got 3, expected 0 to 2"),
-        ({"kind": "tabular", "shape": (4,), "categories": (3, 5)}, [9.5, -7, 2, -1], 0, "category column 2 (input column 4): got -1, expected 0 to 4"),
-        ({"kind": "text", "shape": (3,), "vocabulary": 9}, [1, 9, 0], 0, "input: got 9, expected 0 to 8"),
-        ({"kind": "tabular", "shape": (1,)}, [1], 2, "label: got 2, expected 0 to 1"),
+        ({"kind": "tabular", "shape": (4,), "categories": (3, 5)}, [9.5, -7, 3, 0], 0, "category column 1 (input column 3): row 2 is out of range, expected 0 to 2"),
+        ({"kind": "tabular", "shape": (4,), "categories": (3, 5)}, [9.5, -7, 2, -1], 0, "category column 2 (input column 4): row 2 is out of range, expected 0 to 4"),
+        ({"kind": "text", "shape": (3,), "vocabulary": 9}, [1, 9, 0], 0, "input: row 2 is out of range, expected 0 to 8"),
+        ({"kind": "tabular", "shape": (2,)}, [1, float("nan")], 0, "column 2: row 2 is no finite number"),
+        ({"kind": "tabular", "shape": (1,)}, [1], 2, "label: row 2 is out of range, expected 0 to 1"),
     ],
 )  # fmt: skip
-def test_a_number_that_the_index_does_not_allow_is_one_sentence_with_field_value_and_bound(
+def test_a_number_that_the_index_does_not_allow_is_one_sentence_with_field_row_and_bound(
     tmp_path: Path, fields: dict[str, Any], row: list[float], label: int, said: str
 ) -> None:
     url = f"file://{tmp_path}/data"
     kind = np.int32 if fields["kind"] == "text" else np.float32
-    shards = write_split(url, "train", np.array([row], kind), np.array([label]), shard_samples=1)
+    shards = write_split(url, "train", np.array([np.zeros(len(row)), row], kind), np.array([0, label]), shard_samples=2)
     write_index(url, Index(name="x", source="made here", classes=("a", "b"), splits={"train": shards}, **fields))
     with pytest.raises(StorageError, match=rf"data/train-00000\.arrow: {re.escape(said)}; mend the source"):
         list(Loader(Dataset(url, "train", ShardCache(tmp_path / "cache")), batch_size=1).once())

@@ -146,7 +146,7 @@ def test_texts_without_labels_become_tokens_to_be_continued(tmp_path: Path, url:
 
 
 def test_a_data_set_that_hugging_face_saved_is_packed_with_its_class_names(tmp_path: Path, url: str) -> None:
-    """The files are laid out as `DatasetDict.save_to_disk` of datasets 4 does."""
+    """The files are laid out as `DatasetDict.save_to_disk` of datasets 4 and 5 does."""
     pets = [file for file in sorted(image_folder(tmp_path / "pets").rglob("*.png"))]
     saved = tmp_path / "saved"
     for split in ("train", "test"):
@@ -168,6 +168,12 @@ def test_a_data_set_that_hugging_face_saved_is_packed_with_its_class_names(tmp_p
     )
     assert Dataset(url, "train").index.classes == ("Katze", "Hund")
     assert all(label == pixels[1][0][0] for pixels, label in content(url, tmp_path)["test"])
+
+    info = saved / "train" / "dataset_info.json"
+    for each in (info, saved / "test" / "dataset_info.json"):
+        each.write_text(info.read_text().replace('"Katze", "Hund"', '"Katze"'))
+    said = refusal("pack", saved, f"{url}-other")
+    assert "column label: row 7 is of none of the 1 classes, as in a split whose labels are kept secret" in said
 
 
 def tables(folder: Path, rows: int) -> Path:
@@ -226,18 +232,23 @@ def test_check_finds_labels_beyond_the_classes(tmp_path: Path, url: str) -> None
     index = json.loads((tmp_path / "packed" / "index.json").read_text())
     index["classes"] = index["classes"][:5]
     (tmp_path / "packed" / "index.json").write_text(json.dumps(index))
-    assert "train-00000.arrow: label: got 6, expected 0 to 4" in run("check", url).output
+    assert "train-00000.arrow: label: row 3 is out of range, expected 0 to 4" in run("check", url).output
 
 
 def test_what_can_not_be_packed_is_refused_in_one_sentence(tmp_path: Path, url: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "holes.csv").write_text("label,a\nx,1\ny,\n")
+    (tmp_path / "nan.csv").write_text("label,a\nx,1\ny,inf\n")
+    (tmp_path / "ragged.csv").write_text("label,a\nx,1\ny,2,a secret\n")
     (tmp_path / "notes.csv").write_text("text,other\nhello,1\n")
     (tmp_path / "w.csv").write_text("a,b\n1,2\n")
     pets = image_folder(tmp_path / "pets")
     assert "no such file or folder" in refusal("pack", tmp_path / "nowhere", url)
     assert "nothing to pack; expected a folder of images" in refusal("pack", tmp_path / "empty", url)
     assert "holes.csv: train, column a: row 2 is empty" in refusal("pack", tmp_path / "holes.csv", url)
+    assert "nan.csv: train, column a: row 2 is no finite number" in refusal("pack", tmp_path / "nan.csv", url)
+    ragged = refusal("pack", tmp_path / "ragged.csv", url)
+    assert ragged.endswith("ragged.csv: can't be read: CSV parse error: Expected 2 columns, got 3"), "without the row"
     assert "no column 'price'; expected one of a, b" in refusal("pack", tmp_path / "w.csv", url, "--label", "price")
     assert "--tokenizer: not set" in refusal("pack", tmp_path / "notes.csv", url)
     assert "--test-share: got 1.5" in refusal("pack", pets, url, "--test-share", 1.5)

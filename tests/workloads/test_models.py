@@ -62,6 +62,15 @@ def test_a_registered_model_answers_in_its_kinds_shape_and_every_weight_learns(n
     assert [weight for weight, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
 
 
+@pytest.mark.parametrize("name", REGISTERED)
+def test_a_registered_model_becomes_a_program_that_takes_any_number_of_samples(name: str) -> None:
+    model = small(name).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(model, (inputs_for(name, 3),), dynamic_shapes=({0: batch},)).module()
+    for count in (1, 5):
+        torch.testing.assert_close(program(inputs_for(name, count)), model(inputs_for(name, count)))
+
+
 def test_resnet_50_takes_torchvisions_weights() -> None:
     """The digest of [name, shape] of all of `torchvision.models.resnet50().state_dict()`, torchvision 0.29.2."""
     with torch.device("meta"):

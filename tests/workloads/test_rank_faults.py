@@ -15,7 +15,7 @@ from tests.workloads.ranks import Ended, run_ranks
 from tests.workloads.test_resume import EVERY, MODEL, STEPS
 from tests.workloads.test_training import assert_same, final_weights, forget_checkpoints
 from workloads.training.config import TrainingConfig
-from workloads.training.stopping import RESUMABLE_EXIT_CODE
+from workloads.training.stopping import RANK_LOST_EXIT_CODE, RESUMABLE_EXIT_CODE
 
 Configured = Callable[..., TrainingConfig]
 Start = Callable[..., tuple[list[Ended], int, list[list[list[str]]]]]
@@ -83,7 +83,7 @@ def test_kill_9_of_either_rank_and_sigterm_at_random_steps_change_no_sample_and_
     for victim, step in zip(victims, steps, strict=False):
         ended, first, seen = start(2, **{f"rank{victim}": {"KILL_AT_STEP": step}})
         other = ended[1 - victim]
-        assert (ended[victim].status, other.status) == (-9, 1)
+        assert (ended[victim].status, other.status) == (-9, RANK_LOST_EXIT_CODE)
         assert "another rank is gone" in other.err
         assert "Traceback" not in other.err
         assert_the_same_samples(seen, first, whole)

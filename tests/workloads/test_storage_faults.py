@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import s3fs
@@ -43,6 +48,82 @@ def test_a_request_that_is_never_answered_is_given_up_and_made_again(
             storage.write_durably(url, b"content" * 1000)
             assert storage.read(url) == b"content" * 1000
     assert {method for method, _ in proxy.spoiled} == {"PUT", "GET"}
+
+
+def unfinished(s3: Any, bucket: str) -> list[str]:
+    """Objects of which parts are up, and no more: the bucket keeps and bills them, and shows them to nobody."""
+    return [each["Key"] for each in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What goes up in four parts of the least size that S3 takes."""
+    monkeypatch.setattr(storage, "_PART_BYTES", 5 * 2**20)
+    return os.urandom(16 * 2**20)
+
+
+@pytest.mark.parametrize("fault", ["503", "500", "cut", "reset", "lost"])
+def test_a_part_that_fails_is_sent_again_and_the_object_is_whole(
+    fault: str, small_parts: bytes, s3: Any, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with spoiling(monkeypatch, moto_endpoint, (fault,), every=2) as proxy:
+        storage.write_durably(f"s3://{bucket}/large", small_parts)
+    assert ("PUT", f"/{bucket}/large") in proxy.spoiled
+    assert storage.read(f"s3://{bucket}/large") == small_parts
+    assert unfinished(s3, bucket) == []
+
+
+def test_an_upload_whose_last_answer_is_cut_is_made_again(
+    small_parts: bytes, s3: Any, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with spoiling(monkeypatch, moto_endpoint, ("half",), every=1) as proxy:
+        ends: list[str] = []
+
+        def first_end(method: str, path: str) -> bool:
+            is_end = method == "POST" and "uploadId=" in path
+            ends.extend([path] * is_end)
+            return is_end and len(ends) == 1
+
+        proxy.spoils = first_end
+        storage.write_durably(f"s3://{bucket}/large", small_parts)
+    assert len({*ends}) == 2, "of the first upload, which the client believes to have failed, and of the second"
+    assert storage.read(f"s3://{bucket}/large") == small_parts
+    assert unfinished(s3, bucket) == []
+
+
+def test_an_upload_that_fails_for_good_leaves_neither_an_object_nor_its_parts(
+    small_parts: bytes, s3: Any, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(storage._RETRIES, "max_retries", 1)
+    with spoiling(monkeypatch, moto_endpoint, ("500",), every=1) as proxy:
+        proxy.spoils = lambda method, path: "partNumber=2" in path
+        with pytest.raises(StorageError, match=rf"could not write s3://{bucket}/large"):
+            storage.write_durably(f"s3://{bucket}/large", small_parts)
+    assert storage.read_or_none(f"s3://{bucket}/large") is None
+    assert unfinished(s3, bucket) == []
+
+
+def test_kill_9_between_parts_leaves_no_object_and_the_next_one_is_whole(
+    s3: Any, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"s3://{bucket}/large"
+    script = (
+        "from workloads import storage; storage._PART_BYTES = 5 * 2**20;"
+        f"storage.write_durably({url!r}, bytes(16 * 2**20))"
+    )
+    with spoiling(monkeypatch, moto_endpoint, ()) as proxy:
+        writer = subprocess.Popen([sys.executable, "-c", script])
+
+        def kill(method: str, path: str) -> None:
+            if "partNumber=2" in path:
+                writer.kill()
+
+        proxy.half_way = kill
+        assert writer.wait(60) == -signal.SIGKILL
+    assert storage.read_or_none(url) is None
+    assert unfinished(s3, bucket) == ["large"], "what the buckets that the platform makes delete after some days"
+    storage.write_durably(url, bytes(16 * 2**20))
+    assert storage.read(url) == bytes(16 * 2**20)
 
 
 def test_a_bucket_that_stays_away_is_one_sentence_within_a_minute(digits: str, monkeypatch: pytest.MonkeyPatch) -> None:

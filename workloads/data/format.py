@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -201,25 +200,40 @@ def decode(data: Any, index: Index) -> pa.Table:
 
 
 def wrong_value(table: pa.Table, index: Index) -> str | None:
-    """The first number in a shard that its index does not allow, in words that follow the shard's name."""
+    """Where a shard first holds a number that its index does not allow, in words that follow the shard's name.
+
+    Not which number: that is a sample's, and what is said here comes into logs.
+    """
+    column = table["input"].chunk(0)
     limits: list[tuple[str, Any, int]] = []
     if index.classes:
-        limits.append(("label", table["label"], len(index.classes)))
+        limits.append(("label", table["label"].chunk(0).to_numpy(), len(index.classes)))
     if index.vocabulary is not None:
-        limits.append(("input", table["input"].chunk(0).flatten(), index.vocabulary))
-    if index.categories:
-        columns = table["input"].chunk(0).flatten().to_numpy().reshape(-1, *index.shape)
+        limits.append(("input", column.flatten().to_numpy(), index.vocabulary))
+    if index.kind == "tabular":
+        columns = column.flatten().to_numpy().reshape(-1, *index.shape)
+        if not (finite := np.isfinite(columns)).all():
+            row, wrong = divmod(int(np.argmin(finite)), index.shape[0])
+            return f"column {wrong + 1}: row {row + 1} is no finite number"
         first = index.shape[0] - len(index.categories)
         limits += [
             (f"category column {number} (input column {first + number})", columns[:, first + number - 1], count)
             for number, count in enumerate(index.categories, start=1)
         ]
     for field, values, limit in limits:
-        found = pc.min_max(values)
-        for value in (found["min"].as_py(), found["max"].as_py()):
-            if value is not None and not 0 <= value < limit:
-                return f"{field}: got {value:g}, expected 0 to {limit - 1}"
+        if len(values) and not (values.min() >= 0 and values.max() < limit):
+            place = int(np.argmin((values >= 0) & (values < limit)))
+            row = _row_of(column, place) if field == "input" else place
+            return f"{field}: row {row + 1} is out of range, expected 0 to {limit - 1}"
     return None
+
+
+def _row_of(column: pa.Array, place: int) -> int:
+    """The row of a value in a column of lists, counted through all of them."""
+    if pa.types.is_fixed_size_list(column.type):
+        return place // int(column.type.list_size)
+    offsets = column.offsets.to_numpy()
+    return int(np.searchsorted(offsets - offsets[0], place, side="right")) - 1
 
 
 class Rows:

@@ -107,7 +107,7 @@ class Dataset:
                 rows[shard].take(self.rows_in(shard, numbers[begin:end]), inputs[begin:end], labels[begin:end])
             except OSError as error:
                 url = storage.join(self.url, self.shards[shard].file)
-                raise StorageError(f"{url} holds an image that can't be read: {error}; pack it anew") from error
+                raise StorageError(f"{url} holds an image that can't be read; `fusion data check` names it") from error
         return inputs, labels
 
 

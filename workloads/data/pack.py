@@ -167,6 +167,6 @@ def _broken_image(url: str, shard: Shard, index: Index) -> str | None:
     for row in range(len(table)):
         try:
             rows.take(np.array([row]), inputs, labels)
-        except OSError as error:
-            return f"{storage.join(url, shard.file)}: row {row + 1} is no image that can be read ({error})"
+        except OSError:
+            return f"{storage.join(url, shard.file)}: row {row + 1} is no image that can be read"
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -227,7 +228,8 @@ def _table(path: Path) -> pa.Table:
             case ".jsonl" | ".json":
                 return pyarrow.json.read_json(path)
     except pa.ArrowInvalid as error:
-        raise SourceError(f"{path}: can't be read: {' '.join(str(error).split())}") from None
+        reason = re.sub(r"(got \d+|error to \w+): .*", r"\1", " ".join(str(error).split()))  # what follows is the row
+        raise SourceError(f"{path}: can't be read: {reason}") from None
     raise SourceError(f"{path}: can't be packed; expected a folder, or a file in {', '.join(sorted(TABLES))} or .txt")
 
 
@@ -295,7 +297,14 @@ def _classes(
     tables: Mapping[Split, pa.Table], label: str, names: Sequence[str] | None, path: Path
 ) -> tuple[tuple[str, ...], dict[Split, Labels]]:
     if names is not None:
-        return tuple(names), {split: table[label].to_numpy().astype(np.int64) for split, table in tables.items()}
+        found = {split: table[label].to_numpy().astype(np.int64) for split, table in tables.items()}
+        for split, numbers in found.items():
+            if (wrong := (numbers < 0) | (numbers >= len(names))).any():
+                raise SourceError(
+                    f"{path}: {split}, column {label}: row {int(np.argmax(wrong)) + 1} is of none of the {len(names)} "
+                    "classes, as in a split whose labels are kept secret; leave that split out"
+                )
+        return tuple(names), found
     values = pc.unique(pa.chunked_array([chunk for table in tables.values() for chunk in table[label].chunks]))
     values = values.take(pc.sort_indices(values))
     if len(values) < 2 or len(values) > 100_000:
@@ -346,6 +355,13 @@ def _tabular(
         ).astype(np.float32)
         for split, table in tables.items()
     }
+    for split, values_of in inputs.items():
+        if not (finite := np.isfinite(values_of)).all():
+            row, column = divmod(int(np.argmin(finite)), values_of.shape[1])
+            raise SourceError(
+                f"{path}: {split}, column {[*numbers, *words][column]}: row {row + 1} is no finite number; mend or "
+                "drop it"
+            )
     width = len(numbers) + len(words)
     fields = {
         "kind": "tabular",

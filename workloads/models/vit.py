@@ -44,7 +44,9 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) → (batch, classes) logits."""
         tokens = self.patches(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1) + self.positions
+        # Not len(tokens), which would make torch.export's free batch a number.
+        first = self.class_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
+        x = torch.cat([first, tokens], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(self.norm(x[:, 0]))

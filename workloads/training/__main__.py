@@ -13,8 +13,15 @@ from workloads.config import ConfigError
 from workloads.storage import StorageError
 from workloads.training import launch
 from workloads.training.config import TrainingConfig, load
-from workloads.training.logs import Log
-from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
+from workloads.training.failures import described
+from workloads.training.logs import Log, says_all
+from workloads.training.stopping import (
+    RANK_LOST_EXIT_CODE,
+    RESUMABLE_EXIT_CODE,
+    Interrupted,
+    StopRequest,
+    leave_with_parent,
+)
 
 
 @click.command()
@@ -22,12 +29,15 @@ from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRe
 def main(path: Path) -> None:
     """Train a model; run the same command again to go on after an interruption.
 
-    Exit status: 0 finished; 1 an error, said in one sentence; 75 interrupted and saved.
+    Exit status: 0 finished; 1 an error, said in one sentence; 75 interrupted and saved; 76 another rank is gone,
+    and the same command goes on from the last checkpoint.
     """
     if launch.is_needed():
         sys.exit(launch.launch(path))
     stop = StopRequest()
     stop.listen()
+    if launch.started_us():
+        leave_with_parent()
     try:
         config = load(path)
         train(config, stop)
@@ -45,18 +55,26 @@ def train(config: TrainingConfig, stop: StopRequest) -> None:
     from workloads.models import ModelError
     from workloads.training.fetching import ResumeError
     from workloads.training.run import run
-    from workloads.training.world import WorldError
+    from workloads.training.world import RankLost, WorldError
 
     try:
         run(config, stop)
+    except RankLost as error:
+        fail(str(error), RANK_LOST_EXIT_CODE)
     except (ModelError, StorageError, ResumeError, WorldError) as error:
         fail(str(error))
+    except (ConfigError, Interrupted):
+        raise
+    except Exception as error:
+        if says_all(config):
+            raise
+        fail(described(error))
 
 
-def fail(sentence: str) -> NoReturn:
+def fail(sentence: str, status: int = 1) -> NoReturn:
     """Say what is wrong and leave."""
     click.echo(sentence, err=True)
-    sys.exit(1)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

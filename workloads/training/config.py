@@ -153,6 +153,10 @@ class TrainingConfig(Section):
     metrics_port: int | None = Field(
         default=None, ge=1, le=65_535, description="one process of each machine answers Prometheus there"
     )
+    log_messages: bool = Field(
+        default=False,
+        description="show in logs what exceptions and warnings of your own code say; they may quote samples",
+    )
     stop_notices: Literal["aws", "gcp"] | None = Field(
         default=None, description="also hear that cloud's notices to its machines; where a cluster passes them on, none"
     )

@@ -7,9 +7,12 @@ to save. A cluster must tell a run that was interrupted from one that failed.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from workloads.training.stopping import RESUMABLE_EXIT_CODE
+import click
+
+from workloads.training.stopping import RANK_LOST_EXIT_CODE, RESUMABLE_EXIT_CODE
 
 SAVE_SECONDS = 110
 """That ranks get between a SIGTERM and their end: less than the two minutes that spot and our pods have."""
@@ -18,13 +21,21 @@ SAVE_SECONDS = 110
 def is_needed() -> bool:
     """True where the environment names several ranks, in torchrun's own words, and torchrun has not started us."""
     several = any(os.environ.get(name, "1") != "1" for name in ("PET_NNODES", "PET_NPROC_PER_NODE"))
-    return several and "TORCHELASTIC_RUN_ID" not in os.environ
+    return several and not started_us()
+
+
+def started_us() -> bool:
+    """True in a rank that torchrun, its own command's or ours, has started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def launch(config_path: Path) -> int:
-    """Run this node's ranks to their end; returns 0, 75 where they were interrupted and saved, or else 1."""
+    """Run this node's ranks to their end; returns 0, 75 where they were interrupted and saved, 76 where another node
+    or rank is gone, or else 1."""
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
@@ -36,7 +47,20 @@ def launch(config_path: Path) -> int:
     except SignalException:
         return RESUMABLE_EXIT_CODE
     except ChildFailedError as error:
-        # The others were stopped because of the first.
-        _, first = error.get_first_failure()
-        return RESUMABLE_EXIT_CODE if first.exitcode == RESUMABLE_EXIT_CODE else 1
+        return status_of(failure.exitcode for failure in error.failures.values())
+    except (RendezvousError, DistError) as error:
+        click.echo(
+            f"the nodes of this run can't find each other any more ({' '.join(str(error).split())}); run the same "
+            "command again on each: it goes on from the last checkpoint",
+            err=True,
+        )
+        return RANK_LOST_EXIT_CODE
     return 0
+
+
+def status_of(ranks: Iterable[int]) -> int:
+    """A node's status from those of its ranks that ended badly: a rank's own fault outweighs what follows from it."""
+    found = set(ranks)
+    if found - {RESUMABLE_EXIT_CODE, RANK_LOST_EXIT_CODE}:
+        return 1
+    return RANK_LOST_EXIT_CODE if RANK_LOST_EXIT_CODE in found else RESUMABLE_EXIT_CODE

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
+
+from workloads.training.config import TrainingConfig
+from workloads.training.failures import described_warning
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,32 @@ class Log:
 
 
 @contextmanager
-def warnings_said(log: Log) -> Iterator[None]:
-    """What Python code warns of meanwhile goes the way of all that the log says."""
+def warnings_said(log: Log, *, in_full: bool) -> Iterator[None]:
+    """What Python code warns of meanwhile goes the way of all that the log says; not in full, without what may quote a
+    sample."""
     before = warnings.showwarning
 
-    def say(message: Warning | str, *_: object, **__: object) -> None:
-        log.warning("warning", reason=" ".join(str(message).split()))
+    def say(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        reason = " ".join(str(message).split()) if in_full else described_warning(message, category, filename, lineno)
+        log.warning("warning", reason=reason)
 
     warnings.showwarning = say
     try:
         yield
     finally:
         warnings.showwarning = before
+
+
+def says_all(config: TrainingConfig) -> bool:
+    """Whether messages that may quote a sample are shown: the config wants it, or they go to a terminal and no log."""
+    return config.log_messages or sys.stderr.isatty()
 
 
 def _plain(value: object) -> str:

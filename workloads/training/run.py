@@ -22,7 +22,7 @@ from workloads.training.checkpoint import Checkpoints
 from workloads.training.config import TrainingConfig
 from workloads.training.evaluate import evaluate
 from workloads.training.flops import training_flops_per_sample
-from workloads.training.logs import Log, warnings_said
+from workloads.training.logs import Log, says_all, warnings_said
 from workloads.training.loop import Trainer
 from workloads.training.manifest import Position
 from workloads.training.monitor import Metrics, exposed, progress_bar
@@ -48,7 +48,7 @@ def run(config: TrainingConfig, stop: StopRequest) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with join(config) as world, ExitStack() as at_end:
         log = Log(world.rank)
-        at_end.enter_context(warnings_said(log))
+        at_end.enter_context(warnings_said(log, in_full=says_all(config)))
         set_numerics(config)
         train_set, test_set = open_data(config)
         task = task_for(config.task, train_set.index, world.device)

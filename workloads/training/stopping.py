@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 from types import FrameType
 
 RESUMABLE_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: run the same command again and it goes on where it was."""
+RANK_LOST_EXIT_CODE = 76
+"""Another rank went away: the same command goes on from the last checkpoint. Not 75: nothing was saved now, and the
+rank that went may have failed by a fault of its own, so who starts the run again should count these."""
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Interrupted(Exception):
@@ -32,3 +39,11 @@ class StopRequest:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(number, signal.SIG_DFL)
+
+
+def leave_with_parent() -> None:
+    """When torchrun's agent dies, ask this rank to stop: nobody would end it any more, and it holds the chip."""
+    agent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != agent:  # it died before the kernel was told
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -24,6 +24,10 @@ class WorldError(RuntimeError):
     """The ranks or the device that the run was promised are not there; one sentence with the way out."""
 
 
+class RankLost(WorldError):
+    """Another rank went away, or never came; the run goes on from the last checkpoint when it is started again."""
+
+
 @dataclass(frozen=True)
 class World:
     """This rank among all of them."""
@@ -128,8 +132,9 @@ def join(config: TrainingConfig) -> Iterator[World]:
     """Take this process's place among the ranks, as torchrun or an indexed Kubernetes Job says it.
 
     Raises:
-        WorldError: the config asks for a device or a number of ranks that is not there, the environment says only
-            half of what is needed, or another rank went away.
+        WorldError: the config asks for a device or a number of ranks that is not there, or the environment says only
+            half of what is needed.
+        RankLost: another rank went away, or never came.
     """
     size, rank = _size_and_rank()
     tensor = config.parallel.tensor_parallel
@@ -142,28 +147,38 @@ def join(config: TrainingConfig) -> Iterator[World]:
     if size == 1:
         yield World(device)
         return
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
-    )
-    control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    assert isinstance(control, dist.ProcessGroup), "every rank is a member of this group"
     try:
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+        )
+        control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        assert isinstance(control, dist.ProcessGroup), "every rank is a member of this group"
         mesh = init_device_mesh(device.type, (size // tensor, tensor), mesh_dim_names=("data", "tensor"))
         yield World(device, rank, size, rank // tensor, size // tensor, mesh, control)
     except RuntimeError as error:
         if not _tells_of_a_lost_rank(error):
             raise
-        raise WorldError(
+        raise RankLost(
             "another rank is gone, and this one can't go on alone; why is in that rank's log. Run the same command "
             "again, with any number of ranks: it goes on from the last checkpoint"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _tells_of_a_lost_rank(error: RuntimeError) -> bool:
-    """Whether a collective failed since its other side is not there any more; gloo has no class for it."""
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+    """Whether a collective failed since its other side is not there any more; gloo has no class for it.
+
+    A machine that loses its power closes no connection: its peers hear nothing until `COLLECTIVE_TIMEOUT`.
+    """
+    words = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Broken pipe",
+        "Connection refused",
+        "Timed out waiting",
+    )
     return isinstance(error, dist.DistError) or any(each in str(error) for each in words)
 
 
