@@ -98,14 +98,21 @@ class Planned:
     metavar="WORKLOAD.FIELD=VALUE",
     help="Plan with another value, such as digits.target.hours_max=2, and show the difference; repeatable.",
 )
-def command(target: str, as_json: bool, html: Path | None, asked: tuple[str, ...]) -> None:
+@click.option(
+    "--catalog",
+    "own",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A folder with offers.csv, accelerators.csv or both, or an offers.csv, in place of the shipped ones.",
+)
+def command(target: str, as_json: bool, html: Path | None, asked: tuple[str, ...], own: Path | None) -> None:
     """Say where each workload should run, what it costs and takes, and why not elsewhere.
 
     STACK is a stack's name (its file is in stacks/); FILE holds `workloads:` outside any stack. docs/planner.md has
     the fields.
     """
     source = _read(target)
-    catalog = _catalog()
+    catalog = _catalog(own)
     in_full = as_json or html is not None
     planned = _plan(_changed(source, asked), catalog, in_full)
     for sentence in planned.findings.notes:
@@ -158,9 +165,9 @@ def _read(target: str) -> Source:
     return Source(target, document, None)
 
 
-def _catalog() -> Catalog:
+def _catalog(own: Path | None) -> Catalog:
     try:
-        return load()
+        return load(own)
     except CatalogError as error:
         raise FusionError(str(error)) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from planner.calibration.store import BUILTIN, Calibration, DecoderFit, GemmFit, Ratios
+from planner.calibration.store import BUILTIN, NEARLY_FULL, Calibration, DecoderFit, GemmFit, Ratios, ServingRatios
 from planner.performance.chip import Chip
 from planner.performance.gemm import QUANTISED, GemmParameters, gemm_time
 from planner.performance.language_model import (
@@ -171,11 +172,6 @@ ENGINES: Mapping[str, Mapping[str, float]] = {
 }
 """What is known of an engine: TensorRT-LLM reserves the whole answer's memory (its GUARANTEED_NO_EVICT policy)."""
 DECODER_PRIOR_WEIGHT = 0.1
-EVERY = 3
-"""Of the other rows, what the fits without a model or a chip are made of: a third says nearly as much as all, in a third
-of the time."""
-FIRST_TOKEN_WEIGHT = 0.7
-
 DecoderFits = Mapping[str, DecoderParameters]
 """By engine."""
 ChipProducts = Mapping[str, Mapping[str, GemmParameters]]
@@ -210,6 +206,10 @@ class DecoderRow:
     client: str
     first_token_s: float
     output_token_s: float
+
+
+LeftOutRow = tuple[DecoderRow, DecoderTiming]
+"""With what was predicted of it without its model or chip."""
 
 
 def chips() -> Mapping[str, Chip]:
@@ -294,7 +294,7 @@ def fit_gemm(rows: Sequence[GemmRow]) -> GemmParameters:
 
 
 def fit_decoder(rows: Sequence[DecoderRow], products: ChipProducts) -> DecoderFits:
-    """Likewise for serving; time to first token, which is noisier, counts less."""
+    """Likewise for serving: both times of each row."""
     names = [("", name) for name in DECODER_BOUNDS]
     names += [(engine, name) for engine in ENGINES for name in ENGINE_BOUNDS]
     names += [("trtllm", name) for name in HOST_BOUNDS]
@@ -308,13 +308,18 @@ def fit_decoder(rows: Sequence[DecoderRow], products: ChipProducts) -> DecoderFi
                 found[one][name] = value
         return {engine: DecoderParameters(**own) for engine, own in found.items()}
 
+    by_engine = {engine: [row for row in rows if row.engine == engine] for engine in ENGINES}
+
+    @functools.lru_cache(maxsize=8)  # most steps change the constants of one engine
+    def errors_of(engine: str, own: DecoderParameters) -> tuple[float, ...]:
+        timings = [(row, predicted_decoder(row, {engine: own}, products)) for row in by_engine[engine]]
+        tokens = (math.log(timing.time_per_output_token_s / row.output_token_s) for row, timing in timings)
+        firsts = (math.log(timing.time_to_first_token_s / row.first_token_s) for row, timing in timings)
+        return (*tokens, *firsts)
+
     def errors(values: Sequence[float]) -> list[float]:
-        fits, result = parameters(values), []
-        for row in rows:
-            timing = predicted_decoder(row, fits, products)
-            result.append(math.log(timing.time_per_output_token_s / row.output_token_s))
-            result.append(FIRST_TOKEN_WEIGHT * math.log(timing.time_to_first_token_s / row.first_token_s))
-        return result
+        fits = parameters(values)
+        return [error for engine in by_engine for error in errors_of(engine, fits[engine])]
 
     return parameters(_least(errors, bounds, soft=0.1, prior_weight=DECODER_PRIOR_WEIGHT))
 
@@ -435,24 +440,36 @@ def left_out_products(rows: Sequence[GemmRow], chips: Iterable[str]) -> ChipProd
 
 def decoder_fit(rows: Sequence[DecoderRow], products: ChipProducts, left_out: ChipProducts) -> DecoderFit:
     """Serving constants with the intervals of models, and of chips with their products, that were left out."""
-    first: list[list[float]] = []
-    token: list[list[float]] = []
+    groups: list[list[LeftOutRow]] = []
     splits: Sequence[tuple[Callable[[DecoderRow], str], ChipProducts]] = (
         (lambda row: row.config.name, products),
         (lambda row: row.chip.name, left_out),
     )
     for key, used in splits:
         for name in sorted({key(row) for row in rows}):
-            fitted = fit_decoder([row for row in rows if key(row) != name][::EVERY], products)
+            fitted = fit_decoder([row for row in rows if key(row) != name], products)
             own = [row for row in rows if key(row) == name]
-            both = [(row, predicted_decoder(row, fitted, used)) for row in own]
-            first.append([row.first_token_s / timing.time_to_first_token_s for row, timing in both])
-            token.append([row.output_token_s / timing.time_per_output_token_s for row, timing in both])
+            groups.append([(row, predicted_decoder(row, fitted, used)) for row in own])
     return DecoderFit(
         engines={engine: _rounded(own) for engine, own in fit_decoder(rows, products).items()},
         measured_chips=tuple(sorted({row.chip.name for row in rows})),
-        first_token_ratio=envelope(first),
-        output_token_ratio=envelope(token),
+        ratios={engine: serving_ratios(groups, engine) for engine in ENGINES},
+        nearly_full_ratios=serving_ratios(groups, None),
+    )
+
+
+def serving_ratios(groups: Iterable[Sequence[LeftOutRow]], engine: str | None) -> ServingRatios:
+    """The envelopes of each group's rows of an engine whose cache has room; None is those that have none, of any."""
+
+    def wanted(row: DecoderRow, timing: DecoderTiming) -> bool:
+        full = timing.running >= NEARLY_FULL * timing.most_sequences
+        return full if engine is None else row.engine == engine and not full
+
+    chosen = [[(row, timing) for row, timing in group if wanted(row, timing)] for group in groups]
+    some = [group for group in chosen if len(group) > 1]
+    return ServingRatios(
+        first_token=envelope([row.first_token_s / each.time_to_first_token_s for row, each in own] for own in some),
+        output_token=envelope([row.output_token_s / each.time_per_output_token_s for row, each in own] for own in some),
     )
 
 

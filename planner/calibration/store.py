@@ -96,13 +96,30 @@ class GemmFit(Stored):
     """Of generations that were left out of the shared fit."""
 
 
+class ServingRatios(Stored):
+    """Measured ÷ predicted of the models and chips that were left out of the fit."""
+
+    first_token: Ratios
+    output_token: Ratios
+
+
+NEARLY_FULL = 0.5
+"""Share of the sequences that fit, from which on the cache may be full now and then: all start together and grow."""
+
+
 class DecoderFit(Stored):
-    """Serving constants by engine and the error on models that were left out of the fit."""
+    """Serving constants by engine and the error on models and chips that were left out of the fit."""
 
     engines: dict[str, dict[str, NotNegative]]
     measured_chips: tuple[str, ...]
-    first_token_ratio: Ratios
-    output_token_ratio: Ratios
+    ratios: dict[str, ServingRatios]
+    """By engine, where the cache has room."""
+    nearly_full_ratios: ServingRatios
+    """Of all engines, where it may be full."""
+
+    def ratios_of(self, engine: str, cache_used: float) -> ServingRatios:
+        """Those of an engine whose sequences take `cache_used` of the cache."""
+        return self.nearly_full_ratios if cache_used >= NEARLY_FULL else self.ratios[engine]
 
 
 class MeasuredChip(Stored):

@@ -62,7 +62,8 @@ def load(path: str | os.PathLike[str] | None = None) -> Catalog:
     """The catalog that ships with Fusion, or the one in a user's folder or ``offers.csv``.
 
     A folder may hold any of ``offers.csv``, ``accelerators.csv``, ``services.csv`` and ``tpu_topologies.csv``; the
-    shipped ones stand in for what it lacks. Those of a user are checked in full. Each path is read once.
+    shipped ones stand in for what it lacks, and the shipped chips are there beside those of its ``accelerators.csv``,
+    which come first. Those of a user are checked in full. Each path is read once.
 
     Raises:
         CatalogError: a file can't be read, or holds something impossible; names file, row and field.
@@ -76,6 +77,8 @@ def check(path: Path = SHIPPED) -> Catalog:
     """Read a catalog with every check; raises as `load`."""
     folder, offers_path = _places(path)
     accelerators = _accelerators(_or_shipped(folder, ACCELERATORS), checked=True)
+    if (folder / ACCELERATORS).resolve() != SHIPPED / ACCELERATORS:
+        accelerators = {**_accelerators(SHIPPED / ACCELERATORS, checked=False), **accelerators}
     services = _services(_or_shipped(folder, SERVICES), checked=True)
     topologies = list(_topologies(_or_shipped(folder, TOPOLOGIES), accelerators, checked=True))
     return Catalog(checked_offers(offers_path, accelerators), accelerators, services, topologies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.calibration.store import Calibration, Interval, Ratios, widened
+from planner.calibration.store import NEARLY_FULL, Calibration, Interval, Ratios, widened
 from planner.performance.checks import PerformanceError, whole
 from planner.performance.chip import Chip
 from planner.performance.language_model import DecoderTraffic, FirstTokenParts, Products, Server, closed_loop, open_loop
@@ -69,12 +69,23 @@ def predict_language_model(
     )
     timing = (closed_loop if traffic.concurrency is not None else open_loop)(server, traffic)
     wider = 1.0 if chip.name in fit.measured_chips else UNMEASURED_CHIP
-    first, token = widened(fit.first_token_ratio, wider), widened(fit.output_token_ratio, wider)
+    used = timing.running / timing.most_sequences
+    ratios = fit.ratios_of(engine, used)
+    first, token = widened(ratios.first_token, wider), widened(ratios.output_token, wider)
     by_token = _interval(timing.time_per_output_token_s, token)
     lifetime = timing.running / timing.requests_per_s
     rate = Interval(timing.requests_per_s, timing.requests_per_s, timing.requests_per_s)
     if traffic.concurrency is not None:
         rate = _interval(lifetime, token).inverse(timing.running)
+    reasons: tuple[str, ...] = (
+        f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by {timing.bound_by}",
+        f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step {timing.decode_step_s * 1e3:.3g} ms",
+    )
+    if used >= NEARLY_FULL:
+        reasons += (
+            f"{used:.0%} of the key–value cache is taken: how long requests wait for a place in it is not known well, "
+            "so the interval is that of measured servers whose cache was as full",
+        )
     return LanguageModelPrediction(
         time_to_first_token_s=_interval(timing.time_to_first_token_s, first),
         time_per_output_token_s=by_token,
@@ -83,12 +94,7 @@ def predict_language_model(
         running=timing.running,
         most_sequences=timing.most_sequences,
         bound_by=timing.bound_by,
-        reasons=(
-            f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by "
-            f"{timing.bound_by}",
-            f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step "
-            f"{timing.decode_step_s * 1e3:.3g} ms",
-        ),
+        reasons=reasons,
         calibration=note,
         first_token=timing.first_token,
     )

@@ -1,5 +1,7 @@
 """`fusion plan` answers in one piece, shows what a change does, and names what is wrong without a traceback."""
 
+import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from fusion.commands.plan import command
 from fusion.errors import FusionError
+from planner.catalog import Accelerator, Offer
 from planner.performance import queueing
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +50,31 @@ def test_a_language_model_is_told_by_its_time_to_first_token() -> None:
     chat = {"kind": "inference", "name": "chat", "image": "x", "needs": {"accelerators": 1}, "target": target}
     output = plan({"workloads": [chat]}).output
     assert "time to first token" in output and "p99" not in output and "batch" not in output
+
+
+def test_a_chip_and_an_offer_of_ones_own_are_planned_for_with_the_wider_interval(tmp_path: Path) -> None:
+    chip = {"name": "Zeta1", "vendor": "other", "kind": "gpu", "memory_gib": "96", "memory_bandwidth_gb_per_s": "4000"}
+    chip |= {"bf16_tflops": "800", "interconnect_gb_per_s_bidirectional": "600", "source": "sheet"}
+    offer = {"cloud": "aws", "region": "us-east-1", "instance_type": "z1.8xlarge", "accelerator": "Zeta1"}
+    offer |= {"accelerator_count": "1", "accelerator_memory_gib": "96", "vcpus": "32", "memory_gib": "256"}
+    offer |= {
+        "price_usd_per_hour": "3.5",
+        "price_source": "quote",
+        "price_as_of": "2026-11-01",
+        "architecture": "x86_64",
+    }
+    dated = {"as_of": "2026-11-01", "confidence": "vendor-doc"}
+    for name, kind, row in (("accelerators.csv", Accelerator, chip | dated), ("offers.csv", Offer, offer)):
+        with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [each.name for each in dataclasses.fields(kind)])
+            writer.writeheader()
+            writer.writerow(row)
+    target = {"model": "llama-3.1-8b", "input_tokens": 1000, "output_tokens": 200, "requests_per_s": 1}
+    chat = {"kind": "inference", "name": "chat", "image": "x", "needs": {"accelerators": 1}, "target": target}
+    output = plan({"workloads": [chat]}, "--catalog", str(tmp_path)).output
+    assert "z1.8xlarge (1 Zeta1)" in output and "transferred to this chip: the interval is widened" in output.replace(
+        "\n", " "
+    )
 
 
 @pytest.mark.parametrize(("services", "said"), [(2, False), (11, True)])

@@ -157,6 +157,19 @@ def test_a_chip_whose_fp8_peak_can_not_be_dense_is_refused(tmp_path):
         check(tmp_path)
 
 
+def test_one_row_adds_a_chip_to_the_shipped_ones_or_takes_the_place_of_one(tmp_path):
+    names = list(type(load().accelerators["H100"]).__slots__)
+    own = {"kind": "gpu", "vendor": "other", "memory_gib": "96", "source": "sheet", "as_of": "2026-11-01"}
+    own |= {"bf16_tflops": "800", "memory_bandwidth_gb_per_s": "4000", "confidence": "vendor-doc"}
+    rows = [[(own | {"name": name}).get(field, "") for field in names] for name in ("Zeta1", "H100")]
+    with (tmp_path / "accelerators.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    found = check(tmp_path).accelerators
+    assert found.keys() == load().accelerators.keys() | {"Zeta1"}
+    assert found["Zeta1"].bf16_tflops == found["H100"].bf16_tflops == 800
+    assert found["H200"] == load().accelerators["H200"]
+
+
 cells = st.one_of(
     st.sampled_from(
         ["", "0", "-1", "nan", "inf", "1e9", "1e-400", "0.5", "8", "80", "²", "١", "H100", "aws", "\x00", '"']

@@ -32,6 +32,31 @@ def predict(
     return predict_language_model(chip(name), decoder(model), traffic, builtin(), **options)
 
 
+def relative(interval):
+    return interval.low / interval.value, interval.high / interval.value
+
+
+def test_the_interval_is_of_the_engine_and_far_wider_where_the_cache_may_be_full():
+    roomy, full = predict(concurrency=8), predict(concurrency=10_000)
+    assert "of the key–value cache is taken" not in " ".join(roomy.reasons)
+    assert "100% of the key–value cache is taken" in " ".join(full.reasons)
+    decoders = builtin().decoders
+    assert decoders is not None
+    for engine in ("vllm", "sglang", "trtllm"):
+        own = predict(engine=engine).time_to_first_token_s
+        assert relative(own) == pytest.approx(
+            (decoders.ratios[engine].first_token.low, decoders.ratios[engine].first_token.high)
+        )
+    assert relative(full.time_to_first_token_s)[1] > 2 * relative(roomy.time_to_first_token_s)[1]
+
+
+@pytest.mark.parametrize(("rate", "said"), [(5, False), (20, True)])
+def test_an_open_stream_is_told_too_when_its_sequences_take_half_of_the_cache(rate, said):
+    answer = predict(rate=rate)
+    assert said == (answer.running >= answer.most_sequences / 2)
+    assert said == any("of the key–value cache is taken" in reason for reason in answer.reasons)
+
+
 @pytest.mark.parametrize(
     ("name", "billions", "active"),
     [
