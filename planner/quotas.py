@@ -1,18 +1,21 @@
-"""Quotas: what a cloud grants, what a plan takes of it, and which of AWS's a plan must be read."""
+"""Quotas: what a cloud grants, what a plan takes of it, and which of the cloud's are to be read for a plan."""
 
 from __future__ import annotations
 
 import csv
 import fnmatch
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from planner.catalog import Catalog
 from planner.plan import Plan
 from planner.workloads import PriceModel, Quota
 
-AWS_QUOTAS = Path(__file__).parent / "catalog" / "data" / "aws_quotas.csv"
+DATA = Path(__file__).parent / "catalog" / "data"
+AWS_QUOTAS, GCP_QUOTAS = DATA / "aws_quotas.csv", DATA / "gcp_quotas.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,46 @@ class AwsQuota:
             price_model=self.price_model,
             vcpus=int(vcpus),
             code=self.code,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GcpQuota:
+    """A quota of Compute Engine (``gcp_quotas.csv``) in the Cloud Quotas API: of a region, or of all of them."""
+
+    code: str
+    """Its quota id."""
+    dimension: str
+    """What it is told apart by beside the region, such as `gpu_family=NVIDIA_H100`; empty where by nothing."""
+    price_model: PriceModel | None
+    unit: Literal["vcpus", "accelerators"]
+    instance_types: tuple[str, ...]
+    """Patterns."""
+    accelerator: str | None
+    source: str
+
+    def is_spot_of(self, other: GcpQuota) -> bool:
+        """Whether it is what the same machines take of on spot."""
+        same = (self.unit, self.accelerator) == (other.unit, other.accelerator)
+        bought = (self.price_model, other.price_model) == ("spot", "on_demand")
+        return same and bought and set(other.instance_types) <= set(self.instance_types)
+
+    @property
+    def named(self) -> str:
+        """Its id, with what it is told apart by."""
+        return f"{self.code}, {self.dimension}" if self.dimension else self.code
+
+    def granted(self, region: str, amount: float, price_model: PriceModel | None) -> Quota:
+        """The quota as it was read."""
+        return Quota(
+            cloud="gcp",
+            region=region,
+            instance_types=self.instance_types,
+            accelerator=self.accelerator,
+            price_model=price_model,
+            vcpus=int(amount) if self.unit == "vcpus" else None,
+            accelerators=int(amount) if self.unit == "accelerators" else None,
+            code=self.named,
         )
 
 
@@ -67,6 +110,34 @@ def aws_quotas() -> tuple[AwsQuota, ...]:
             )
             for row in csv.DictReader(rows)
         )
+
+
+@functools.cache
+def gcp_quotas() -> tuple[GcpQuota, ...]:
+    """All of them that are known."""
+    models: Mapping[str, PriceModel | None] = {"spot": "spot", "on_demand": "on_demand", "": None}
+    with GCP_QUOTAS.open(encoding="utf-8", newline="") as rows:
+        return tuple(
+            GcpQuota(
+                row["code"],
+                row["dimension"],
+                models[row["price_model"]],
+                "vcpus" if row["unit"] == "vcpus" else "accelerators",
+                tuple(row["instance_types"].split()),
+                row["accelerator"] or None,
+                row["source"],
+            )
+            for row in csv.DictReader(rows)
+        )
+
+
+def gcp_quotas_of(plan: Plan, catalog: Catalog) -> tuple[GcpQuota, ...]:
+    """Those that a plan may take from: its nodes on spot take of the others where no quota of spot is set."""
+    return tuple(
+        each
+        for each in gcp_quotas()
+        if taken(each.granted(plan.region, 0, "spot" if each.price_model == "spot" else None), plan, catalog)
+    )
 
 
 def aws_quotas_of(plan: Plan, catalog: Catalog) -> tuple[AwsQuota, ...]:

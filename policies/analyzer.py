@@ -221,6 +221,7 @@ def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Res
         region=_region(request, props.value, update),
         parent=request.options.parent,
         references=_references(request) if isinstance(request, AnalyzerResource) else {},
+        is_custom=bool(request.provider.type),
     )
 
 

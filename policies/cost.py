@@ -29,6 +29,7 @@ from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
 from policies.pricing import LaunchTemplates, Place, Quantities, UnpricedResource, billing_of, cluster_place, quantities
 from policies.resource import Resource
+from policies.security.hidden import STARTS_FROM
 from policies.update import Update
 
 NODE_GROUP, NODE_POOL = "aws:eks/nodeGroup:NodeGroup", "gcp:container/nodePool:NodePool"
@@ -149,13 +150,14 @@ def _what_fits(machines: float, cost_usd: float, limit_usd: float) -> str:
 def priced_types(resource: Resource, update: Update) -> Iterator[str]:
     """Under a limit of cost, everything is of a type whose price is known, or that is free or billed by use alone.
 
-    Of AWS, Google Cloud, Azure and Kubernetes. An object of Kubernetes has no price of its own, but for load balancers
-    of Services and disks of claims; a custom one may buy nodes (a NodePool of Karpenter), so it must be exempted.
+    Whichever provider makes it. An object of Kubernetes has no price of its own, but for load balancers of Services and
+    disks of claims; a custom one may buy nodes (a NodePool of Karpenter), so it must be exempted.
     """
     settings = update.settings
     if not any(getattr(settings, name) is not None for name in LIMITS_OF_THE_STACK):
         return
-    if resource.type.partition(":")[0] not in CLOUDS or billing_of(resource.type) != "unknown":
+    is_made = resource.is_custom or resource.type.partition(":")[0] in CLOUDS
+    if not is_made or billing_of(resource.type) != "unknown":
         return
     if not any(fnmatch.fnmatchcase(resource.type, each) for each in settings.unpriced_types_exempt):
         yield (
@@ -214,8 +216,20 @@ def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Monthly
             f"{resource.name} ({resource.type}) costs up to {usd(excess.resource_usd)} a month and would take the "
             f"stack to {usd(excess.total_usd)} {WHEN[ledger.bound]}, {usd(excess.total_usd - limit.usd)} over the "
             f"{limit}. Remove it, make it smaller, declare it as a workload so that it is planned, or set "
-            f"{limit.raised_to(excess.total_usd)}."
+            f"{limit.raised_to(excess.total_usd)}.{_guessed(resource, update)}"
         )
+
+
+def _guessed(resource: Resource, update: Update) -> str:
+    """Where a machine's launch template is one of several: how to have it priced by its own."""
+    templates = update.remembered(_templates)
+    named = (each for path in STARTS_FROM.get(resource.type, ()) for each in resource.props.every(*path))
+    if not any(templates.is_guessed(each) for each in named):
+        return ""
+    return (
+        " Which launch template it starts from is not known here, so the dearest that it may be counts; name it by the "
+        "template's name rather than its id"
+    )
 
 
 def _unpriced(resource: Resource, error: Exception) -> str:

@@ -81,11 +81,13 @@ def monthly_usd(update: Update, state: State) -> float:
     planned = [item for each in plans for item in _items(each)]
     ledger.allow(each for each in planned if _is_sold(each.tariff, update.catalog))
     no_longer_sold = total(each for each in planned if not _is_sold(each.tariff, update.catalog))
-    resources = [one for each in standing for one in objects_of(_resource(each, regions, update))]
-    cluster_in = _place(plans[-1]) if plans else cluster_place(update.config)
+    resources: list[Resource] = []
     templates = LaunchTemplates()
-    for one in resources:
-        templates.take(one)
+    for each in standing:
+        resource = _resource(each, regions, update)
+        templates.take(resource, each.get("id"))
+        resources += objects_of(resource)
+    cluster_in = _place(plans[-1]) if plans else cluster_place(update.config)
     for one in resources:
         try:
             billed = quantities(one, update.catalog, cluster_in, templates)

@@ -134,6 +134,7 @@ class Resource:
         region: where it will be: its own, its provider's, else the stack's.
         parent: URN of the component that it is part of.
         references: for guardrails of the stack, by input the URNs of the resources whose outputs it is made of.
+        is_custom: a provider makes it; a component is made of other resources.
     """
 
     type: str
@@ -143,6 +144,7 @@ class Resource:
     region: str = ""
     parent: str = ""
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_custom: bool = False
 
 
 def read(inputs: Mapping[str, Any]) -> Props:

@@ -37,5 +37,8 @@ def tagged(name: str, tags: Mapping[str, str]) -> list[aws.ec2.LaunchTemplateTag
 
 
 def latest(template: aws.ec2.LaunchTemplate) -> aws.eks.NodeGroupLaunchTemplateArgs:
-    """The template's newest version: a change of it rolls the nodes."""
-    return aws.eks.NodeGroupLaunchTemplateArgs(id=template.id, version=template.latest_version.apply(str))
+    """The template's newest version: a change of it rolls the nodes.
+
+    By its name, which a preview knows, so that the guardrails price the nodes by this template and no other.
+    """
+    return aws.eks.NodeGroupLaunchTemplateArgs(name=template.name, version=template.latest_version.apply(str))

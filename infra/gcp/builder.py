@@ -1,7 +1,7 @@
 """Who builds each component on Google Cloud."""
 
 from infra.builder import Builder
-from infra.gcp import accelerator_pool, budget, cluster, network, object_store, registry, workload_identity
+from infra.gcp import accelerator_pool, budget, cluster, network, object_store, quotas, registry, workload_identity
 
 BUILDER = Builder(
     network=network.GcpNetwork,
@@ -17,5 +17,5 @@ BUILDER = Builder(
     check_object_store=object_store.check,
     check_budget=budget.check,
     hosts_per_node=accelerator_pool.hosts_per_node,
-    with_quotas=lambda plan, _: plan,
+    with_quotas=quotas.with_quotas,
 )

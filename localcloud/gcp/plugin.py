@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from localcloud.gcp import comparison, emulator
+from localcloud.gcp import comparison, emulator, quotas
 from localcloud.gcp.inventory import PROJECT_NUMBER, Inventory, Record, Records
 from localcloud.gcp.kind import AGENTS, Kind, RefusedError, World, at, missing, region_of
 from localcloud.gcp.kinds import KINDS
@@ -157,7 +157,7 @@ class GcpBackend(Backend):
             self._remove(kind, world, id)
 
     def invoke(self, token: str, args: Properties) -> Properties:
-        """The functions that programs ask for project, client, service agents, zones and versions of GKE."""
+        """The functions that programs ask for project, client, service agents, zones, versions of GKE and quotas."""
         project = str(args.get("project") or args.get("projectId") or self.settings.project)
         match token:
             case "gcp:organizations/getProject:getProject":
@@ -188,6 +188,9 @@ class GcpBackend(Backend):
                 }
             case "gcp:container/getEngineVersions:getEngineVersions":
                 return {"id": str(args.get("location")), "project": project, **VERSIONS}
+            case "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo":
+                asked = (str(args[key]) for key in ("parent", "service", "quotaId"))
+                return quotas.info(*asked, region=str(self.settings.region))
         raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
 
     def known(self, resource: Resource, id: str) -> None:

@@ -52,9 +52,6 @@ class GcpAccelerator:
     """In `guestAccelerators`."""
     accelerator: str
     """In the catalog."""
-    quota: str
-    """Metric of the region's quota; empty where none is documented."""
-    spot_quota: str
     source: str
 
 

@@ -168,7 +168,8 @@ def unread_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> 
         yield (
             f"the quotas of {plan.cloud} {plan.region} can't be read, so nobody knows whether the plan fits in them: "
             f"{plan.quotas_unread.rstrip('.')}. Let whoever runs the update read them (on AWS the rights "
-            "servicequotas:GetServiceQuota and ec2:DescribeInstances)"
+            "servicequotas:GetServiceQuota and ec2:DescribeInstances, on Google Cloud cloudquotas.quotas.get with the "
+            "Cloud Quotas API enabled)"
         )
 
 
@@ -178,7 +179,9 @@ def _where_to_ask(quota: Quota, region: str, wanted: int) -> str:
             f"Ask for them: aws service-quotas request-service-quota-increase --service-code ec2 --quota-code "
             f"{quota.code} --desired-value {wanted} --region {region}"
         )
-    return f"Ask for them at {GCP_CONSOLE} (metric {quota.code}, region {region})" if quota.code else "Ask for them"
+    return (
+        f"Ask for {wanted:,} at {GCP_CONSOLE} (quota {quota.code}, region {region})" if quota.code else "Ask for them"
+    )
 
 
 def _fewer_nodes(parts: tuple[Taken, ...], missing: int, plan: Plan) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from planner.catalog import Catalog
-from policies.pricing import aws, gcp, kubernetes
+from policies.pricing import aws, beyond, gcp, kubernetes
 from policies.pricing.reading import LaunchTemplates, Place, Priced, Quantities, Rule, UnpricedResource
 from policies.resource import Resource
 
@@ -47,6 +47,7 @@ def quantities(
     Raises:
         UnpricedResource: a field that decides the price is missing or not known before the update.
     """
+    beyond.check(resource)
     rule = RULES.get(resource.type)
     if rule is None:
         return {}

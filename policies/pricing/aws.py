@@ -7,13 +7,22 @@ Not here: what depends on use alone (requests, transfer, logs taken in), which n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from planner.catalog.kubernetes import STANDARD, control_plane
-from planner.cost import Quantity, price_usd_per_month
+from planner.cost import Quantity
 from planner.workloads import PriceModel
+from policies.pricing import fleets
+from policies.pricing.machines import (
+    blocks,
+    dearest_machine,
+    disk,
+    is_in_a_reservation,
+    mapped_disks,
+    monthly_usd,
+    with_prepared,
+)
 from policies.pricing.reading import (
-    Place,
     Priced,
     Quantities,
     Rule,
@@ -26,7 +35,6 @@ from policies.pricing.reading import (
     number,
     one,
     plain,
-    refused,
     times,
 )
 from policies.resource import Props
@@ -34,19 +42,6 @@ from policies.resource import Props
 EKS_DEFAULT_INSTANCE_TYPE = "t3.medium"
 EKS_DEFAULT_DISK_GIB = 20
 """Both from the EKS API reference, CreateNodegroup."""
-EC2_DEFAULT_DISK_GIB = 8
-"""Root volume of an instance whose image says nothing else (Amazon Linux images)."""
-EBS_TYPES = {
-    "gp2": "block_storage_gp2_gib",
-    "gp3": "block_storage_gib",
-    "io1": "block_storage_provisioned_gib",
-    "io2": "block_storage_provisioned_gib",
-    "st1": "block_storage_hdd_gib",
-    "sc1": "block_storage_cold_gib",
-    "standard": "block_storage_magnetic_gib",
-}
-GP3_FREE_IOPS, GP3_FREE_MB_PER_S = 3_000, 125
-"""What a gp3 volume has without further charge: EBS pricing page."""
 
 
 def _node_group(priced: Priced) -> Quantities:
@@ -63,10 +58,13 @@ def _node_group(priced: Priced) -> Quantities:
     )
     most = number(props, "scalingConfig", "maxSize")
     least = number(props, "scalingConfig", "minSize", default=0)
-    nodes = Quantity(least, number(props, "scalingConfig", "desiredSize", default=least), most)
+    desired = number(props, "scalingConfig", "desiredSize", default=least)
+    if props.has("warmPoolConfig"):
+        desired = most = with_prepared(most, props.part("warmPoolConfig"))
+    nodes = Quantity(least, desired, most)
     if props.has("launchTemplate"):
-        templates = priced.templates.of(priced.resource)
-        if templates and all(map(_is_in_a_reservation, templates)):
+        templates = priced.templates.of(props.part("launchTemplate"))
+        if templates and all(map(is_in_a_reservation, templates)):
             node = dataclasses.replace(node, reservation="used")
         return times(added({node: Quantity.fixed(1)}, _dearest_disks(priced, templates)), nodes)
     disk_gib = number(props, "diskSize", default=EKS_DEFAULT_DISK_GIB)
@@ -75,35 +73,10 @@ def _node_group(priced: Priced) -> Quantities:
 
 def _dearest_disks(priced: Priced, templates: list[Props]) -> Quantities:
     """A node's, of the launch template that may be its own; what the image has where no template says."""
-    found = [_template_disks(each, priced.place) for each in templates]
-    usual = {priced.place.service("block_storage_gib"): Quantity.fixed(EKS_DEFAULT_DISK_GIB)}
-    return max(
-        (each or usual for each in found),
-        key=lambda disks: sum(
-            amount.max * price_usd_per_month(priced.catalog, tariff) for tariff, amount in disks.items()
-        ),
-        default=usual,
-    )
-
-
-def _template_disks(template: Props, place: Place) -> Quantities:
-    mapped = (each.part("ebs") for each in _blocks(template, "blockDeviceMappings"))
-    return added(
-        *(
-            _disk(each, place, "volumeSize", "volumeType", EKS_DEFAULT_DISK_GIB, "gp2")
-            for each in mapped
-            if each.value is not None
-        )
-    )
-
-
-def _is_in_a_reservation(props: Props) -> bool:
-    """Whether an instance or a launch template asks to run in reserved capacity alone."""
-    asked = props.part("capacityReservationSpecification")
-    return (
-        asked.has("capacityReservationTarget")
-        or plain(asked, "capacityReservationPreference") == "capacity-reservations-only"
-    )
+    place, default_gib = priced.place, EKS_DEFAULT_DISK_GIB
+    found = [added(*mapped_disks(list(blocks(each, "blockDeviceMappings")), place, default_gib)) for each in templates]
+    usual = {place.service("block_storage_gib"): Quantity.fixed(default_gib)}
+    return max((each or usual for each in found), key=lambda each: monthly_usd(priced.catalog, each), default=usual)
 
 
 def _cluster(priced: Priced) -> Quantities:
@@ -116,61 +89,20 @@ def _cluster(priced: Priced) -> Quantities:
 
 
 def _instance(priced: Priced) -> Quantities:
-    spot = plain(priced.props, "instanceMarketOptions", "marketType") == "spot"
-    return _of_instance(priced, "spot" if spot else "on_demand")
+    return _of_instance(priced, None)
 
 
 def _spot_request(priced: Priced) -> Quantities:
     return _of_instance(priced, "spot")
 
 
-def _of_instance(priced: Priced, price_model: PriceModel) -> Quantities:
-    props, place = priced.props, priced.place
-    _check_tenancy(props)
-    node = place.node(str(needed(props, "instanceType")), price_model)
-    if price_model == "on_demand" and _is_in_a_reservation(props):
-        node = dataclasses.replace(node, reservation="used")
-    parts = [(node, 1.0)]
-    if plain(props, "associatePublicIpAddress", default=False):
-        parts.append((place.service("public_ipv4"), 1.0))
-    root = _disk(props.part("rootBlockDevice"), place, "volumeSize", "volumeType", EC2_DEFAULT_DISK_GIB, "gp3")
-    further = (
-        _disk(each, place, "volumeSize", "volumeType", None, "gp3") for each in _blocks(props, "ebsBlockDevices")
-    )
-    return added(fixed(parts), root, *further)
-
-
-def _check_tenancy(props: Props) -> None:
-    tenancy = plain(props, "tenancy", default="default")
-    if tenancy != "default" or props.has("hostId"):
-        raise UnpricedResource(
-            f"tenancy {tenancy} has prices that the catalog does not hold; leave it out, for shared hosts"
-        )
-
-
-def _blocks(props: Props, *path: str) -> Iterator[Props]:
-    count(props, *path)  # refuses what is not known
-    yield from props.each(*path)
+def _of_instance(priced: Priced, price_model: PriceModel | None) -> Quantities:
+    template = priced.props.part("launchTemplate") if priced.props.has("launchTemplate") else None
+    return dearest_machine(priced, priced.props, template, price_model)
 
 
 def _volume(priced: Priced) -> Quantities:
-    return _disk(priced.props, priced.place, "size", "type", None, "gp2")
-
-
-def _disk(props: Props, place: Place, size: str, kind: str, default_gib: float | None, default_type: str) -> Quantities:
-    """A volume with what it is given beyond its type's own speed. AWS makes gp2 where a volume names no type."""
-    name = str(plain(props, kind, default=default_type))
-    if name not in EBS_TYPES:
-        raise UnpricedResource(f"{kind} is {name!r}, which has no price; expected one of {', '.join(EBS_TYPES)}")
-    parts = [(place.service(EBS_TYPES[name]), number(props, size, default=default_gib))]
-    if name in ("io1", "io2"):
-        parts.append((place.service("block_storage_provisioned_iops"), number(props, "iops")))
-    elif name == "gp3":
-        iops = number(props, "iops", default=GP3_FREE_IOPS)
-        mb_per_s = number(props, "throughput", default=GP3_FREE_MB_PER_S)
-        parts.append((place.service("block_storage_iops"), max(0.0, iops - GP3_FREE_IOPS)))
-        parts.append((place.service("block_storage_mb_per_s"), max(0.0, mb_per_s - GP3_FREE_MB_PER_S)))
-    return fixed(parts)
+    return disk(priced.props, priced.place, "size", "type", None, "gp2")
 
 
 def _endpoint(priced: Priced) -> Quantities:
@@ -183,6 +115,11 @@ def _endpoint(priced: Priced) -> Quantities:
 def _load_balancer(priced: Priced) -> Quantities:
     kind = plain(priced.props, "loadBalancerType", default="application")
     return one("load_balancer" if kind == "application" else "network_load_balancer")(priced)
+
+
+def _secret(priced: Priced) -> Quantities:
+    """Each of its replicas is billed like itself."""
+    return fixed([(priced.place.service("secret"), 1.0 + (count(priced.props, "replicas") or 0))])
 
 
 def _reservation(priced: Priced) -> Quantities:
@@ -225,10 +162,6 @@ def _lustre(priced: Priced) -> Quantities:
     return fixed([(priced.place.service("file_system_gib"), number(priced.props, "storageCapacity"))])
 
 
-_FLEET = refused(
-    "its launch template decides the price and is not known before the update; use an AcceleratorPool or a node group"
-)
-
 RULES: Mapping[str, Rule] = {
     "aws:eks/nodeGroup:NodeGroup": _node_group,
     "aws:eks/cluster:Cluster": _cluster,
@@ -251,9 +184,8 @@ RULES: Mapping[str, Rule] = {
     "aws:elb/loadBalancer:LoadBalancer": one("classic_load_balancer"),
     "aws:cloudwatch/metricAlarm:MetricAlarm": one("metric_alarm"),
     "aws:cloudwatch/dashboard:Dashboard": one("dashboard"),
-    "aws:secretsmanager/secret:Secret": one("secret"),
+    "aws:secretsmanager/secret:Secret": _secret,
+    "aws:ec2/vpcEndpointSubnetAssociation:VpcEndpointSubnetAssociation": one("interface_endpoint"),
     "aws:route53/zone:Zone": one("dns_zone"),
-    "aws:autoscaling/group:Group": _FLEET,
-    "aws:ec2/fleet:Fleet": _FLEET,
-    "aws:ec2/spotFleetRequest:SpotFleetRequest": _FLEET,
+    **fleets.RULES,
 }

@@ -8,7 +8,7 @@ they are refused. Not here: what depends on use alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from planner.catalog import Catalog
 from planner.catalog.instances import gcp_accelerators
@@ -43,6 +43,14 @@ DISKS = {
 BOOT_DISK_GIB, NODE_DISK_GIB, DISK_GIB = 10, 100, 500
 """Where no size is set: of an instance (Debian images), of a GKE node, of a disk (pd-standard): Google's defaults."""
 LOCAL_SSD_GIB = 375
+LOCAL_SSDS = (
+    ("localSsdCount",),
+    ("ephemeralStorageLocalSsdConfig", "localSsdCount"),
+    ("localNvmeSsdBlockConfig", "localSsdCount"),
+)
+"""Where a node's local disks are counted."""
+HYPERDISK_IOPS = 3_000
+"""What a hyperdisk-balanced has without further charge: Compute Engine disk pricing page."""
 NODE_DEFAULT_MACHINE_TYPE = "e2-medium"
 """GKE's default."""
 ZONES_OF_A_REGION = 3
@@ -57,7 +65,14 @@ def _instance(priced: Priced) -> Quantities:
     node = place.node(_offer(machine, props, priced.catalog), "spot" if spot else "on_demand")
     boot = props.part("bootDisk", "initializeParams")
     disk = _disk(place, plain(boot, "type", default="pd-standard"), number(boot, "size", default=BOOT_DISK_GIB))
-    return added(fixed([(node, 1.0)]), disk, _local_ssd(place, count(props, "scratchDisks") or 0))
+    addresses = sum(count(each, "accessConfigs") or 0 for each in _interfaces(props))
+    parts = [(node, 1.0), (place.service("public_ipv4"), float(addresses))]
+    return added(fixed(parts), disk, _local_ssd(place, count(props, "scratchDisks") or 0))
+
+
+def _interfaces(props: Props) -> Iterator[Props]:
+    count(props, "networkInterfaces")  # refuses what is not known
+    yield from props.each("networkInterfaces")
 
 
 def _node_pool(priced: Priced) -> Quantities:
@@ -91,14 +106,11 @@ def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantitie
     machine = str(plain(config, "machineType", default=NODE_DEFAULT_MACHINE_TYPE))
     offer, nodes_each = _offer_of_pool(machine, config, props, priced.catalog)
     node = place.node(offer, price_model)
-    disk = _disk(
-        place,
-        plain(config, "diskType", default="pd-balanced"),
-        number(config, "diskSizeGb", default=NODE_DISK_GIB),
-    )
-    ssds = number(config, "localSsdCount", default=0) + number(
-        config, "ephemeralStorageLocalSsdConfig", "localSsdCount", default=0
-    )
+    boot = config.part("bootDisk")
+    kind = plain(boot, "diskType") or plain(config, "diskType", default="pd-balanced")
+    size_gib = number(boot, "sizeGb", default=number(config, "diskSizeGb", default=NODE_DISK_GIB))
+    disk = _disk(place, kind, size_gib)
+    ssds = sum(number(config, *path, default=0) for path in LOCAL_SSDS)
     each = added(fixed([(node, 1 / nodes_each)]), disk, _local_ssd(place, ssds))
     return times(each, _bounds(props, zones))
 
@@ -183,7 +195,12 @@ def _own_disk(copies: int) -> Rule:
         props, place = priced.props, _place(priced, "zone")
         size_gib = number(props, "size", default=DISK_GIB) * copies
         kind = str(plain(props, "type", default="pd-standard")).rpartition("/")[2]
-        iops = number(props, "provisionedIops", default=0) if kind == "pd-extreme" else 0
+        iops = number(props, "provisionedIops", default=0)
+        if kind != "pd-extreme" and iops > HYPERDISK_IOPS:
+            raise UnpricedResource(
+                f"provisionedIops is {iops:g}, of which the catalog holds no price for {kind}; at most {HYPERDISK_IOPS}"
+            )
+        iops = iops if kind == "pd-extreme" else 0
         return added(_disk(place, kind, size_gib), fixed([(place.service("block_storage_extreme_iops"), iops)]))
 
     return rule

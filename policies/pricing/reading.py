@@ -45,22 +45,36 @@ class LaunchTemplates:
     """The launch templates of a stack, as far as they were registered."""
 
     _known: dict[str, Resource] = field(default_factory=dict)
+    _ids: dict[str, str] = field(default_factory=dict)
 
-    def take(self, resource: Resource) -> None:
-        """Remember it if it is one."""
+    def take(self, resource: Resource, id: str | None = None) -> None:
+        """Remember it if it is one; with its id where it is deployed."""
         if resource.type == LAUNCH_TEMPLATE:
             self._known[resource.urn] = resource
+            if id:
+                self._ids[id] = resource.urn
 
-    def of(self, node_group: Resource) -> list[Props]:
-        """Those that may be a node group's: the one that it names, else those of its component, else all.
+    def of(self, named: Props) -> list[Props]:
+        """Those that may be the one that a resource names: the one of that name, else all.
 
-        An id tells nothing: it is an output of the template, which guardrails never see.
+        An id of a template that is not deployed tells nothing: it is an output, which guardrails never see.
         """
-        known = list(self._known.values())
-        name = node_group.props.part("launchTemplate", "name")
-        named = [each for each in known if each.props.part("name").value == name.value is not None]
-        own = [each for each in known if each.parent == node_group.parent]
-        return [each.props for each in (([] if name.is_unknown() else named) or own or known)]
+        name = _first(named, "name", "launchTemplateName")
+        if name is not None and not name.is_unknown():
+            return [each.props for each in self._known.values() if each.props.part("name").value == name.value]
+        id = _first(named, "id", "launchTemplateId")
+        if id is not None and not id.is_unknown() and id.value in self._ids:
+            return [self._known[self._ids[id.value]].props]
+        return [each.props for each in self._known.values()]
+
+    def is_guessed(self, named: Props) -> bool:
+        """Whether several may be the one that a resource names."""
+        return named.value is not None and len(self.of(named)) > 1
+
+
+def _first(props: Props, *keys: str) -> Props | None:
+    """The first of the keys that is set."""
+    return next((props.part(key) for key in keys if props.has(key)), None)
 
 
 @dataclass(frozen=True, slots=True)

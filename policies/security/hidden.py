@@ -43,6 +43,7 @@ STARTS_FROM: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "aws:batch/computeEnvironment:ComputeEnvironment": (("computeResources", "launchTemplate"),),
 }
 """Where a type names the launch template of its machines."""
+NAMES, IDS = ("name", "launchTemplateName"), ("id", "launchTemplateId")
 
 
 @guardrail("nothing-hidden", settings=("hiding_types_exempt",))
@@ -63,15 +64,38 @@ def launch_templates_seen(resources: Sequence[Resource], _: Update) -> Iterator[
     templates = [each for each in resources if each.type == LAUNCH_TEMPLATE]
     for resource in resources:
         for path in STARTS_FROM.get(resource.type, ()):
+            references = resource.references.get(path[0], ())
+            elsewhere = _from_elsewhere(_unknown_ids(resource, path[0]), references, templates)
             for named in resource.props.every(*path):
-                own = _named(named, resource.references.get(path[0], ()), templates)
-                if not own:
+                own = _named(named, references, templates)
+                if not own or (elsewhere and _is_unknown(named)):
                     yield (
-                        f"{resource.name} starts from the launch template {_shown(named)}, which is not of this stack, "
-                        "so no guardrail sees what it starts; declare the template here"
+                        f"{resource.name} starts from the launch template {_shown(named, elsewhere)}, which is not of "
+                        "this stack, so no guardrail sees what it starts; declare the template here, and name it by "
+                        "the name that it has"
                     )
                 for template in own:
                     yield from _stale(resource, named.part("version"), template)
+
+
+def _unknown_ids(resource: Resource, input: str) -> int:
+    """How many launch templates an input names that are not known yet."""
+    paths = [each for each in STARTS_FROM[resource.type] if each[0] == input]
+    return sum(_is_unknown(named) for path in paths for named in resource.props.every(*path))
+
+
+def _from_elsewhere(unknown_ids: int, references: Sequence[str], templates: Sequence[Resource]) -> str:
+    """Of an input, what may give an id of a template that is not the stack's; empty where nothing does.
+
+    The engine tells what an input as a whole is made of, not each id in it. A template that is none of the stack's
+    resources is only read. Where fewer of the stack's templates are there than ids, one comes from what else is there.
+    """
+    own = {each.urn for each in templates}
+    others = [each for each in references if each not in own]
+    found = [each for each in others if f"::{LAUNCH_TEMPLATE}::" in each]
+    if len(own.intersection(references)) < unknown_ids:
+        found = others
+    return ", ".join(each.rpartition("::")[2] for each in found)
 
 
 def _named(named: Props, references: Sequence[str], templates: Sequence[Resource]) -> list[Resource]:
@@ -79,7 +103,7 @@ def _named(named: Props, references: Sequence[str], templates: Sequence[Resource
 
     A name or an id that is known decides alone: an input that lists several templates is made of the outputs of all.
     """
-    name, id = _known(named, "name", "launchTemplateName"), _known(named, "id", "launchTemplateId")
+    name, id = _known(named, *NAMES), _known(named, *IDS)
     if name is not None:
         return [each for each in templates if each.props.part("name").value == name]
     if id is not None:
@@ -93,8 +117,13 @@ def _known(part: Props, *keys: str) -> object:
     return next((each.value for each in found if not each.is_unknown() and each.value), None)
 
 
-def _shown(named: Props) -> str:
-    return str(_known(named, "name", "launchTemplateName", "id", "launchTemplateId") or "of another stack")
+def _is_unknown(named: Props) -> bool:
+    return named.value is not None and _known(named, *NAMES, *IDS) is None
+
+
+def _shown(named: Props, elsewhere: str) -> str:
+    known = _known(named, *NAMES, *IDS)
+    return str(known or (f"that {elsewhere} names" if elsewhere else "of another stack"))
 
 
 def _stale(resource: Resource, version: Props, template: Resource) -> Iterator[str]:

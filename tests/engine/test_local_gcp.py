@@ -10,7 +10,7 @@ import pytest
 
 from localcloud.clouds import LOCAL_CLOUDS
 from localcloud.gcp import emulator
-from tests.engine.conftest import ROOT, Engine, kill_group
+from tests.engine.conftest import PACK, ROOT, Engine, kill_group
 
 GCP = LOCAL_CLOUDS["gcp"]
 PROGRAM = """
@@ -165,3 +165,23 @@ def test_the_components_come_up_as_google_cloud_checks_them_and_go_down_to_nothi
 
     gcp.destroy()
     assert GCP.left("us-central1") == []
+
+
+QUOTAS = """
+    import dataclasses
+    from infra.gcp.quotas import with_quotas
+    from infra.plan_resource import PlanResource
+    from planner.catalog import load
+    from tests.unit.infra.test_gcp_quotas import planned
+    PlanResource("plan", with_quotas(planned("a3-highgpu-8g", NODES), load()))
+"""
+
+
+def test_quotas_are_read_before_the_update_and_what_is_missing_stops_it(gcp: Engine) -> None:
+    gcp.program(QUOTAS.replace("NODES", "9"))
+    printed = " ".join(gcp.preview(status=None, **PACK).split())
+    assert "[mandatory] quotas" in printed
+    assert "takes up to 72 accelerators" in printed
+    assert "64 are granted: 8 are missing. Ask for 72 at https://console.cloud.google.com/iam-admin/quotas" in printed
+    gcp.program(QUOTAS.replace("NODES", "8"))
+    assert "quotas" not in gcp.preview(**PACK)

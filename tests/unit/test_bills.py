@@ -2,7 +2,8 @@
 
 `tests/stacks/bills.csv` says how much of which price each stack has at the autoscaler's minimum, as expected and at its
 maximum, worked out from its file and from what the components build. The prices are read from the catalog's rows as they
-are written, and multiplied and added as decimals.
+are written, and multiplied and added as decimals. `resources.yaml` and `resource_bills.csv` are the same of programs that
+declare resources beside any plan, which the guardrail `monthly-cost-limit` adds up.
 """
 
 import csv
@@ -17,6 +18,8 @@ import yaml
 from infra.config import load as load_config
 from infra.planning import plan_stack, violations
 from planner.catalog import load
+from policies.cost import monthly_cost_limit
+from policies.testing import Declared, judge
 
 ROOT = Path(__file__).parents[2]
 STACKS, DATA = ROOT / "tests/stacks", ROOT / "planner/catalog/data"
@@ -28,18 +31,20 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-OFFERS, SERVICES, BILLS = (rows(path) for path in (DATA / "offers.csv", DATA / "services.csv", STACKS / "bills.csv"))
+OFFERS, SERVICES = (rows(DATA / name) for name in ("offers.csv", "services.csv"))
+BILLS, RESOURCE_BILLS = (rows(STACKS / name) for name in ("bills.csv", "resource_bills.csv"))
+RESOURCES = yaml.safe_load((STACKS / "resources.yaml").read_text())
 NAMES = sorted({row["stack"] for row in BILLS})
 
 
-def price_usd_per_month(region: str, item: str, bought: str) -> Decimal:
+def price_usd_per_month(region: str, item: str, bought: str, cloud: str = "aws") -> Decimal:
     """As the catalog's files have it: a machine by hour, a service by hour or by its unit for a month."""
     if bought == "service":
-        found = [row for row in SERVICES if (row["cloud"], row["service"]) == ("aws", item)]
+        found = [row for row in SERVICES if (row["cloud"], row["service"]) == (cloud, item)]
         (row,) = [row for row in found if row["region"] == region] or [row for row in found if row["region"] == "*"]
         by_hour = row["unit"] in ("hour", "hours") or row["unit"].endswith("hour")
         return Decimal(row["price_usd"]) * (HOURS_PER_MONTH if by_hour else 1)
-    (row,) = [row for row in OFFERS if (row["cloud"], row["region"], row["instance_type"]) == ("aws", region, item)]
+    (row,) = [row for row in OFFERS if (row["cloud"], row["region"], row["instance_type"]) == (cloud, region, item)]
     column = "spot_price_usd_per_hour" if bought == "spot" else "price_usd_per_hour"
     return Decimal(row[column]) * HOURS_PER_MONTH
 
@@ -76,3 +81,27 @@ def test_the_monthly_sum_is_that_of_the_catalogs_rows_to_the_cent(name: str) -> 
         [each.guardrail for each in violations(plan, it, load())].count("monthly-cost-limit") for it in (kept, broken)
     ]
     assert of_cost == [0, 1]
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_what_resources_beside_a_plan_add_up_to_is_that_of_the_catalogs_rows_to_the_cent(name: str) -> None:
+    stack = RESOURCES[name]
+    cloud = "gcp" if stack["region"] == "us-central1" else "aws"
+    declared = [
+        Declared(each["type"], each["inputs"], name=f"resource-{number}")
+        for number, each in enumerate(stack["resources"])
+    ]
+    independent = to_the_cent(
+        Decimal(row["max"]) * price_usd_per_month(stack["region"], row["item"], row["bought"], cloud)
+        for row in RESOURCE_BILLS
+        if row["stack"] == name
+    )
+    config = {"aws:region": "", f"{cloud}:region": stack["region"]}
+    assert judge(monthly_cost_limit, *declared, config=config, monthly_cost_limit_usd=float(independent)) == []
+    below = float(independent - Decimal("0.01"))
+    (told,) = judge(monthly_cost_limit, *declared, config=config, monthly_cost_limit_usd=below)
+    assert f"would take the stack to ${independent:,}" in told
+
+
+def test_each_bill_is_of_a_stack() -> None:
+    assert {row["stack"] for row in RESOURCE_BILLS} == RESOURCES.keys()

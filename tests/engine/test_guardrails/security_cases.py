@@ -595,13 +595,18 @@ STACK_CASES: dict[str, StackCases] = {
             {"template": launch_template(), "fleet": fleet({"launchTemplateName": "elsewhere", "version": "$Latest"})},
             {"template": launch_template(), "group": mixed({"launchTemplateId": OWN_TEMPLATE, "version": "1"})},
             {"template": launch_template(), "group": mixed(OWN_LATEST, {"launchTemplateId": "lt-0abc"})},
+            {
+                "template": launch_template(),
+                "elsewhere": volume(),
+                "group": mixed(OWN_LATEST, {"launchTemplateId": {"$id": "elsewhere"}}),
+            },
         ),
         passing=(
             {"template": launch_template(), "group": group({"id": OWN_TEMPLATE, "version": "$Latest"})},
             {
                 "template": launch_template(name="own"),
                 "fleet": fleet({"launchTemplateName": "own", "version": "$Latest"}),
-                "group": mixed({"launchTemplateId": OWN_TEMPLATE, "version": "$Default"}),
+                "group": mixed({"launchTemplateId": OWN_TEMPLATE, "version": "$Default"}, OWN_LATEST),
             },
         ),
     ),

@@ -223,6 +223,69 @@ def test_a_type_of_unknown_price_stops_the_update_unless_it_is_listed(small: Eng
     assert small.recorded() == ["broker", "endpoint"]
 
 
+FROM_TEMPLATES = """
+    import pulumi, pulumi_aws as aws
+    KEY = SAFE["root_block_device"]["kms_key_id"]
+    def template(name, size, /, **inputs):
+        ebs = {"volume_size": size, "volume_type": "gp3", "encrypted": "true", "kms_key_id": KEY}
+        mapped = [{"device_name": "/dev/xvda", "ebs": ebs}]
+        return aws.ec2.LaunchTemplate(
+            name, block_device_mappings=mapped, metadata_options={"http_tokens": "required"}, **inputs)
+"""
+GROUPS = (
+    FROM_TEMPLATES
+    + """
+    own = template("own", 100, name="own", instance_type="m6i.large")
+    template("other", 100, name="other", instance_type="p5.48xlarge")
+    aws.autoscaling.Group(
+        "group", min_size=0, desired_capacity=1, max_size=MOST, launch_template={"name": own.name, "version": "$Latest"})
+    after = pulumi.ResourceOptions(depends_on=[own])
+    aws.ec2.Instance("one", launch_template={"name": "own", "version": "$Latest"}, opts=after)
+"""
+)
+
+
+def test_a_group_is_judged_by_the_machines_that_its_launch_template_starts_at_its_maximum(small: Engine) -> None:
+    record(small, "aws")
+    machine = load().offer("aws", "us-east-1", "m6i.large").price_usd_per_hour * 730
+    each = machine + 100 * load().service_price("aws", "us-east-1", "block_storage_gib").price_usd
+    levels = {"imdsv2": "disabled", "encryption-with-customer-keys": "disabled"}  # these ask it of each instance
+    small.configure(guardrails={"monthly_cost_limit_usd": round(5 * each, 2), "levels": levels})
+    small.program(GROUPS.replace("MOST", "5"))
+    for printed in (small.preview(status=None, **PACK), small.up(status=None, **PACK)):
+        assert f"would take the stack to ${6 * each:,.2f} at the autoscaler's maximum" in printed
+    small.program(GROUPS.replace("MOST", "4"))
+    small.destroy()
+    small.up(**PACK)
+    assert small.recorded() == ["group", "one", "other", "own"]
+
+
+NODES_OF_A_TEMPLATE = (
+    FROM_TEMPLATES
+    + """
+    class Pool(pulumi.ComponentResource):
+        def __init__(self):
+            super().__init__("fusion:aws:AcceleratorPool", "pool")
+    pool = Pool()
+    small, large = template("small", 20), template("large", 10_000)
+    for name, given in (("by-name", {"name": small.name}), ("by-id", {"id": small.id})):
+        aws.eks.NodeGroup(
+            name, cluster_name="none", node_role_arn=SAFE["root_block_device"]["kms_key_id"], subnet_ids=["subnet-1"],
+            instance_types=["m6i.large"], scaling_config={"min_size": 0, "desired_size": 0, "max_size": 1},
+            launch_template=given | {"version": "$Latest"}, opts=pulumi.ResourceOptions(parent=pool))
+"""
+)
+
+
+def test_the_name_of_a_launch_template_is_known_in_a_preview_and_prices_its_nodes(small: Engine) -> None:
+    small.configure(guardrails={"monthly_cost_limit_usd": 200})
+    small.program(NODES_OF_A_TEMPLATE)
+    printed = small.preview(status=None, **PACK)
+    assert "by-name (aws:eks/nodeGroup:NodeGroup)" not in printed
+    assert "by-id (aws:eks/nodeGroup:NodeGroup) costs up to $870" in printed
+    assert "name it by the template's name rather than its id" in " ".join(printed.split())
+
+
 ON_DEMAND = """
     import pulumi, pulumi_aws as aws
     from infra.plan_resource import PlanResource

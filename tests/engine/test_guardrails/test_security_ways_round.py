@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-from tests.engine.conftest import PACK, Engine
+from tests.engine.conftest import PACK, Engine, record
 
 BROKEN = re.compile(r"\[mandatory\]  ([a-z0-9-]+)  \(\S+: (\S+)\)")
 UNSAFE = """
@@ -124,3 +125,30 @@ def test_what_only_the_provider_may_fill_in_does_not_stand_for_what_is_declared(
     ):
         assert said in printed
     assert small.exists() == []
+
+
+def test_an_id_that_is_not_known_yet_is_of_a_template_of_the_stack_and_not_of_one_that_is_only_read(
+    small: Engine,
+) -> None:
+    record(small, "aws")
+    (small.folder / "recorded").mkdir()
+    foreign = {"type": "aws:ec2/launchTemplate:LaunchTemplate", "name": "foreign", "inputs": {}}
+    (small.folder / "recorded" / "lt-0foreign.json").write_text(json.dumps(foreign))
+    small.configure(guardrails={"levels": {"encryption-with-customer-keys": "disabled"}})
+    small.program("""
+        import pulumi, pulumi_aws as aws
+        own, second = (
+            aws.ec2.LaunchTemplate(name, metadata_options={"http_tokens": "required"}) for name in ("own", "second"))
+        read = aws.ec2.LaunchTemplate.get("read", own.id.apply(lambda _: "lt-0foreign"))
+        elsewhere = pulumi.StackReference(f"organization/fusion/{pulumi.get_stack()}").get_output("template")
+        for name, other in (("passing", second.id), ("reading", read.id), ("referring", elsewhere)):
+            specifications = [{"launch_template_id": each, "version": "$Latest"} for each in (own.id, other)]
+            overrides = [{"instance_type": "m6i.large", "launch_template_specification": specifications[1]}]
+            aws.autoscaling.Group(name, max_size=1, min_size=0, mixed_instances_policy={
+                "launch_template": {"launch_template_specification": specifications[0], "overrides": overrides}})
+    """)
+    printed = small.run("up", "--yes", status=None, **PACK)
+    for name, given_by in (("reading", "read"), ("referring", "organization/fusion/local")):
+        assert f"{name} starts from the launch template that {given_by} names, which is not of this stack" in printed
+    assert "passing starts from" not in printed
+    assert small.recorded() == ["foreign"]

@@ -1,6 +1,7 @@
 """What resources are billed for: each sum is of rows of the catalog's files, read here without the planner."""
 
 import csv
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ MONTH = 730
 REGIONS = {"aws": "us-east-1", "gcp": "us-central1", "kubernetes": ""}
 
 
+@functools.cache
 def rows(name: str) -> list[dict[str, str]]:
     with (DATA / name).open(newline="") as file:
         return list(csv.DictReader(file))
@@ -238,7 +240,7 @@ def test_sizes_are_read_as_kubernetes_writes_them() -> None:
         ("aws:eks/cluster:Cluster", {"computeConfig": {"enabled": True}}, "EKS Auto Mode"),
         ("aws:eks/nodeGroup:NodeGroup", {"scalingConfig": {"maxSize": -3}}, "expected a number of 0 or more"),
         ("aws:ebs/volume:Volume", {"size": 10, "type": "gp9"}, "type is 'gp9'"),
-        ("aws:autoscaling/group:Group", {}, "launch template decides"),
+        ("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1}, "launchTemplate decides its price"),
         ("gcp:container/cluster:Cluster", {"enableAutopilot": True}, "Autopilot bills pods"),
         ("gcp:tpu/v2Vm:V2Vm", {"acceleratorType": "v9-8"}, "TPU v9-8 is not known"),
         (
@@ -342,7 +344,7 @@ def nodes_of(launch_template: dict[str, Any], parent: str = "") -> Declared:
     [
         ([template("a", 100), template("b", 500)], nodes_of({"name": "a"}), 100),
         ([template("a", 100), template("b", 500)], nodes_of({"id": UNKNOWN}), 500),
-        ([template("a", 100, COMPONENT), template("b", 500)], nodes_of({"id": UNKNOWN}, COMPONENT), 100),
+        ([template("decoy", 100, COMPONENT), template("b", 500)], nodes_of({"id": UNKNOWN}, COMPONENT), 500),
         ([template("a", 100, blockDeviceMappings=None)], nodes_of({"id": UNKNOWN}), 20),
         ([], nodes_of({"id": "lt-of-another-stack"}), 20),
     ],
@@ -394,3 +396,99 @@ def test_a_patch_that_makes_a_disk_costs_what_its_claim_costs() -> None:
     assert asked[0][0].partition(" costs ")[2] == asked[1][0].partition(" costs ")[2]
     labelled = Declared("kubernetes:core/v1:PersistentVolumeClaimPatch", {"metadata": {"labels": {"a": "b"}}})
     assert judge(monthly_cost_limit, labelled, monthly_cost_limit_usd=1) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "said"),
+    [
+        ("aws:eks/cluster:Cluster", {"controlPlaneScalingConfig": {"tier": "tier-8xl"}}, "expected standard"),
+        (
+            "aws:fsx/lustreFileSystem:LustreFileSystem",
+            {"storageCapacity": 1200, "perUnitStorageThroughput": 1000},
+            "perUnitStorageThroughput is 1000, of which the catalog holds no price; expected 50 or 125",
+        ),
+        ("aws:lb/loadBalancer:LoadBalancer", {"minimumLoadBalancerCapacity": {"capacityUnits": 9000}}, "leave it out"),
+        ("aws:ssm/parameter:Parameter", {"tier": UNKNOWN}, "tier decides its price and is not known"),
+        (
+            "gcp:container/nodePool:NodePool",
+            {"location": "us-central1", "nodeConfig": {"bootDisk": {"provisionedIops": 100_000}}},
+            "bootDisk.provisionedIops is 100000",
+        ),
+        ("gcp:container/cluster:Cluster", {"nodePools": UNKNOWN}, "is not known before the update"),
+        ("gcp:compute/disk:Disk", {"type": "hyperdisk-balanced", "provisionedIops": 9000}, "at most 3000"),
+        (
+            "kubernetes:storage.k8s.io/v1:StorageClass",
+            {"parameters": {"type": "io2", "iopsPerGB": "50"}},
+            "type is io2",
+        ),
+        (
+            "kubernetes:apps/v1:Deployment",
+            {"spec": {"template": {"spec": {"volumes": [{"ephemeral": {"volumeClaimTemplate": {}}}]}}}},
+            "a disk for each pod",
+        ),
+    ],
+)
+def test_a_choice_dearer_than_the_catalogs_row_is_refused(kind: str, inputs: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnpricedResource, match=said):
+        monthly(kind, inputs)
+
+
+def test_what_is_billed_for_each_replica_subnet_address_and_disk_counts_each() -> None:
+    assert monthly("aws:secretsmanager/secret:Secret", {"replicas": [{}, {}]}) == exact(3 * service("aws", "secret"))
+    endpoint = "aws:ec2/vpcEndpointSubnetAssociation:VpcEndpointSubnetAssociation"
+    assert monthly(endpoint, {}) == exact(service("aws", "interface_endpoint"))
+    open_to_all = {"machineType": "n2-standard-4", "networkInterfaces": [{"accessConfigs": [{}]}, {}]}
+    disk = 10 * service("gcp", "block_storage_standard_gib")
+    assert monthly("gcp:compute/instance:Instance", open_to_all) == exact(
+        node("gcp", "n2-standard-4") + service("gcp", "public_ipv4") + disk
+    )
+    config = {
+        "machineType": "n2-standard-4",
+        "diskSizeGb": 10,
+        "bootDisk": {"sizeGb": 500, "diskType": "pd-ssd"},
+        "localNvmeSsdBlockConfig": {"localSsdCount": 2},
+    }
+    each = node("gcp", "n2-standard-4") + 500 * service("gcp", "block_storage_ssd_gib")
+    each += 750 * service("gcp", "local_ssd_gib")
+    pool = {"location": "us-central1-a", "nodeCount": 1, "nodeConfig": config}
+    assert monthly("gcp:container/nodePool:NodePool", pool) == exact(each)
+    warm = {"instanceTypes": ["m6i.large"], "scalingConfig": {"minSize": 0, "maxSize": 1}}
+    warm["warmPoolConfig"] = {"maxGroupPreparedCapacity": 5}
+    nodes = 5 * (node("aws", "m6i.large") + 20 * service("aws", "block_storage_gib"))
+    assert monthly("aws:eks/nodeGroup:NodeGroup", warm) == exact(nodes)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "aws:appautoscaling/target:Target",
+        "aws:vpc/routeServerEndpoint:RouteServerEndpoint",
+        "aws:cloudwatch/compositeAlarm:CompositeAlarm",
+        "aws:sagemaker/endpoint:Endpoint",
+        "aws:sagemaker/notebookInstance:NotebookInstance",
+        "aws:batch/computeEnvironment:ComputeEnvironment",
+        "aws:emr/cluster:Cluster",
+        "aws:rds/instance:Instance",
+        "aws:eks/fargateProfile:FargateProfile",
+        "aws:ecs/service:Service",
+        "aws:bedrock/provisionedModelThroughput:ProvisionedModelThroughput",
+        "aws:ec2/dedicatedHost:DedicatedHost",
+        "aws:ec2/capacityBlockReservation:CapacityBlockReservation",
+        "aws:lambda/provisionedConcurrencyConfig:ProvisionedConcurrencyConfig",
+        "aws:ebs/fastSnapshotRestore:FastSnapshotRestore",
+        "gcp:tpu/v2QueuedResource:V2QueuedResource",
+        "gcp:compute/reservation:Reservation",
+        "gcp:compute/resizeRequest:ResizeRequest",
+        "gcp:container/awsNodePool:AwsNodePool",
+        "gcp:vertex/aiEndpoint:AiEndpoint",
+        "gcp:workbench/instance:Instance",
+        "gcp:lustre/instance:Instance",
+        "kubernetes:karpenter.sh/v1:NodePool",
+        "kubernetes:autoscaling.x-k8s.io/v1:ProvisioningRequest",
+        "digitalocean:index/droplet:Droplet",
+    ],
+)
+def test_what_buys_machines_and_has_no_rule_is_refused_under_a_limit(kind: str) -> None:
+    provider = {"version": "1.0.0"} if kind.startswith("digitalocean") else {}
+    (told,) = judge(priced_types, Declared(kind, {}, provider=provider), monthly_cost_limit_usd=10)
+    assert f"what a {kind} costs is not known" in told

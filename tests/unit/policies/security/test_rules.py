@@ -825,6 +825,42 @@ def test_a_foreign_launch_template_does_not_hide_behind_one_of_the_stack(
     assert f"starts from the launch template {next(iter(foreign.values()))}, which is not of this stack" in told
 
 
+@pytest.mark.parametrize(
+    ("ids", "references", "is_seen"),
+    [
+        (1, ["own"], True),
+        (2, ["own"], True),
+        (2, ["own", "second"], True),
+        (2, ["own", "second", "subnet"], True),
+        (1, ["own", "subnet"], True),
+        (2, ["own", "subnet"], False),
+        (2, ["own", "another-stack"], False),
+        (2, ["own", "read"], False),
+        (1, ["own", "read"], False),
+        (1, ["another-stack"], False),
+    ],
+)
+def test_of_several_ids_that_are_not_known_each_is_of_a_template_of_the_stack(
+    ids: int, references: list[str], is_seen: bool
+) -> None:
+    kind = "aws:ec2/launchTemplate:LaunchTemplate"
+    templates = [Declared(kind, {"name": name}, name=name, outputs={"arn": UNKNOWN}) for name in ("own", "second")]
+    urns = {each.name: each.urn for each in templates} | {
+        "read": Declared(kind, {}, name="read").urn,
+        "subnet": Declared("aws:ec2/subnet:Subnet", {}, name="subnet").urn,
+        "another-stack": Declared("pulumi:pulumi:StackReference", {}, name="another-stack").urn,
+    }
+    overrides = [{"launchTemplateSpecification": {"launchTemplateId": UNKNOWN}}] * (ids - 1)
+    policy = {"launchTemplateSpecification": {"launchTemplateId": UNKNOWN}, "overrides": overrides}
+    group = Declared(
+        "aws:autoscaling/group:Group",
+        {"mixedInstancesPolicy": {"launchTemplate": policy}},
+        references={"mixedInstancesPolicy": [urns[each] for each in references]},
+    )
+    told = judge(RULES["launch-templates-seen"], *templates, group)
+    assert (told == []) is is_seen, told
+
+
 DATA_EVENTS = {"field": "eventCategory", "equals": ["Data"]}
 OF_OBJECTS = {"field": "resources.type", "equals": ["AWS::S3::Object"]}
 

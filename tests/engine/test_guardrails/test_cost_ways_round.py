@@ -1,0 +1,93 @@
+"""Ways round the monthly limit that lead nowhere, each a resource of one program; what the limit has room for is made."""
+
+from __future__ import annotations
+
+from tests.engine.conftest import PACK, Engine, record
+from tests.engine.test_guardrails.programs import broken
+
+MAKES = """
+    import pulumi
+    INSTANCE, GROUP = "aws:ec2/instance:Instance", "aws:autoscaling/group:Group"
+
+    def made(kind, name, inputs, **options):
+        return pulumi.CustomResource(kind, name, inputs, pulumi.ResourceOptions(**options))
+
+    def instance(name, kind="p5.48xlarge", **options):
+        return made(INSTANCE, name, {"instanceType": kind, "ami": "ami-1"}, **options)
+"""
+DEPLOYED = MAKES + '    instance("kept"), instance("grown", "m6i.large")\n'
+ATTEMPTS = (
+    MAKES
+    + """
+    instance("kept", "m6i.large", ignore_changes=["instanceType"])
+    instance("grown", delete_before_replace=True, replace_on_changes=["*"])
+    instance("aliased", aliases=[pulumi.Alias(name="another")], retain_on_delete=True)
+
+    scaling = {"minSize": 0, "maxSize": 2}
+    before = []
+    for number in range(4):  # $146.40 each: the limit has room for three
+        nodes = {"instanceTypes": ["m6i.large"], "diskSize": 20, "scalingConfig": scaling}
+        before = [made("aws:eks/nodeGroup:NodeGroup", f"loop-{number}", nodes, depends_on=before)]
+
+    class Pool(pulumi.ComponentResource):
+        def __init__(self):
+            super().__init__("fusion:aws:AcceleratorPool", "pool", {"nodes": {"max": 0}})
+    instance("in-a-component-that-imitates", parent=Pool())
+
+    other = pulumi.StackReference(f"organization/fusion/{pulumi.get_stack()}").get_output("instance-type")
+    instance("of-another-stack", other)
+    tagged = made("pulumi:providers:aws", "tagged", {"region": "us-east-1", "defaultTags": "{}"})
+
+    template = made("aws:ec2/launchTemplate:LaunchTemplate", "template", {"name": "own", "instanceType": "p5.48xlarge"})
+    cheap = made("aws:ec2/launchTemplate:LaunchTemplate", "cheap", {"name": "cheap", "instanceType": "m6i.large"})
+    after = [template, cheap]
+    made(GROUP, "group-by-id", {"minSize": 0, "maxSize": 9, "launchTemplate": {"id": template.id}}, depends_on=after)
+    made(GROUP, "group-by-name", {"minSize": 0, "maxSize": 9, "launchTemplate": {"name": "own"}}, depends_on=after)
+    made(GROUP, "group-of-elsewhere", {"minSize": 0, "maxSize": 1, "launchTemplate": {"name": "foreign"}})
+    made(INSTANCE, "instance-of-a-template", {"launchTemplate": {"name": "own"}}, depends_on=after)
+    spot = {"targetCapacity": 500, "launchSpecifications": [{"instanceType": "m6i.large"}]}
+    made("aws:ec2/spotFleetRequest:SpotFleetRequest", "spot-fleet", spot)
+    made("aws:autoscaling/schedule:Schedule", "schedule", {"autoscalingGroupName": "eks-loop", "maxSize": 1000})
+    for name, kind in OTHERS.items():
+        made(kind, name, {"maxCapacity": 1000, "spec": {"limits": {"cpu": "100000"}}})
+    instance("within-the-limit", "t3.nano")
+"""
+)
+OTHERS = {
+    "application-auto-scaling": "aws:appautoscaling/target:Target",
+    "fargate": "aws:eks/fargateProfile:FargateProfile",
+    "sage-maker": "aws:sagemaker/endpoint:Endpoint",
+    "notebook": "aws:sagemaker/notebookInstance:NotebookInstance",
+    "batch": "aws:batch/computeEnvironment:ComputeEnvironment",
+    "map-reduce": "aws:emr/cluster:Cluster",
+    "database": "aws:rds/instance:Instance",
+    "karpenter": "kubernetes:karpenter.sh/v1:NodePool",
+    "workbench": "gcp:workbench/instance:Instance",
+    "queued-tpu": "gcp:tpu/v2QueuedResource:V2QueuedResource",
+    "another-cloud": "digitalocean:index/droplet:Droplet",
+    "dynamic-provider": "pulumi-python:dynamic:Resource",
+}
+REFUSED = {
+    *("kept", "grown", "aliased", "loop-3", "in-a-component-that-imitates", "of-another-stack", "group-by-id"),
+    *("group-by-name", "group-of-elsewhere", "instance-of-a-template", "spot-fleet", "schedule", *OTHERS),
+}
+OF_COST = {"monthly-cost-limit", "priced-types", "nothing-hidden"}
+SECURITY_ONLY = ("encryption-with-customer-keys", "imdsv2", "no-public-nodes", "launch-templates-seen")
+
+
+def test_no_way_round_the_monthly_limit_is_open(small: Engine) -> None:
+    record(small, "aws", "gcp", "kubernetes", "digitalocean", "pulumi-python")
+    small.configure(
+        guardrails={
+            "monthly_cost_limit_usd": 450,
+            "levels": dict.fromkeys(SECURITY_ONLY, "disabled"),
+        }
+    )
+    small.program(DEPLOYED)
+    small.up()
+    assert small.recorded() == ["grown", "kept"]
+    small.program(f"OTHERS = {OTHERS!r}\n" + ATTEMPTS.replace("\n    ", "\n").strip())
+    printed = small.run("up", "--yes", status=None, **PACK)
+    found = broken(printed)
+    assert {name for name, guardrails in found.items() if guardrails & OF_COST} == REFUSED, printed
+    assert small.recorded() == ["grown", "kept"]
