@@ -189,8 +189,8 @@ class GcpBackend(Backend):
             case "gcp:container/getEngineVersions:getEngineVersions":
                 return {"id": str(args.get("location")), "project": project, **VERSIONS}
             case "gcp:cloudquota/getSQuotaInfo:getSQuotaInfo":
-                asked = (str(args[key]) for key in ("parent", "service", "quotaId"))
-                return quotas.info(*asked, region=str(self.settings.region))
+                parent, service, quota_id = (str(args[key]) for key in ("parent", "service", "quotaId"))
+                return quotas.info(parent, service, quota_id, str(self.settings.region))
         raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
 
     def known(self, resource: Resource, id: str) -> None:

@@ -207,9 +207,9 @@ def _own_disk(copies: int) -> Rule:
 
 
 def _nat(priced: Priced) -> Quantities:
-    """The gateway, and each of its addresses: one at least where Google allocates them."""
-    named = count(priced.props, "natIps") or 1
-    return added(one("nat_gateway")(priced), times(one("public_ipv4")(priced), Quantity.fixed(named)))
+    """The gateway, and one address at least where Google allocates them; those that it names have their own price."""
+    address = {} if count(priced.props, "natIps") else one("public_ipv4")(priced)
+    return added(one("nat_gateway")(priced), address)
 
 
 def _address(priced: Priced) -> Quantities:

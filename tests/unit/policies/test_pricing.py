@@ -173,8 +173,8 @@ GCP: list[tuple[str, dict[str, Any], Decimal]] = [
     ("gcp:compute/routerNat:RouterNat", {}, service("gcp", "nat_gateway") + service("gcp", "public_ipv4")),
     (
         "gcp:compute/routerNat:RouterNat",
-        {"natIps": ["one", "two"]},
-        service("gcp", "nat_gateway") + 2 * service("gcp", "public_ipv4"),
+        {"natIps": ["one", "two"]},  # each an Address, which has its own price
+        service("gcp", "nat_gateway"),
     ),
     (
         "gcp:container/nodePool:NodePool",
