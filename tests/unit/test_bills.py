@@ -1,4 +1,4 @@
-"""The bill of twenty stacks, to the cent, against a sum that knows nothing of the planner.
+"""The bill of more than twenty stacks, to the cent, against a sum that knows nothing of the planner.
 
 `tests/stacks/bills.csv` says how much of which price each stack has at the autoscaler's minimum, as expected and at its
 maximum, worked out from its file and from what the components build. The prices are read from the catalog's rows as they
@@ -53,10 +53,10 @@ def to_the_cent(amounts: Iterable[Decimal]) -> Decimal:
     return sum(amounts, Decimal(0)).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
-def test_there_are_twenty_stacks_and_each_has_its_bill() -> None:
+def test_there_are_more_than_twenty_stacks_and_each_has_its_bill() -> None:
     files = sorted(path.name.split(".")[1] for path in STACKS.glob("Pulumi.*.yaml"))
     assert files == NAMES
-    assert len(files) == 20
+    assert len(files) > 20
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,7 +69,8 @@ def test_the_monthly_sum_is_that_of_the_catalogs_rows_to_the_cent(name: str) -> 
     for load_at in ("min", "expected", "max"):
         lines = [row for row in BILLS if row["stack"] == name]
         independent = to_the_cent(
-            Decimal(row[load_at]) * price_usd_per_month(plan.region, row["item"], row["bought"]) for row in lines
+            Decimal(row[load_at]) * price_usd_per_month(plan.region, row["item"], row["bought"], plan.cloud)
+            for row in lines
         )
         assert Decimal(str(stated[f"monthly_cost_{load_at}_usd"])) == independent
     limit = float(independent)
