@@ -10,7 +10,9 @@ from typing import Any
 
 from fusion.errors import FusionError
 from fusion.review.events import Step, read
+from planner.catalog import load
 from planner.catalog.instances import gcp_accelerators
+from planner.catalog.tpus import slice_of_nodes
 from planner.sold_out import SoldOut
 from planner.workloads import PriceModel
 
@@ -55,6 +57,9 @@ def _offers(step: Step) -> Iterator[tuple[str, str, PriceModel]]:
             kind += "".join(
                 f"+{_catalog_name(each['type'])}x{each['count']}" for each in config.get("guestAccelerators") or ()
             )
+        topology = (inputs.get("placementPolicy") or {}).get("tpuTopology")
+        if found := slice_of_nodes(kind, topology, load().tpu_topologies):
+            kind = found[0].instance_type
         yield "gcp", kind, "spot" if config.get("spot") else "on_demand"
 
 

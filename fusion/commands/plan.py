@@ -16,7 +16,6 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
 from fusion.report.findings import (
-    Bill,
     Difference,
     Findings,
     WorkloadFindings,
@@ -32,7 +31,7 @@ from infra.planning import not_built, planned_stack
 from planner.calibration.own import own_calibrations
 from planner.catalog import Catalog, CatalogError, load
 from planner.errors import PlanError
-from planner.plan import finite
+from planner.plan import Plan, finite
 from planner.profiles import FOLDERS
 from planner.stack import StackAnswer
 from planner.targets import Scope, answer, frontier_of, places_of
@@ -230,7 +229,7 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> 
     planned = planned_stack(config, stack, catalog)
     cloud, region = planned.plan.cloud, planned.plan.region
     scope = Scope(frozenset({(cloud, region)}), not_built(cloud, region, catalog), folders=FOLDERS)
-    return _planned(source, config.workloads, catalog, scope, planned.answer, in_full, bill(planned.plan.items))
+    return _planned(source, config.workloads, catalog, scope, planned.answer, in_full, planned.plan)
 
 
 def _planned(
@@ -240,7 +239,7 @@ def _planned(
     scope: Scope,
     found: StackAnswer,
     in_full: bool,
-    stack_bill: Bill | None = None,
+    plan: Plan | None = None,
 ) -> Planned:
     findings: list[WorkloadFindings] = []
     others: dict[str, str] = {}
@@ -255,7 +254,8 @@ def _planned(
             continue
         choices = frontier_of(each, catalog, scope) if in_full else ()
         findings.append(workload_findings(each, own, choices))
-    notes = (*own_calibrations().refused, *found.notes)
+    notes = (*own_calibrations().refused, *(plan.notes if plan else found.notes))
+    stack_bill = bill(plan.items) if plan else None
     return Planned(found, Findings(source.said, tuple(findings), others, stack_bill, notes))
 
 

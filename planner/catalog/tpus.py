@@ -7,7 +7,10 @@ An accelerator type is a generation and a number: `v5litepod-16`. Its API also t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from planner.catalog.model import TpuTopology
 
 CORES_PER_CHIP = {"v2": 2, "v3": 2, "v4": 2, "v5p": 2, "v5litepod": 1, "v6e": 1}
 """What the number in an accelerator type counts: TensorCores, two a chip, or chips ("TPU versions", Cloud TPU
@@ -46,6 +49,23 @@ def slice_of_config(kind: str, topology: str) -> TpuSlice | None:
     """The slice of a generation that the API names, such as `V5LITE_POD`, and a topology; None where that is none."""
     accelerator = GENERATIONS.get(kind.lower().replace("_", ""))
     return TpuSlice(accelerator, chips_of(topology)) if accelerator else None
+
+
+def slice_of_nodes(
+    machine_type: str, topology: str | None, known: Iterable[TpuTopology]
+) -> tuple[TpuSlice, int] | None:
+    """The slice that nodes of GKE are, and how many of them make it; None where the machine type has no TPUs.
+
+    Args:
+        topology: that of the node pool's placement; None where each node is a slice.
+        known: the slices that GKE can make.
+    """
+    host = next((each for each in known if each.machine_type == machine_type), None)
+    if host is None:
+        return None
+    chips_each = host.chips / host.hosts
+    chips = chips_of(topology) if topology else chips_each
+    return TpuSlice(host.accelerator, chips), max(1, round(chips / chips_each))
 
 
 def chips_of(topology: str) -> int:

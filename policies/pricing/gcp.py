@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from planner.catalog import Catalog
 from planner.catalog.instances import gcp_accelerators
-from planner.catalog.tpus import TpuSlice, chips_of, slice_of_config, slice_of_type
+from planner.catalog.tpus import slice_of_config, slice_of_nodes, slice_of_type
 from planner.cost import Quantity
 from planner.workloads import PriceModel
 from policies.pricing.reading import (
@@ -137,22 +137,22 @@ def _zones(props: Props) -> int:
 
 def _offer_of_pool(machine: str, config: Props, props: Props, catalog: Catalog) -> tuple[str, int]:
     """The offer that nodes of a pool are billed as, and how many of them make it: the hosts of a slice of TPUs."""
-    host = next((each for each in catalog.tpu_topologies if each.machine_type == machine.rpartition("/")[2]), None)
     topology = plain(props, "placementPolicy", "tpuTopology")
-    if host is None or topology is None:
+    found = slice_of_nodes(
+        machine.rpartition("/")[2], None if topology is None else str(topology), catalog.tpu_topologies
+    )
+    if found is None:
         return _offer(machine, config, catalog), 1
-    chips = chips_of(str(topology))
-    if not chips:
+    if not found[0].chips:
         raise UnpricedResource(f"placementPolicy.tpuTopology is {topology}; expected a topology such as 4x4")
-    return TpuSlice(host.accelerator, chips).instance_type, max(1, round(chips * host.hosts / host.chips))
+    return found[0].instance_type, found[1]
 
 
 def _offer(machine: str, props: Props, catalog: Catalog) -> str:
     """A machine type with what is attached to it, as the catalog names it."""
     machine = machine.rpartition("/")[2]
-    host = next((each for each in catalog.tpu_topologies if each.machine_type == machine), None)
-    if host:
-        return TpuSlice(host.accelerator, host.chips / host.hosts).instance_type
+    if found := slice_of_nodes(machine, None, catalog.tpu_topologies):
+        return found[0].instance_type
     if not machine.startswith("n1-") or not count(props, "guestAccelerators"):
         return machine  # other GPUs are part of their machine type
     guest = next(iter(props.each("guestAccelerators")))

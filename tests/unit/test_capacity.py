@@ -39,7 +39,16 @@ def log(folder: Path, token: str, inputs: dict[str, Any], message: str) -> Path:
             "gcp:container/nodePool:NodePool",
             {"nodeConfig": {"machineType": "ct5lp-hightpu-4t"}},
             GCP_SAID,
-            ("gcp", "ct5lp-hightpu-4t", "on_demand", "ZONE_RESOURCE_POOL_EXHAUSTED"),
+            ("gcp", "tpu-v5e-4chip", "on_demand", "ZONE_RESOURCE_POOL_EXHAUSTED"),
+        ),
+        (
+            "gcp:container/nodePool:NodePool",
+            {
+                "nodeConfig": {"machineType": "ct5lp-hightpu-4t", "spot": True},
+                "placementPolicy": {"type": "COMPACT", "tpuTopology": "4x4"},
+            },
+            GCP_SAID,
+            ("gcp", "tpu-v5e-16chip", "spot", "ZONE_RESOURCE_POOL_EXHAUSTED"),
         ),
         (
             "gcp:container/nodePool:NodePool",

@@ -1,0 +1,68 @@
+"""`fusion up`: what is done where a cloud has no capacity, with an engine that answers as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion import capacity
+from fusion.commands import up
+from fusion.errors import FusionError
+from planner.sold_out import SoldOut
+
+GONE = SoldOut("gcp", "us-central1", "g2-standard-4", "spot", "ZONE_RESOURCE_POOL_EXHAUSTED", "2026-11-27 12:00 UTC")
+
+
+class Told:
+    """A stack that has nothing yet, and whose updates end as they are told: None is well, else an error."""
+
+    name = "both"
+
+    def __init__(self, cloud: str, *updates: str | None) -> None:
+        self.config = {"fusion:cloud": cloud}
+        self._updates: Iterator[str | None] = iter(updates)
+        self.done: list[str] = []
+
+    def resources(self) -> list[dict[str, Any]]:
+        return []
+
+    def up(self, log: Path) -> None:
+        self.done.append("up")
+        if error := next(self._updates):
+            raise FusionError(error)
+
+    def destroy(self) -> None:
+        self.done.append("destroy")
+
+
+@pytest.fixture
+def sold_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each update's log says that the same offer is sold out; the first one is news."""
+    monkeypatch.setenv("FUSION_HOME", str(tmp_path))
+    monkeypatch.setattr(capacity, "sold_out", lambda log, config: (GONE,))
+
+
+@pytest.mark.usefixtures("sold_out")
+def test_where_one_cloud_has_no_plan_left_a_first_update_moves_to_the_other(tmp_path: Path) -> None:
+    stack = Told("auto", "sold out", "nothing fits", None)
+    up.provision(stack, tmp_path / "log")  # type: ignore[arg-type]  # as much of a stack as is needed
+    assert stack.done == ["up", "up", "destroy", "up"]
+
+
+@pytest.mark.usefixtures("sold_out")
+def test_it_moves_once_and_then_says_that_no_plan_is_left(tmp_path: Path) -> None:
+    stack = Told("auto", "sold out", "nothing fits", "nothing fits here either")
+    with pytest.raises(FusionError, match=r"nothing fits here either\. No plan is left"):
+        up.provision(stack, tmp_path / "log")  # type: ignore[arg-type]
+    assert stack.done == ["up", "up", "destroy", "up", "destroy"]
+
+
+@pytest.mark.usefixtures("sold_out")
+def test_a_stack_of_one_cloud_stays_there(tmp_path: Path) -> None:
+    stack = Told("gcp", "sold out", "nothing fits")
+    with pytest.raises(FusionError, match="all that had been made of both is removed"):
+        up.provision(stack, tmp_path / "log")  # type: ignore[arg-type]
+    assert stack.done == ["up", "up", "destroy"]
