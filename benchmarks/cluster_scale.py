@@ -182,14 +182,25 @@ class timed:
 
 def api_errors(cluster: Cluster) -> dict[str, Any]:
     """Requests of the API server by outcome, and webhooks that failed."""
-    text = cluster.text("/metrics")
+    return counted(cluster.text("/metrics"))
+
+
+def counted(metrics: str) -> dict[str, Any]:
+    """Of an API server's `/metrics`: its answers by code; those of 5xx also by what was asked, which says whose they are."""
     codes: Counter[str] = Counter()
-    for name, labels, value in samples(text):
+    failed: Counter[str] = Counter()
+    for name, labels, value in samples(metrics):
         if name == "apiserver_request_total":
-            code = labels["code"]
-            codes["5xx" if code.startswith("5") else code] += int(value)
+            codes[labels["code"]] += int(value)
+            if labels["code"].startswith("5"):
+                asked = f"{labels.get('verb')} {labels.get('resource')} {labels.get('subresource', '')}".rstrip()
+                failed[f"{labels['code']} {asked}"] += int(value)
     wrong = {code: number for code, number in sorted(codes.items()) if code[0] in "45"}
-    return {"API requests": sum(codes.values()), "API answers of 4xx and 5xx": json.dumps(wrong)}
+    return {
+        "API requests": sum(codes.values()),
+        "API answers of 4xx and 5xx": json.dumps(wrong),
+        "API answers of 5xx, by request": json.dumps(dict(failed.most_common())),
+    }
 
 
 def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -13,6 +13,7 @@ from infra.errors import require
 from infra.network import check_zones
 
 PriceModel = Literal["on_demand", "spot", "capacity_block"]
+NodeAutoscaler = Literal["none", "karpenter"]
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 SYSTEM_GIB = 20
@@ -56,6 +57,8 @@ class AcceleratorPoolArgs:
         labels: more labels for the nodes.
         taints: more taints for the nodes, besides the one that keeps other pods off accelerators.
         tags: put on every resource that can carry tags.
+        vcpus: of a node, as the offer has them.
+        node_autoscaler: who makes the nodes above `nodes_min`; `none` where the cloud's own node pool does.
         stands_in_for: the pool whose workloads run here too, while spot is away; nodes carry its label.
 
     Raises:
@@ -81,6 +84,8 @@ class AcceleratorPoolArgs:
     taints: tuple[Taint, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     stands_in_for: str | None = None
+    vcpus: float = 0
+    node_autoscaler: NodeAutoscaler = "none"
 
     def __post_init__(self) -> None:
         check_zones(self.region, self.zones, at_least=1)
@@ -99,6 +104,11 @@ class AcceleratorPoolArgs:
     def nodes_at_creation(self) -> int:
         """Nodes that are made first."""
         return self.nodes_min if self.nodes_desired is None else self.nodes_desired
+
+    @property
+    def nodes_beyond(self) -> int:
+        """Nodes that an autoscaler in the cluster may add to those of the cloud's own node pool."""
+        return 0 if self.node_autoscaler == "none" else self.nodes_max - self.nodes_min
 
     def _check_bounds(self) -> None:
         require(

@@ -6,20 +6,25 @@ import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
-from infra import language_model
-from infra.accelerator_pool import AcceleratorPoolArgs
+from infra import language_model, serving_metrics
+from infra.accelerator_pool import AcceleratorPoolArgs, NodeAutoscaler
 from infra.budget import BudgetArgs
-from infra.build import METRICS_PORT, NAMESPACE, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
+from infra.build import METRICS_PORT, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import DEFAULT_QUEUE, Cloud, StackConfig
 from infra.inference_service import ProbePaths
+from infra.kubernetes.autoscaling import Scaling, Trigger
+from infra.kubernetes.device_plugins import DevicePluginsArgs, NvidiaArgs
 from infra.kubernetes.gateway import GatewayArgs
 from infra.kubernetes.manifests import ManifestsArgs
+from infra.kubernetes.monitoring import MonitoringArgs, PoolCost
 from infra.kubernetes.pods import PodArgs
+from infra.kubernetes.training_job import CHECKPOINTS_PATH
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
 from infra.queueing import NodeRoom, QueueingSpec, QueueSpec
 from infra.registry import RegistryArgs
+from infra.training_job import Volume
 from planner.packing import room_of
 from planner.plan import Plan, PoolPlan
 from planner.prediction import WorkloadPrediction
@@ -67,15 +72,22 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
             access_log=config.is_confidential,
         ),
         registry=RegistryArgs(region=region, repositories=REPOSITORIES, delete_with_contents=removable),
-        pools=tuple(_pool(pool, plan) for pool in plan.pools),
+        pools=tuple(_pool(pool, plan, config.node_autoscaler_on(plan.cloud)) for pool in plan.pools),
         training_jobs=tuple(_training_job(job, plan) for job in jobs),
-        inference_services=tuple(_inference_service(service, plan) for service in services),
+        inference_services=tuple(
+            dataclasses.replace(_inference_service(service, plan), scaling=_scaling(service, config))
+            for service in services
+        ),
         budget=_budget(config, plan),
+        namespace=config.cluster.namespace,
         manifests=tuple(
             ManifestsArgs(file=PROJECT / each.path, sha256=each.sha256) for each in config.cluster.manifests
         ),
         queueing=_queueing(config, plan),
         gateway=_gateway(config),
+        device_plugins=_device_plugins(config),
+        monitoring=_monitoring(config, plan),
+        tensorboard_image=config.monitoring.tensorboard_image if config.monitoring else None,
         tags=config.tags,
     )
 
@@ -99,11 +111,68 @@ def _gateway(config: StackConfig) -> GatewayArgs | None:
         return None
     return GatewayArgs(
         name="services",
-        namespace=NAMESPACE,
+        namespace=config.cluster.namespace,
         class_name=asked.class_name,
         domain=asked.domain,
         certificate=asked.certificate,
     )
+
+
+def _device_plugins(config: StackConfig) -> DevicePluginsArgs | None:
+    asked = config.cluster.device_plugins
+    if asked is None:
+        return None
+    nvidia = (
+        NvidiaArgs(image=asked.nvidia_image, mig_strategy=asked.mig_strategy, pods_per_gpu=asked.pods_per_gpu)
+        if asked.nvidia_image
+        else None
+    )
+    return DevicePluginsArgs(nvidia=nvidia, neuron_image=asked.neuron_image, efa_image=asked.efa_image)
+
+
+def _monitoring(config: StackConfig, plan: Plan) -> MonitoringArgs | None:
+    asked = config.monitoring
+    if asked is None:
+        return None
+    costs = [
+        PoolCost(
+            pool=pool.name,
+            label=pool.stands_in_for or pool.name,
+            price_model=pool.price_model.replace("_", "-"),
+            usd_per_hour=pool.price_usd_per_hour,
+            nodes_expected=pool.nodes_expected,
+        )
+        for pool in plan.pools
+    ]
+    return MonitoringArgs(
+        stack=plan.stack,
+        namespace=config.cluster.namespace,
+        labels=asked.labels,
+        costs=tuple(costs),
+        dcgm_image=asked.dcgm_image,
+    )
+
+
+def _scaling(service: InferenceService, config: StackConfig) -> Scaling | None:
+    """By what a service is scaled; None where nothing is known of its server's metrics, or all is fixed."""
+    asked = config.autoscaling
+    if asked is None or service.replicas.min == service.replicas.max:
+        return None
+    own = asked.activation_queries.get(service.name)
+    activating = (Trigger(query=own, per_replica=asked.requests_per_replica, activates=True),) if own else ()
+    server = "vllm" if language_model.runs_vllm(service) else "fusion"
+    measured: tuple[Trigger, ...] = ()
+    if server == "vllm" or "command" not in service.model_fields_set:
+        measured = serving_metrics.triggers(
+            server,
+            service.name,
+            config.cluster.namespace,
+            waiting_per_replica=asked.waiting_per_replica,
+            utilisation=asked.utilisation,
+        )
+    if not (activating or measured):
+        return None
+    return Scaling(prometheus=asked.prometheus, triggers=(*activating, *measured), idle_seconds=asked.idle_seconds)
 
 
 def _queueing(config: StackConfig, plan: Plan) -> QueueingSpec | None:
@@ -130,7 +199,7 @@ def datasets(config: StackConfig) -> dict[str, str]:
     return {job.name: job.training.dataset for job in jobs}
 
 
-def _pool(pool: PoolPlan, plan: Plan) -> AcceleratorPoolArgs:
+def _pool(pool: PoolPlan, plan: Plan, node_autoscaler: NodeAutoscaler) -> AcceleratorPoolArgs:
     return AcceleratorPoolArgs(
         pool=pool.name,
         region=plan.region,
@@ -144,11 +213,14 @@ def _pool(pool: PoolPlan, plan: Plan) -> AcceleratorPoolArgs:
         nodes_max=pool.nodes_max,
         disk_gib=pool.disk_gib,
         stands_in_for=pool.stands_in_for,
+        vcpus=pool.vcpus_per_node,
+        node_autoscaler=node_autoscaler,
     )
 
 
 def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
     predicted = plan.prediction_of(job.name)
+    volume = job.training.checkpoint_volume
     dataset, runs = f"data/{job.training.dataset}", f"runs/{job.name}"
     return TrainingJobSpec(
         name=job.name,
@@ -166,6 +238,7 @@ def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
         config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}") | as_predicted(predicted),
         promise=promise(job, plan),
         nodes=predicted.nodes if predicted else max(job.nodes.expected, 1),
+        checkpoint_volume=Volume(gib=volume.gib, storage_class=volume.storage_class) if volume else None,
         queue=job.queue,
         priority=job.priority,
     )
@@ -180,6 +253,7 @@ def _devices(workload: TrainingJob | InferenceService, plan: Plan) -> int:
 def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[str, Any]:
     """What the job's `training.yaml` holds (workloads/training/config.py)."""
     asked = job.training
+    checkpoints = f"file://{CHECKPOINTS_PATH}" if asked.checkpoint_volume else f"{runs_url}/checkpoints"
     return {
         "run": job.name,
         "model": {"name": asked.model},
@@ -187,7 +261,7 @@ def training_config(job: TrainingJob, dataset_url: str, runs_url: str) -> dict[s
         "epochs": asked.epochs,
         "learning_rate": asked.learning_rate,
         "seed": asked.seed,
-        "checkpoint": {"url": f"{runs_url}/checkpoints", "every_steps": asked.checkpoint_every_steps},
+        "checkpoint": {"url": checkpoints, "every_steps": asked.checkpoint_every_steps},
         "outputs": {"url": runs_url},
         "metrics_port": METRICS_PORT,
     }

@@ -24,19 +24,23 @@ from infra.cluster import Cluster, ClusterArgs
 from infra.config import Cloud
 from infra.errors import require
 from infra.inference_service import InferenceServiceArgs, ProbePaths, Route
+from infra.kubernetes.autoscaling import Scaling
+from infra.kubernetes.device_plugins import GPU, DevicePlugins, DevicePluginsArgs
 from infra.kubernetes.gateway import Gateway, GatewayArgs
 from infra.kubernetes.inference_service import InferenceService
 from infra.kubernetes.manifests import Manifests, ManifestsArgs
+from infra.kubernetes.monitoring import Monitoring, MonitoringArgs, TensorBoardArgs
 from infra.kubernetes.namespace import make_namespace
 from infra.kubernetes.pods import PodArgs, check_name
 from infra.kubernetes.policies import Policies, PoliciesArgs
-from infra.kubernetes.queue import Flavors, Queue
+from infra.kubernetes.queue import Flavors, Queue, priority_class
 from infra.kubernetes.training_job import TrainingJob
 from infra.network import Network, NetworkArgs
+from infra.node_autoscaler import NodeAutoscaler
 from infra.object_store import ObjectStore, ObjectStoreArgs
 from infra.queueing import QueueingSpec, flavors, queues
 from infra.registry import Registry, RegistryArgs
-from infra.training_job import Queueing, TrainingJobArgs
+from infra.training_job import Queueing, TrainingJobArgs, Volume
 from infra.workload_identity import StoreAccess, WorkloadIdentity, WorkloadIdentityArgs
 from planner.workloads import Priority
 
@@ -85,6 +89,7 @@ class TrainingJobSpec(WorkloadSpec):
     nodes: int = 1
     retries: int = 3
     deadline_seconds: int | None = None
+    checkpoint_volume: Volume | None = None
     queue: str | None = None
     priority: Priority = "normal"
 
@@ -99,6 +104,7 @@ class InferenceServiceSpec(WorkloadSpec):
     probes: ProbePaths = field(default_factory=ProbePaths)
     startup_seconds: int = 600
     target_cpu_percent: int = 70
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +123,9 @@ class PlatformArgs:
         manifests: others' objects, applied before the stack's own.
         queueing: how training jobs wait for nodes; None where each starts as it finds room.
         gateway: through which clients outside of the cluster reach the services; None for none.
+        device_plugins: on the pools with their devices; None where the cluster brings them.
+        monitoring: what is watched; None for nothing.
+        tensorboard_image: by digest; None without it, or without monitoring.
         tags: put on every resource that can carry tags, besides those of the components' own args.
 
     Raises:
@@ -137,6 +146,9 @@ class PlatformArgs:
     manifests: tuple[ManifestsArgs, ...] = ()
     queueing: QueueingSpec | None = None
     gateway: GatewayArgs | None = None
+    device_plugins: DevicePluginsArgs | None = None
+    monitoring: MonitoringArgs | None = None
+    tensorboard_image: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -328,7 +340,16 @@ class _Workloads:
         # What is in the namespace waits for it, and it for the plan.
         in_namespace = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[namespace]))
         policies = Policies(f"{args.stack}-policies", self._policies(), in_namespace)
-        before: list[pulumi.Resource] = [namespace, policies, *self._manifests(in_cluster)]
+        autoscaler = self._make_node_autoscaler(in_cluster)
+        rights = pulumi.ResourceOptions(depends_on=[autoscaler.identity] if autoscaler else [])
+        manifests = self._manifests(pulumi.ResourceOptions.merge(in_cluster, rights))
+        before: list[pulumi.Resource] = [namespace, policies, *manifests]
+        if autoscaler:
+            autoscaler.make_pools(pools, manifests)
+            before.append(autoscaler)
+        if args.device_plugins:
+            on_pools = dataclasses.replace(args.device_plugins, pools=self._pools_by_resource())
+            before.append(DevicePlugins(f"{args.stack}-devices", on_pools, in_cluster))
         self._options = pulumi.ResourceOptions(depends_on=before, providers=[provider])
         self._queues = self._make_queues()
         if args.gateway and args.inference_services:
@@ -337,13 +358,17 @@ class _Workloads:
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
         }
+        if args.monitoring:
+            self._watch(args.monitoring)
 
     def _policies(self) -> PoliciesArgs:
         """Of the accelerators its pools have at their most, each pool that stands in for another included."""
         args, devices = self._args, collections.Counter[str]()
+        nvidia = args.device_plugins.nvidia if args.device_plugins else None
         for pool in self._pools.values():
             if pool.device_resource:
-                devices[pool.device_resource] += pool.args.nodes_max * math.ceil(pool.args.accelerator_count)
+                each = nvidia.pods_per_gpu if nvidia and pool.device_resource == GPU else 1
+                devices[pool.device_resource] += pool.args.nodes_max * math.ceil(pool.args.accelerator_count) * each
         return PoliciesArgs(
             namespace=args.namespace,
             metrics_port=METRICS_PORT,
@@ -351,6 +376,38 @@ class _Workloads:
             serving_ports=tuple(each.port for each in args.inference_services),
             is_queued=args.queueing is not None,
         )
+
+    def _pools_by_resource(self) -> dict[str, tuple[str, ...]]:
+        """By device resource, the values of the pool label on the nodes that have it."""
+        found: dict[str, set[str]] = collections.defaultdict(set)
+        for pool in self._pools.values():
+            for resource in (pool.device_resource, pool.interconnect_resource):
+                if resource:
+                    found[resource].add(pool.args.stands_in_for or pool.args.pool)
+        return {resource: tuple(sorted(pools)) for resource, pools in found.items()}
+
+    def _watch(self, args: MonitoringArgs) -> None:
+        image, tensorboard = self._args.tensorboard_image, None
+        if image:
+            pod = PodArgs(image=image, cpus=1, memory_gib=2)
+            reader = WorkloadSpec(name="tensorboard", pool="", pod=pod, read=("runs/",))
+            tensorboard = TensorBoardArgs(
+                image=image,
+                logs_url=pulumi.Output.concat(self._store.bucket_url, "/runs"),
+                service_account=self._identity(reader).service_account,
+                env=self._cluster.pod_environment,
+            )
+        on_pools = self._pools_by_resource().get(GPU, ())
+        seen = dataclasses.replace(args, gpu_pools=on_pools, tensorboard=tensorboard)
+        Monitoring(f"{self._args.stack}-monitoring", seen, self._options)
+
+    def _make_node_autoscaler(self, opts: pulumi.ResourceOptions) -> NodeAutoscaler | None:
+        build = builder_of(self._args.cloud).node_autoscaler
+        if build is None or not any(pool.args.nodes_beyond for pool in self._pools.values()):
+            return None
+        name = f"{self._args.stack}-karpenter"
+        made: NodeAutoscaler = build(name, self._cluster, _tags(self._args, "node-autoscaler"), opts)
+        return made
 
     def _manifests(self, opts: pulumi.ResourceOptions) -> list[Manifests]:
         return [Manifests(f"{self._args.stack}-{each.file.stem}", each, opts) for each in self._args.manifests]
@@ -361,7 +418,7 @@ class _Workloads:
         if spec is None:
             return {}
         others = [(each.pool, each.replicas_max, self._placed(each)) for each in args.inference_services]
-        of = flavors(spec, self._pools, others)
+        of = flavors(spec, self._pools, others, stack=args.stack)
         made = Flavors(f"{args.stack}-flavors", of, self._options)
         after = pulumi.ResourceOptions.merge(self._options, pulumi.ResourceOptions(depends_on=[made]))
         return {
@@ -389,7 +446,7 @@ class _Workloads:
             each.replicas_max * each.devices for each in self._args.inference_services if each.pool == pool.pool
         )
         room = pool.nodes_max * math.ceil(pool.accelerator_count)
-        return service.devices == 0 or service.replicas_min == 1 or asked + service.devices <= room
+        return service.devices == 0 or service.replicas_min <= 1 or asked + service.devices <= room
 
     def _queueing(self, job: TrainingJobSpec) -> Queueing | None:
         spec, pool = self._args.queueing, self._pools[job.pool]
@@ -398,7 +455,7 @@ class _Workloads:
         is_close = job.nodes > 1 and pool.device_resource and spec.topology_levels
         return Queueing(
             queue=job.queue or spec.queues[0].name,
-            priority=job.priority,
+            priority_class=priority_class(self._args.stack, job.priority),
             topology_level=spec.topology_levels[0] if is_close else None,
         )
 
@@ -414,6 +471,7 @@ class _Workloads:
             hosts=self._pools[spec.pool].hosts,
             retries=spec.retries,
             deadline_seconds=spec.deadline_seconds,
+            checkpoint_volume=spec.checkpoint_volume,
             queueing=self._queueing(spec),
         )
         in_queue = pulumi.ResourceOptions(depends_on=list(self._queues.values()))
@@ -433,6 +491,7 @@ class _Workloads:
             replicas_min=spec.replicas_min,
             replicas_max=spec.replicas_max,
             target_cpu_percent=spec.target_cpu_percent,
+            scaling=spec.scaling,
             surges=self._surges(spec),
             priority_class=f"{self._args.stack}-serving",
             route=Route(gateway=gateway.name, hostname=f"{spec.name}.{gateway.domain}") if gateway else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,6 +12,7 @@ from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
 from infra.budget import Budget, BudgetArgs
 from infra.cluster import Cluster, ClusterArgs
 from infra.network import Network, NetworkArgs
+from infra.node_autoscaler import NodeAutoscaler
 from infra.object_store import ObjectStore, ObjectStoreArgs
 from infra.registry import Registry, RegistryArgs
 from infra.workload_identity import WorkloadIdentity, WorkloadIdentityArgs
@@ -31,6 +32,7 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
         check_network and the others: raise ArgumentError for what the cloud can't build.
         hosts_per_node: machines of a node of a pool, which come and go as one; several only of a slice of TPUs.
         with_quotas: a plan with the quotas that it takes from, as the cloud grants them now, or why they can't be read.
+        node_autoscaler: from name, cluster and tags; None where the cloud's node pools scale by themselves.
     """
 
     network: Callable[[str, NetworkArgs, Options], OwnNetwork]
@@ -47,3 +49,4 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
     check_budget: Callable[[BudgetArgs], None]
     hosts_per_node: Callable[[AcceleratorPoolArgs], int]
     with_quotas: Callable[[Plan, Catalog], Plan]
+    node_autoscaler: Callable[[str, OwnCluster, Mapping[str, str], Options], NodeAutoscaler] | None = None

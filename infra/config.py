@@ -7,10 +7,18 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from infra.gcp.labels import wrong_labels
-from infra.names import DOMAIN, EMAIL
+from infra.names import BY_DIGEST, DOMAIN, EMAIL, MigStrategy
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import (
     TARGET_KINDS,
@@ -18,6 +26,7 @@ from planner.workloads import (
     Budget,
     Declared,
     ExpectedUsage,
+    InferenceService,
     Quota,
     WorkloadName,
     matching,
@@ -81,6 +90,37 @@ class GatewayConfig(Declared):
     )
 
 
+ByDigest = Annotated[str, matching(BY_DIGEST, "an image by digest, such as registry.example.com/name@sha256:…")]
+
+
+class DevicePluginsConfig(Declared):
+    """The vendors' device plugins, where the cluster does not bring them; each runs on the pools with its devices."""
+
+    nvidia_image: ByDigest | None = None
+    mig_strategy: MigStrategy = Field(default="none", description="of GPUs that are cut into instances")
+    pods_per_gpu: int = Field(default=1, ge=1, le=100, description="that take turns on one; they share its memory")
+    neuron_image: ByDigest | None = None
+    efa_image: ByDigest | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> DevicePluginsConfig:
+        if self.pods_per_gpu > 1 and self.mig_strategy != "none":
+            raise ValueError("mig_strategy and pods_per_gpu both share out GPUs; set one of them")
+        if (self.pods_per_gpu > 1 or self.mig_strategy != "none") and self.nvidia_image is None:
+            raise ValueError("mig_strategy and pods_per_gpu are read by NVIDIA's plugin; set nvidia_image")
+        return self
+
+
+class MonitoringConfig(Declared):
+    """What is watched, by the cluster's Prometheus and Grafana; its operator's definitions must be installed."""
+
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="by which Prometheus chooses its objects, such as `release: prometheus`"
+    )
+    dcgm_image: ByDigest | None = Field(default=None, description="NVIDIA's exporter, where the cluster has none")
+    tensorboard_image: ByDigest | None = Field(default=None, description="with TensorBoard in it; none without it")
+
+
 class ClusterConfig(Declared):
     """The Kubernetes cluster and its small pool for system pods."""
 
@@ -91,10 +131,15 @@ class ClusterConfig(Declared):
     )
     system_nodes: int = Field(default=2, ge=1, le=10)
     system_disk_gib: int = Field(default=30, ge=20, le=1_000)
+    namespace: WorkloadName = Field(default="workloads", description="of its own, where two stacks share a cluster")
     manifests: tuple[ManifestFile, ...] = ()
     gateway: GatewayConfig | None = None
+    device_plugins: DevicePluginsConfig | None = None
     queueing: Literal["none", "kueue"] = Field(
         default="none", description="kueue: training jobs are JobSets that wait in a queue; both must be installed"
+    )
+    node_autoscaler: Literal["none", "karpenter"] = Field(
+        default="none", description="karpenter: makes the nodes above a pool's minimum, on AWS; must be installed"
     )
     topology_levels: tuple[str, ...] = Field(
         default=(), max_length=8, description="labels of nodes by which Kueue places pods close together, widest first"
@@ -162,6 +207,32 @@ class QueueConfig(Declared):
     preempts: bool = Field(default=True, description="a job of higher priority puts out one of lower")
 
 
+class AutoscalingConfig(Declared):
+    """By what inference services are scaled, by KEDA; it and Prometheus must be installed."""
+
+    prometheus: Annotated[
+        str, matching(r"https?://[^\s/]+(/\S*)?", "an address such as http://prometheus-operated.monitoring.svc:9090")
+    ]
+    utilisation: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="of a replica's chip, or a language model's cache; above it one is added",
+    )
+    waiting_per_replica: float = Field(default=8, gt=0, le=1e6, description="rows or requests; above it one is added")
+    idle_seconds: int = Field(
+        default=300, ge=0, le=86_400, description="without requests, until the last replica goes where min is 0"
+    )
+    activation_queries: dict[WorkloadName, str] = Field(
+        default_factory=dict,
+        description="by service that may have no replica: PromQL of the requests that come for it, as its gateway "
+        "counts them; above 0 the first replica starts",
+    )
+    requests_per_replica: float = Field(
+        default=100, gt=0, le=1e9, description="of activation_queries' value; above it a replica is added"
+    )
+
+
 class StackGuardrails(GuardrailSettings):
     """A stack's guardrails; one without a monthly limit is not planned."""
 
@@ -184,6 +255,8 @@ class StackConfig(Declared):
     quotas: tuple[Quota, ...] = ()
     budget: Budget | None = None
     budget_alarms: BudgetAlarms | None = None
+    monitoring: MonitoringConfig | None = None
+    autoscaling: AutoscalingConfig | None = Field(default=None, validate_default=True)
     expected_usage: ExpectedUsage = ExpectedUsage()
     tags: dict[TagKey, TagValue] = Field(default_factory=dict, max_length=40)
 
@@ -218,6 +291,23 @@ class StackConfig(Declared):
                 )
         return value
 
+    @field_validator("autoscaling")
+    @classmethod
+    def _something_starts_the_first_replica(
+        cls, value: AutoscalingConfig | None, info: ValidationInfo
+    ) -> AutoscalingConfig | None:
+        services = [each for each in info.data.get("workloads") or () if isinstance(each, InferenceService)]
+        queries = value.activation_queries if value else {}
+        for each in services:
+            if each.replicas.min == 0 and each.name not in queries:
+                raise ValueError(
+                    f"inference service {each.name} may have no replica, and activation_queries has none for "
+                    f"{each.name}; name the query of the requests that come for it, or set its replicas.min to 1"
+                )
+        if strange := sorted(queries.keys() - {each.name for each in services}):
+            raise ValueError(f"activation_queries: {strange[0]} is no inference service of this stack")
+        return value
+
     @field_validator("network")
     @classmethod
     def _zones_are_of_the_regions(cls, value: NetworkConfig, info: ValidationInfo) -> NetworkConfig:
@@ -240,6 +330,10 @@ class StackConfig(Declared):
     def is_confidential(self) -> bool:
         """Whether the stack's data needs an access log, as the guardrail confidential-data says."""
         return self.guardrails.data_class == "confidential"
+
+    def node_autoscaler_on(self, cloud: str) -> Literal["none", "karpenter"]:
+        """Who makes the nodes above a pool's minimum there; GKE's node pools scale by themselves."""
+        return self.cluster.node_autoscaler if cloud == "aws" else "none"
 
     @property
     def places(self) -> tuple[tuple[Cloud, str], ...]:

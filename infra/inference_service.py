@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pulumi
 
 from infra.errors import require
+from infra.kubernetes.autoscaling import Scaling
 from infra.kubernetes.pods import PodArgs, check_name
 
 
@@ -48,9 +49,10 @@ class InferenceServiceArgs:
         port: where the server listens.
         probes: the paths by which Kubernetes sees how it is.
         startup_seconds: how long a replica may take until it is ready: image, weights, warm-up.
-        replicas_min: the autoscaler's lower bound.
+        replicas_min: the autoscaler's lower bound; 0 only where `scaling` can start the first replica.
         replicas_max: its upper bound.
-        target_cpu_percent: of what is asked for; above it replicas are added.
+        target_cpu_percent: of what is asked for; above it replicas are added, where `scaling` does not say by what.
+        scaling: by what it is scaled between its bounds; None for the CPUs that it uses.
         drain_seconds: how long a replica that leaves may finish the requests it has; the server's own `drain_s`.
         surges: whether an update adds the new replica before the old one goes. False where the pool has no room for one
             more: the update then goes on with one replica fewer, where surging would wait for a node for ever.
@@ -71,6 +73,7 @@ class InferenceServiceArgs:
     replicas_min: int = 2
     replicas_max: int = 4
     target_cpu_percent: int = 70
+    scaling: Scaling | None = None
     drain_seconds: int = 60
     surges: bool = True
     priority_class: str | None = None
@@ -80,10 +83,11 @@ class InferenceServiceArgs:
         service = f"inference service {self.name}"
         check_name("inference service", self.name)
         check_name("namespace", self.namespace, 63)
+        least = 0 if self.scaling else 1
         require(
-            1 <= self.replicas_min <= self.replicas_max,
+            least <= self.replicas_min <= self.replicas_max,
             f"{service}: replicas_min {self.replicas_min} and replicas_max {self.replicas_max} are not bounds; "
-            "use 1 or more for replicas_min, and at least that for replicas_max.",
+            f"use {least} or more for replicas_min, and at least that for replicas_max.",
         )
         require(
             1024 <= self.port <= 65_535,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 DIGEST_LENGTH = 6
 EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 """An address, by its form alone."""
+BY_DIGEST = r"[^@\s]+@sha256:[0-9a-f]{64}"
+"""An image that stays what it is."""
+MigStrategy = Literal["none", "single", "mixed"]
+"""What becomes of GPUs that are cut into instances: `single` calls each a GPU, `mixed` by its size."""
 DOMAIN = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 

@@ -196,7 +196,7 @@ def platform_shape(config: StackConfig, cloud: Cloud, catalog: Catalog) -> Platf
         kubernetes_version=config.cluster.kubernetes_version,
         nat_gateways=len(zones) if facts.has_zonal_nat and config.network.nat == "per_zone" else 1,
         interface_endpoints=facts.interface_endpoints * len(zones),
-        encryption_keys=ENCRYPTION_KEYS + logs,
+        encryption_keys=ENCRYPTION_KEYS + logs + (config.node_autoscaler_on(cloud) == "karpenter"),
         system_instance_type=config.cluster.system_instance_type or _system_instance_type(config, cloud, catalog),
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,

@@ -66,7 +66,7 @@ class QueueingSpec:
 
 
 def flavors(
-    spec: QueueingSpec, pools: Mapping[str, AcceleratorPool], others: Iterable[tuple[str, int, PodArgs]]
+    spec: QueueingSpec, pools: Mapping[str, AcceleratorPool], others: Iterable[tuple[str, int, PodArgs]], *, stack: str
 ) -> FlavorsArgs:
     """The pools of training jobs as flavors, each followed by the pool that stands in for it.
 
@@ -74,6 +74,7 @@ def flavors(
         spec: of the stack.
         pools: all of the stack's.
         others: what else runs on them at most, such as an inference service: pool, pods at its maximum, and a pod.
+        stack: its name begins those of the flavors.
     """
     rest = list(others)
     ordered = sorted(
@@ -81,10 +82,11 @@ def flavors(
         key=lambda pool: (pool.args.stands_in_for or pool.args.pool, pool.args.stands_in_for is not None),
     )
     return FlavorsArgs(
+        stack=stack,
         topology_levels=spec.topology_levels,
         flavors=tuple(
             FlavorArgs(
-                name=pool.args.pool,
+                name=f"{stack}-{pool.args.pool}",
                 node_labels={
                     POOL_LABEL: pool.args.stands_in_for or pool.args.pool,
                     PRICE_MODEL_LABEL: pool.args.price_model.replace("_", "-"),

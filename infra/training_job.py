@@ -11,7 +11,6 @@ import pulumi
 from infra.accelerator_pool import Hosts
 from infra.errors import require
 from infra.kubernetes.pods import PodArgs, check_name
-from planner.workloads import Priority
 
 JOB_SET_NAME_MAX = 44
 """A JobSet's pods are called `<name>-nodes-0-<index>-<5 letters>`, which must be a DNS label of up to 63."""
@@ -23,13 +22,26 @@ class Queueing:
 
     Attributes:
         queue: name of the LocalQueue in the job's namespace.
-        priority: among the jobs of the queue.
+        priority_class: name of the WorkloadPriorityClass that orders it among the jobs of the queue.
         topology_level: node label of the widest domain that all its pods should be in; None where it does not matter.
     """
 
     queue: str
-    priority: Priority = "normal"
+    priority_class: str
     topology_level: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A disk of the cluster that outlives pods.
+
+    Attributes:
+        gib: its size.
+        storage_class: name of the StorageClass that makes it; None for the cluster's default.
+    """
+
+    gib: int
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +61,7 @@ class TrainingJobArgs:
         deadline_seconds: after how long it is stopped; None for never. A JobSet counts from its last restart.
         keep_finished_seconds: after how long a finished run is removed from the cluster; None for never. The next
             update makes a removed run anew, so it is for runs whose stack is updated no more.
+        checkpoint_volume: mounted at `/checkpoints`, written to by all nodes; None where the run saves to a bucket.
         queueing: how it waits for its nodes; None for a plain Job, whose pods start as each finds room.
         hosts: the machines of its one node, each with a pod, where a node is several; `pod` is what one of them has.
 
@@ -66,6 +79,7 @@ class TrainingJobArgs:
     retries: int = 3
     deadline_seconds: int | None = None
     keep_finished_seconds: int | None = None
+    checkpoint_volume: Volume | None = None
     queueing: Queueing | None = None
     hosts: Hosts | None = None
 
@@ -84,6 +98,12 @@ class TrainingJobArgs:
             "together here, so use 1, of more chips.",
         )
         require(self.retries >= 0, f"training job {self.name}: retries {self.retries}; use 0 or more.")
+        require(
+            self.checkpoint_volume is None or self.pods == 1 or self.checkpoint_volume.storage_class is not None,
+            f"training job {self.name}: {self.pods} pods write to one checkpoint_volume, which the default "
+            "StorageClass of a cloud can't be mounted for; name a storage_class of a shared file system, or leave the "
+            "volume out.",
+        )
         require(
             self.deadline_seconds is None or self.deadline_seconds > 0,
             f"training job {self.name}: deadline_seconds {self.deadline_seconds}; use more than 0, or leave it out.",

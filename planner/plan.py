@@ -223,7 +223,12 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
         pools.append(pool)
         if fallback:
             pools.append(_stand_in(pool, found.answers[workloads[0].name].best.offer, workloads[0].name))
-    items = (*_platform_items(request, catalog), *_pool_items(request, pools, catalog), *_usage_items(request, catalog))
+    items = (
+        *_platform_items(request, catalog),
+        *_pool_items(request, pools, catalog),
+        *_volume_items(request, catalog),
+        *_usage_items(request, catalog),
+    )
     made = Plan(
         request.stack,
         request.cloud,
@@ -498,6 +503,13 @@ def _pool_items(request: PlanRequest, pools: Iterable[PoolPlan], catalog: Catalo
         yield item(catalog, f"pool {pool.name}", tariff, nodes)
         disk = Tariff(request.cloud, request.region, pool.disk_service)
         yield item(catalog, f"pool {pool.name}", disk, nodes * (pool.hosts_per_node * pool.disk_gib))
+
+
+def _volume_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem]:
+    disk = Tariff(request.cloud, request.region, "block_storage_gib")
+    for workload in request.workloads:
+        if isinstance(workload, TrainingJob) and (volume := workload.training.checkpoint_volume):
+            yield item(catalog, f"checkpoints of {workload.name}", disk, Quantity.fixed(volume.gib))
 
 
 def _usage_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem]:

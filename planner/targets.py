@@ -367,7 +367,10 @@ def _nodes(bounds: Bounds) -> tuple[int, ...]:
 
 
 def _replicas(bounds: Bounds) -> tuple[int, int]:
-    return (bounds.desired, bounds.desired) if bounds.desired is not None else (bounds.min, bounds.max)
+    """At the declared load a service that may have no replica has one."""
+    if bounds.desired is not None:
+        return max(1, bounds.desired), max(1, bounds.desired)
+    return max(1, bounds.min), bounds.max
 
 
 def _tensors(needs: Needs) -> tuple[int, ...]:

@@ -148,6 +148,15 @@ class Workload(Declared):
     disk_gib: int = Field(default=100, ge=20, le=16_384, description="root disk of a node, for images and scratch")
 
 
+class CheckpointVolume(Declared):
+    """A disk of the cluster that keeps a run's checkpoints, in place of the stack's bucket."""
+
+    gib: int = Field(ge=1, le=65_536)
+    storage_class: Annotated[str, matching(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "a StorageClass such as gp3")] | None = (
+        Field(default=None, description="the cluster's default unless said; one that several nodes write to for those")
+    )
+
+
 class TrainingSettings(Declared):
     """What the training container is told to do."""
 
@@ -160,6 +169,7 @@ class TrainingSettings(Declared):
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     checkpoint_every_steps: int = Field(default=100, ge=1)
+    checkpoint_volume: CheckpointVolume | None = Field(default=None, description="the bucket unless it is said")
 
 
 class Target(Declared):
@@ -336,12 +346,18 @@ class InferenceService(Workload):
     startup_seconds: int = Field(
         default=600, ge=10, le=86_400, description="until a new replica is ready: image, weights, warm-up"
     )
+    cold_start_seconds_max: float | None = Field(
+        default=None, gt=0, le=86_400, description="that the first request may wait, where replicas.min is 0"
+    )
     command: tuple[str, ...] = ("python", "-m", "workloads.serving")
 
     @model_validator(mode="after")
     def _served_at_all_times(self) -> InferenceService:
-        if self.replicas.min < 1:
-            raise ValueError("replicas.min is 0; an inference service needs at least 1 replica that answers")
+        if self.replicas.min < 1 and self.cold_start_seconds_max is None:
+            raise ValueError(
+                "replicas.min is 0; an inference service needs at least 1 replica that answers, or "
+                "cold_start_seconds_max: how long its first request may wait for one"
+            )
         accelerators = self.needs.accelerators
         if self.target is None and accelerators == "any":
             raise ValueError("needs.accelerators is any; without a target expected a number")

@@ -150,8 +150,8 @@ def _what_fits(machines: float, cost_usd: float, limit_usd: float) -> str:
 def priced_types(resource: Resource, update: Update) -> Iterator[str]:
     """Under a limit of cost, everything is of a type whose price is known, or that is free or billed by use alone.
 
-    Whichever provider makes it. An object of Kubernetes has no price of its own, but for load balancers of Services and
-    disks of claims; a custom one may buy nodes (a NodePool of Karpenter), so it must be exempted.
+    Whichever provider makes it. An object of Kubernetes has no price of its own, but for load balancers of Services,
+    disks of claims and NodePools of Karpenter; another custom one may buy nodes too, so it must be exempted.
     """
     settings = update.settings
     if not any(getattr(settings, name) is not None for name in LIMITS_OF_THE_STACK):

@@ -17,6 +17,7 @@ from policies.plan import PLAN_TYPE, registered_plan
 from policies.resource import Props, Resource
 from policies.update import Update
 
+KEDA_LEAST = "spec.minReplicaCount"
 COMPONENT, NAME = "app.kubernetes.io/component", "app.kubernetes.io/name"
 ZONES = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 GROUPS = {
@@ -25,6 +26,7 @@ GROUPS = {
     "ReplicaSet": ("apps/v1", "apps/v1beta2", "extensions/v1beta1"),
     "HorizontalPodAutoscaler": ("autoscaling/v1", "autoscaling/v2", "autoscaling/v2beta1", "autoscaling/v2beta2"),
     "PodDisruptionBudget": ("policy/v1", "policy/v1beta1"),
+    "ScaledObject": ("keda.sh/v1alpha1",),
 }
 TYPES = tuple(
     f"kubernetes:{group}:{kind}{form}" for kind, groups in GROUPS.items() for group in groups for form in ("", "Patch")
@@ -72,7 +74,7 @@ def minimum_replicas(resource: Resource, update: Update) -> Iterator[str]:
 
 def _service(item: Props, kind: str, promises: Promises) -> str | None:
     """The inference service that an object belongs to; None for objects of something else."""
-    if kind == "HorizontalPodAutoscaler":
+    if kind in ("HorizontalPodAutoscaler", "ScaledObject"):
         scaled = item.get("spec", "scaleTargetRef", "name")
         if scaled in promises.replicas:
             return str(scaled)
@@ -89,6 +91,8 @@ def _service(item: Props, kind: str, promises: Promises) -> str | None:
 def _broken(item: Props, kind: str, is_patch: bool, least: int, zones: int) -> Iterator[str]:
     if kind == "HorizontalPodAutoscaler":
         yield from _too_few(item.get("spec", "minReplicas", default=None if is_patch else 1), "spec.minReplicas", least)
+    elif kind == "ScaledObject":
+        yield from _too_few(item.get("spec", "minReplicaCount", default=None if is_patch else 0), KEDA_LEAST, least)
     elif kind == "PodDisruptionBudget":
         yield from _all_at_once(item, least)
     else:

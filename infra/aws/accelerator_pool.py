@@ -37,8 +37,14 @@ EFA_RESOURCE = "vpc.amazonaws.com/efa"
 class AwsAcceleratorPool(AcceleratorPool):
     """A managed node group, and the launch template that makes its nodes.
 
+    Where Karpenter makes the nodes above `nodes_min`, the node group has those up to it, and there is none without.
+
     Makes: LaunchTemplate and NodeGroup; with the fast interconnect a SecurityGroup that lets the nodes' adapters
     talk to each other; with compact placement a PlacementGroup.
+
+    Attributes:
+        node_pool_name: of Karpenter's NodePool, where it has one.
+        interconnect_group_id: that SecurityGroup; None without the fast interconnect.
 
     Example:
         >>> args = AcceleratorPoolArgs(
@@ -63,7 +69,12 @@ class AwsAcceleratorPool(AcceleratorPool):
         self.interconnect_resource = EFA_RESOURCE if self.interconnects_per_node else None
         self.node_selector = {POOL_LABEL: args.pool}
         self.taints = self._all_taints()
-        self.pool_name = self._make_node_group(self._make_launch_template()).node_group_name
+        self.node_pool_name = name
+        self.interconnect_group_id = self._make_interconnect_group().id if has_efa(args) else None
+        if args.nodes_beyond and not args.nodes_min:
+            self.pool_name = pulumi.Output.from_input(name)
+        else:
+            self.pool_name = self._make_node_group(self._make_launch_template()).node_group_name
         self.register_outputs({"pool_name": self.pool_name})
 
     def _all_taints(self) -> tuple[Taint, ...]:
@@ -94,9 +105,9 @@ class AwsAcceleratorPool(AcceleratorPool):
 
     def _network_interfaces(self) -> list[aws.ec2.LaunchTemplateNetworkInterfaceArgs] | None:
         """None leaves it to EKS: one interface with the cluster's security group."""
-        if not has_efa(self.args):
+        if self.interconnect_group_id is None:
             return None
-        groups = [self._cluster.security_group_id, self._make_interconnect_group().id]
+        groups = [self._cluster.security_group_id, self.interconnect_group_id]
         return [
             aws.ec2.LaunchTemplateNetworkInterfaceArgs(
                 network_card_index=card,
@@ -154,11 +165,12 @@ class AwsAcceleratorPool(AcceleratorPool):
 
     def _make_node_group(self, template: aws.ec2.LaunchTemplate) -> aws.eks.NodeGroup:
         args, capacity_type = self.args, CAPACITY_TYPES[self.args.price_model]
+        most = args.nodes_max - args.nodes_beyond
         subnets = self._cluster.network.private_subnet_ids
         name = versioned_name(self._name, NODE_GROUP_NAME_MAX, args.instance_type, capacity_type, *args.zones)
         size = size_of(self._cluster.known_name, name)
-        moved = size is not None and (size.least, size.most) != (args.nodes_min, args.nodes_max)
-        desired = size.within(args.nodes_min, args.nodes_max) if size else args.nodes_at_creation
+        moved = size is not None and (size.least, size.most) != (args.nodes_min, most)
+        desired = size.within(args.nodes_min, most) if size else min(args.nodes_at_creation, most)
         return aws.eks.NodeGroup(
             self._name,
             node_group_name=name,
@@ -170,7 +182,7 @@ class AwsAcceleratorPool(AcceleratorPool):
             instance_types=None if args.price_model == "capacity_block" else [args.instance_type],
             launch_template=latest(template),
             scaling_config=aws.eks.NodeGroupScalingConfigArgs(
-                min_size=args.nodes_min, desired_size=desired, max_size=args.nodes_max
+                min_size=args.nodes_min, desired_size=desired, max_size=most
             ),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
             labels=node_labels(args),
@@ -219,6 +231,15 @@ def check(args: AcceleratorPoolArgs) -> None:
         args.price_model != "capacity_block" or kind.capacity_block,
         f"{pool} is not sold as Capacity Blocks; use price_model on_demand with a capacity reservation, or spot.",
     )
+    require(
+        not args.nodes_beyond or args.vcpus > 0,
+        f"{pool}: vcpus {args.vcpus:g}; name those of a node, by which Karpenter's limit counts.",
+    )
+    require(
+        not (args.nodes_beyond and args.compact_placement),
+        f"{pool}: Karpenter puts no nodes into a placement group; leave compact_placement out, or set nodes_min to "
+        "nodes_max.",
+    )
 
 
 def has_efa(args: AcceleratorPoolArgs) -> bool:
@@ -232,7 +253,7 @@ def is_compact(args: AcceleratorPoolArgs) -> bool:
     """Whether the pool gets a placement group: as told, else where EFA makes it worth it and nothing forbids it."""
     if args.compact_placement is not None:
         return args.compact_placement
-    possible = len(args.zones) == 1 and args.reservation_id is None
+    possible = len(args.zones) == 1 and args.reservation_id is None and not args.nodes_beyond
     return has_efa(args) and possible and shape_of(args.instance_type).cluster_placement_group
 
 

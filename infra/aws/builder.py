@@ -1,6 +1,16 @@
 """Who builds each component on AWS."""
 
-from infra.aws import accelerator_pool, budget, cluster, network, object_store, quotas, registry, workload_identity
+from infra.aws import (
+    accelerator_pool,
+    budget,
+    cluster,
+    karpenter,
+    network,
+    object_store,
+    quotas,
+    registry,
+    workload_identity,
+)
 from infra.builder import Builder
 
 BUILDER = Builder(
@@ -11,6 +21,7 @@ BUILDER = Builder(
     registry=registry.AwsRegistry,
     workload_identity=workload_identity.AwsWorkloadIdentity,
     budget=budget.AwsBudget,
+    node_autoscaler=karpenter.AwsKarpenter,
     check_network=network.check,
     check_cluster=cluster.check,
     check_accelerator_pool=accelerator_pool.check,

@@ -9,6 +9,7 @@ import pulumi_kubernetes as kubernetes
 
 from infra.inference_service import InferenceServiceArgs, Route
 from infra.kubernetes import pods
+from infra.kubernetes.autoscaling import Autoscaling, AutoscalingArgs
 from infra.kubernetes.gateway import GATEWAY_API, HTTPS_LISTENER
 from infra.kubernetes.objects import make_object
 
@@ -29,7 +30,8 @@ meta = kubernetes.meta.v1
 class InferenceService(pulumi.ComponentResource):
     """Replicas of a server, and what keeps enough of them.
 
-    Makes: Deployment, Service, HorizontalPodAutoscaler and PodDisruptionBudget; with a route an HTTPRoute.
+    Makes: Deployment, Service, HorizontalPodAutoscaler (or Autoscaling, where something is said to scale it by) and
+    PodDisruptionBudget; with a route an HTTPRoute.
 
     Attributes:
         url: where the cluster's pods reach it.
@@ -47,7 +49,7 @@ class InferenceService(pulumi.ComponentResource):
         self._labels = pods.labels(args.name, "inference")
         self._selector = meta.LabelSelectorArgs(match_labels=self._labels)
         self._child = pulumi.ResourceOptions(parent=self)
-        self._make_deployment()
+        deployment = self._make_deployment()
         service = core.Service(
             name,
             metadata=self._metadata(),
@@ -58,7 +60,7 @@ class InferenceService(pulumi.ComponentResource):
             ),
             opts=self._child,
         )
-        self._bound()
+        self._bound(deployment)
         if args.route:
             self._make_route(args.route)
         self.url = pulumi.Output.concat("http://", service.metadata.name, f".{args.namespace}.svc")
@@ -67,8 +69,8 @@ class InferenceService(pulumi.ComponentResource):
     def _metadata(self) -> kubernetes.meta.v1.ObjectMetaArgs:
         return meta.ObjectMetaArgs(name=self.args.name, namespace=self.args.namespace, labels=self._labels)
 
-    def _make_deployment(self) -> None:
-        apps.Deployment(
+    def _make_deployment(self) -> kubernetes.apps.v1.Deployment:
+        return apps.Deployment(
             self._name,
             metadata=self._metadata(),
             # No `replicas`: the autoscaler's alone, or each update would reset what it decided.
@@ -150,8 +152,31 @@ class InferenceService(pulumi.ComponentResource):
         value = {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
         make_object(f"{self._name}-route", value, self._child)
 
-    def _bound(self) -> None:
+    def _bound(self, deployment: kubernetes.apps.v1.Deployment) -> None:
         """Never fewer or more replicas than the bounds, and never more than one gone for maintenance."""
+        args = self.args
+        if args.scaling and args.replicas_min < args.replicas_max:
+            Autoscaling(
+                f"{self._name}-scaling",
+                AutoscalingArgs(
+                    name=args.name,
+                    namespace=args.namespace,
+                    replicas_min=args.replicas_min,
+                    replicas_max=args.replicas_max,
+                    scaling=args.scaling,
+                ),
+                pulumi.ResourceOptions(parent=self, depends_on=[deployment]),
+            )
+        else:
+            self._bound_by_cpu()
+        kubernetes.policy.v1.PodDisruptionBudget(
+            self._name,
+            metadata=self._metadata(),
+            spec=kubernetes.policy.v1.PodDisruptionBudgetSpecArgs(max_unavailable=1, selector=self._selector),
+            opts=self._child,
+        )
+
+    def _bound_by_cpu(self) -> None:
         args = self.args
         cpu = autoscaling.MetricTargetArgs(type="Utilization", average_utilization=args.target_cpu_percent)
         autoscaling.HorizontalPodAutoscaler(
@@ -169,12 +194,6 @@ class InferenceService(pulumi.ComponentResource):
                     )
                 ],
             ),
-            opts=self._child,
-        )
-        kubernetes.policy.v1.PodDisruptionBudget(
-            self._name,
-            metadata=self._metadata(),
-            spec=kubernetes.policy.v1.PodDisruptionBudgetSpecArgs(max_unavailable=1, selector=self._selector),
             opts=self._child,
         )
 

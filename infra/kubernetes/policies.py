@@ -19,6 +19,12 @@ COMPONENT = "app.kubernetes.io/component"
 POD_IDENTITY = {"ipBlock": {"cidr": "169.254.170.23/32"}}
 """Where EKS Pod Identity's agent answers on each node. Source: EKS user guide, "Learn how EKS Pod Identity works"."""
 EVERYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+UNTOLD_CONTAINER = {
+    "type": "Container",
+    "default": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "2Gi"},
+    "defaultRequest": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "1Gi"},
+}
+"""What a container gets that does not say, such as a person's own for a look around: no node is taken up by it."""
 EVERY_NAMESPACE: dict[str, Any] = {"namespaceSelector": {}}
 
 
@@ -53,8 +59,8 @@ class Policies(pulumi.ComponentResource):
     """What binds the pods of a namespace, besides its Pod Security standard.
 
     Makes: NetworkPolicies (nothing goes in or out but what follows: names, TLS and the pod's identity out; pods of
-    training jobs among themselves; requests to servers; Prometheus to training jobs) and a ResourceQuota. With
-    queueing a ValidatingAdmissionPolicy with its binding.
+    training jobs among themselves; requests to servers; Prometheus to training jobs), a ResourceQuota and a LimitRange.
+    With queueing a ValidatingAdmissionPolicy with its binding.
 
     Example:
         >>> args = PoliciesArgs(namespace="workloads", metrics_port=9400, devices={"nvidia.com/gpu": 8})
@@ -70,6 +76,7 @@ class Policies(pulumi.ComponentResource):
         for role, spec in network_rules(args).items():
             self._make("networking.k8s.io/v1", "NetworkPolicy", role, spec)
         self._make("v1", "ResourceQuota", "workloads", {"hard": hard_limits(args)})
+        self._make("v1", "LimitRange", "workloads", {"limits": [UNTOLD_CONTAINER]})
         if args.is_queued:
             self._require_queues()
         self.register_outputs({})

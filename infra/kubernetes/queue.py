@@ -23,6 +23,8 @@ TOPOLOGY_ANNOTATION = "kueue.x-k8s.io/podset-preferred-topology"
 FLAVORS_MAX = 16
 """Of one resource group. Source: `ResourceGroup.flavors`, kueue v0.10 clusterqueue_types.go."""
 
+NAME_MAX = 253
+"""Of objects, and of what refers to them."""
 PRIORITIES: Mapping[Priority, int] = {"low": -100, "normal": 0, "high": 100}
 
 
@@ -62,7 +64,7 @@ class FlavorArgs:
     """One way to get nodes: a pool of the plan, bought one way.
 
     Attributes:
-        name: the pool's.
+        name: of the ResourceFlavor; it has no namespace, so no other stack of the cluster may have it.
         node_labels: what tells its nodes from others; Kueue adds them to the node selector of what it admits.
         taints: of its nodes; a job that does not tolerate them never gets this flavor.
         amounts: what the pool has at its maximum.
@@ -76,7 +78,7 @@ class FlavorArgs:
     is_topology_aware: bool = False
 
     def __post_init__(self) -> None:
-        check_name("flavor", self.name, 63)
+        check_name("flavor", self.name, NAME_MAX)
         require(bool(self.node_labels), f"flavor {self.name}: no node_labels; name one that only its nodes have.")
 
 
@@ -85,10 +87,12 @@ class FlavorsArgs:
     """All flavors of a cluster, and how close nodes are told apart.
 
     Attributes:
+        stack: what the names of priority classes begin with.
         flavors: in the order in which jobs try them: spot before its stand-in on demand.
         topology_levels: node labels from the widest to the narrowest, such as a rack's and a host's; empty for none.
     """
 
+    stack: str
     flavors: tuple[FlavorArgs, ...]
     topology_levels: tuple[str, ...] = ()
 
@@ -104,9 +108,9 @@ class QueueArgs:
     """A team's queue: what is its own, what it may borrow and lend, and whom it may put out.
 
     Attributes:
-        name: of the ClusterQueue, and of the LocalQueue in the namespace.
+        name: of the LocalQueue in the namespace; the ClusterQueue's has the cohort before it.
         namespace: the only one whose jobs it takes.
-        cohort: queues of one cohort borrow from each other.
+        cohort: the stack; queues of one cohort borrow from each other.
         quotas: what is its own, by flavor, in the order in which jobs try them.
         weight: of its share in what is borrowed, where Kueue's fair sharing is on.
         borrows: whether it may use what others of the cohort leave.
@@ -123,6 +127,11 @@ class QueueArgs:
     lends: bool = True
     preempts: bool = True
 
+    @property
+    def cluster_queue_name(self) -> str:
+        """A ClusterQueue has no namespace: two stacks of one cluster may each have a queue of one name."""
+        return f"{self.cohort}-{self.name}"
+
     def __post_init__(self) -> None:
         check_name("queue", self.name)
         check_name("namespace", self.namespace, 63)
@@ -136,10 +145,12 @@ class QueueArgs:
 class Flavors(pulumi.ComponentResource):
     """What there is to queue for.
 
-    Makes: a ResourceFlavor by pool, WorkloadPriorityClasses low, normal and high, and with levels a Topology.
+    Makes: a ResourceFlavor by pool, WorkloadPriorityClasses `<stack>-low`, `-normal` and `-high`, and with levels a
+    Topology.
 
     Example:
-        >>> Flavors("prod-flavors", FlavorsArgs(flavors=(flavor,)), pulumi.ResourceOptions(provider=on_cluster))
+        >>> args = FlavorsArgs(stack="prod", flavors=(flavor,))
+        >>> Flavors("prod-flavors", args, pulumi.ResourceOptions(provider=on_cluster))
     """
 
     def __init__(self, name: str, args: FlavorsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -160,7 +171,8 @@ class Flavors(pulumi.ComponentResource):
             }
             make_object(f"{name}-{flavor.name}", _object("ResourceFlavor", flavor.name, spec), after_topology)
         for priority, value in PRIORITIES.items():
-            document = {"apiVersion": API, "kind": "WorkloadPriorityClass", "metadata": _metadata(priority)}
+            metadata = _metadata(priority_class(args.stack, priority))
+            document = {"apiVersion": API, "kind": "WorkloadPriorityClass", "metadata": metadata}
             make_object(f"{name}-priority-{priority}", {**document, "value": value}, child)
         self.register_outputs({})
 
@@ -168,7 +180,7 @@ class Flavors(pulumi.ComponentResource):
 class Queue(pulumi.ComponentResource):
     """One team's queue.
 
-    Makes: ClusterQueue and LocalQueue, which have the same name.
+    Makes: ClusterQueue and LocalQueue.
 
     Attributes:
         queue_name: what a job names in its label `kueue.x-k8s.io/queue-name`.
@@ -182,16 +194,23 @@ class Queue(pulumi.ComponentResource):
         super().__init__("fusion:kubernetes:Queue", name, facts(args), opts)
         self.args = args
         child = pulumi.ResourceOptions(parent=self)
-        shared = make_object(f"{name}-cluster", _object("ClusterQueue", args.name, _cluster_queue(args)), child)
+        shared = make_object(
+            f"{name}-cluster", _object("ClusterQueue", args.cluster_queue_name, _cluster_queue(args)), child
+        )
         local = {
             "apiVersion": API,
             "kind": "LocalQueue",
             "metadata": {**_metadata(args.name), "namespace": args.namespace},
-            "spec": {"clusterQueue": args.name},
+            "spec": {"clusterQueue": args.cluster_queue_name},
         }
         make_object(f"{name}-local", local, pulumi.ResourceOptions(parent=self, depends_on=[shared]))
         self.queue_name = args.name
         self.register_outputs({"queue_name": self.queue_name})
+
+
+def priority_class(stack: str, priority: Priority) -> str:
+    """Name of a stack's WorkloadPriorityClass, which has no namespace."""
+    return f"{stack}-{priority}"
 
 
 def shares_of(total: Amounts, shares: Sequence[float]) -> list[Amounts]:

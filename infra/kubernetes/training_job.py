@@ -13,15 +13,18 @@ import yaml
 from infra.kubernetes import pods
 from infra.kubernetes.objects import make_object
 from infra.kubernetes.queue import PRIORITY_LABEL, QUEUE_LABEL, TOPOLOGY_ANNOTATION
-from infra.training_job import Queueing, TrainingJobArgs
+from infra.training_job import Queueing, TrainingJobArgs, Volume
 
 CONTAINER = "training"
 CONFIG_PATH = "/etc/fusion"
+CHECKPOINTS_PATH = "/checkpoints"
 CONFIG_FILE = "training.yaml"
 PROMISE_FILE = "promise.json"
 METRICS_PORT_NAME = "metrics"
 RENDEZVOUS_PORT = 29_500
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+NOT_MOVED = "karpenter.sh/do-not-disrupt"
+"""Tells Karpenter to change a node (for a newer image, or a cheaper one) when the run is over."""
 GRACE_SECONDS = 120
 """Between the warning of an eviction and the end: two minutes are what spot gives, enough for a last checkpoint."""
 
@@ -41,8 +44,9 @@ meta = kubernetes.meta.v1
 class TrainingJob(pulumi.ComponentResource):
     """Pods that train together, and the file that says what.
 
-    Makes: ConfigMap and Job; for several nodes a headless Service, through which the pods find the first. With
-    queueing a JobSet, whose controller makes Job and Service, and which Kueue lets start when all its pods fit.
+    Makes: ConfigMap and Job; with a checkpoint volume a PersistentVolumeClaim; for several nodes a headless Service,
+    through which the pods find the first. With queueing a JobSet, whose controller makes Job and Service, and which
+    Kueue lets start when all its pods fit.
 
     Attributes:
         job_name: the Job's name in its namespace.
@@ -65,6 +69,8 @@ class TrainingJob(pulumi.ComponentResource):
             data={CONFIG_FILE: text, **self._promise_file()},
             opts=self._child,
         )
+        if args.checkpoint_volume:
+            self._claim(f"{name}-checkpoints", args.checkpoint_volume)
         template = self._pod_template(config.metadata.name, text)
         if args.queueing:
             self.job_name = pulumi.Output.from_input(args.name)
@@ -111,7 +117,7 @@ class TrainingJob(pulumi.ComponentResource):
                 "metadata": {
                     "name": args.name,
                     "namespace": args.namespace,
-                    "labels": {**self._labels, QUEUE_LABEL: queueing.queue, PRIORITY_LABEL: queueing.priority},
+                    "labels": {**self._labels, QUEUE_LABEL: queueing.queue, PRIORITY_LABEL: queueing.priority_class},
                     "annotations": NO_WAIT,
                 },
                 "spec": {
@@ -123,6 +129,24 @@ class TrainingJob(pulumi.ComponentResource):
             },
             # A JobSet can't be changed: another config makes another run.
             pulumi.ResourceOptions(parent=self, replace_on_changes=["spec"], delete_before_replace=True),
+        )
+
+    def _claim(self, name: str, volume: Volume) -> None:
+        """Not waited for: most classes make the disk when the first pod is placed."""
+        core.PersistentVolumeClaim(
+            name,
+            metadata=meta.ObjectMetaArgs(
+                name=f"{self.args.name}-checkpoints",
+                namespace=self.args.namespace,
+                labels=self._labels,
+                annotations=NO_WAIT,
+            ),
+            spec=core.PersistentVolumeClaimSpecArgs(
+                access_modes=["ReadWriteOnce" if self.args.pods == 1 else "ReadWriteMany"],
+                storage_class_name=volume.storage_class,
+                resources=core.VolumeResourceRequirementsArgs(requests={"storage": f"{volume.gib}Gi"}),
+            ),
+            opts=self._child,
         )
 
     def _promise_file(self) -> dict[str, str]:
@@ -171,7 +195,7 @@ class TrainingJob(pulumi.ComponentResource):
 
     def _pod_template(self, config_name: pulumi.Input[str], text: str) -> kubernetes.core.v1.PodTemplateSpecArgs:
         # A Job's pods can't be changed: a new config makes a new Job, which is what a new config means.
-        annotations = {"fusion.dev/config": hashlib.sha256(text.encode()).hexdigest()[:16]}
+        annotations = {"fusion.dev/config": hashlib.sha256(text.encode()).hexdigest()[:16], NOT_MOVED: "true"}
         if self.args.queueing and self.args.queueing.topology_level:
             annotations[TOPOLOGY_ANNOTATION] = self.args.queueing.topology_level
         return core.PodTemplateSpecArgs(
@@ -181,7 +205,12 @@ class TrainingJob(pulumi.ComponentResource):
 
     def _pod_spec(self, config_name: pulumi.Input[str]) -> kubernetes.core.v1.PodSpecArgs:
         args, pod = self.args, self.args.pod
-        config = core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=config_name))
+        volumes = [core.VolumeArgs(name="config", config_map=core.ConfigMapVolumeSourceArgs(name=config_name))]
+        mounts = [core.VolumeMountArgs(name="config", mount_path=CONFIG_PATH, read_only=True)]
+        if args.checkpoint_volume:
+            claim = core.PersistentVolumeClaimVolumeSourceArgs(claim_name=f"{args.name}-checkpoints")
+            volumes.append(core.VolumeArgs(name="checkpoints", persistent_volume_claim=claim))
+            mounts.append(core.VolumeMountArgs(name="checkpoints", mount_path=CHECKPOINTS_PATH))
         return core.PodSpecArgs(
             restart_policy="Never",
             service_account_name=args.service_account,
@@ -194,7 +223,7 @@ class TrainingJob(pulumi.ComponentResource):
             node_selector=pod.node_selector or None,
             tolerations=pods.tolerations(pod),
             affinity=self._affinity() if args.pods > 1 else None,
-            volumes=[config, *pods.volumes(pod)],
+            volumes=[*volumes, *pods.volumes(pod)],
             containers=[
                 core.ContainerArgs(
                     name=CONTAINER,
@@ -205,10 +234,7 @@ class TrainingJob(pulumi.ComponentResource):
                     ports=self._metrics_ports() or None,
                     resources=pods.resources(pod),
                     security_context=pods.container_security(),
-                    volume_mounts=[
-                        core.VolumeMountArgs(name="config", mount_path=CONFIG_PATH, read_only=True),
-                        *pods.volume_mounts(),
-                    ],
+                    volume_mounts=[*mounts, *pods.volume_mounts()],
                 )
             ],
         )

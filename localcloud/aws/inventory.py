@@ -19,6 +19,8 @@ LISTS = (
     ("ec2", "describe_capacity_reservations", "CapacityReservations", "CapacityReservationId"),
     ("ec2", "describe_volumes", "Volumes", "VolumeId"),
     ("iam", "list_roles", "Roles", "RoleName"),
+    ("iam", "list_instance_profiles", "InstanceProfiles", "InstanceProfileName"),
+    ("events", "list_rules", "Rules", "Name"),
     ("iam", "list_open_id_connect_providers", "OpenIDConnectProviderList", "Arn"),
     ("s3", "list_buckets", "Buckets", "Name"),
     ("ecr", "describe_repositories", "repositories", "repositoryName"),

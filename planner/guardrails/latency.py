@@ -165,12 +165,13 @@ def too_few_replicas(plan: Plan, settings: GuardrailSettings, _: Catalog) -> Ite
 
 
 def too_slow_for_the_ramp(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
-    """Whether the replicas at the declared rate bear what arrives until new ones are ready.
+    """Whether a service without replicas has one in time, and those at the declared rate bear a climb to the peak.
 
     The load climbs in a straight line: r(t) = usual + (peak - usual)·t/ramp. New replicas answer after t = reaction of
     the autoscaler + start of a node + start of a replica; until then r(t) must stay below what those in place can
     bear, or the queue grows without end.
     """
+    yield from _too_late_for_the_first(plan, settings)
     for load in _loads(plan, catalog):
         run, target = load.run, load.run.workload.target
         if load.is_peak or not isinstance(target, ServiceTarget | LanguageModelTarget) or target.peak_ramp_s is None:
@@ -181,6 +182,23 @@ def too_slow_for_the_ramp(plan: Plan, settings: GuardrailSettings, catalog: Cata
         borne = run.bears_at_most_per_s()
         if arriving >= borne:
             yield _ramp_sentence(run, _Climb(usual, peak, target.peak_ramp_s, ready_s, arriving, borne))
+
+
+def _too_late_for_the_first(plan: Plan, settings: GuardrailSettings) -> Iterator[str]:
+    """The first request of a service that has no replica waits for the autoscaler, a node and the replica's start."""
+    for service in plan.workloads:
+        if not isinstance(service, InferenceService) or service.replicas.min or service.cold_start_seconds_max is None:
+            continue
+        pool = plan.pool_of(service.name)
+        node_s = settings.node_startup_seconds if pool.nodes_min == 0 else 0.0
+        start_s, limit_s = AUTOSCALER_REACTION_S + node_s + service.startup_seconds, service.cold_start_seconds_max
+        if start_s > limit_s:
+            yield (
+                f"inference service {service.name} may have no replica, and its first request then waits {start_s:g} s "
+                f"(autoscaler {AUTOSCALER_REACTION_S:g} s, node {node_s:g} s, startup_seconds "
+                f"{service.startup_seconds:g} s), {start_s - limit_s:g} s over its limit of {limit_s:g} s. Nearest "
+                f"change that passes: replicas.min: 1, or cold_start_seconds_max: {math.ceil(start_s)}."
+            )
 
 
 def _over(

@@ -112,7 +112,8 @@ PLAN_RULES: tuple[PlanRule, ...] = (
     ),
     PlanRule(
         "cold-start",
-        "While new replicas start, those of each inference service bear the climb to its peak.",
+        "An inference service without replicas has its first in time, and while new replicas start, those of each bear "
+        "the climb to its peak.",
         ("node_startup_seconds",),
         latency.too_slow_for_the_ramp,
     ),

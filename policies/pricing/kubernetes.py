@@ -1,4 +1,5 @@
-"""What objects of Kubernetes make the cloud bill: load balancers of Services and disks of claims; nothing else.
+"""What objects of Kubernetes make the cloud bill: load balancers of Services, disks of claims, and the nodes that a
+NodePool of Karpenter may have at its limits; nothing else.
 
 Pods are not priced: they run on nodes that are. An Ingress or Gateway makes a load balancer where a controller is
 installed, which no object says, so it is not counted. The prices are those of the cloud that the cluster is in.
@@ -6,10 +7,12 @@ installed, which no object says, so it is not counted. The prices are those of t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
-from planner.cost import Tariff
+from planner.cost import Quantity, Tariff, price_usd_per_month
+from planner.workloads import PriceModel
 from policies.pricing.reading import (
     Place,
     Priced,
@@ -24,6 +27,7 @@ from policies.pricing.reading import (
 )
 from policies.resource import Props
 
+INSTANCE_TYPE, CAPACITY_TYPE = "node.kubernetes.io/instance-type", "karpenter.sh/capacity-type"
 LOAD_BALANCERS = {"aws": "network_load_balancer", "gcp": "load_balancer"}
 """What a Service of type LoadBalancer becomes."""
 BINARY, DECIMAL = {"Ki": -2, "Mi": -1, "Gi": 0, "Ti": 1, "Pi": 2, "Ei": 3}, {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
@@ -58,6 +62,51 @@ def _disk(priced: Priced, claim: Props, copies: float) -> tuple[Tariff, float]:
     return _in_its_cloud(priced).service("block_storage_gib"), copies * gib(str(asked))
 
 
+def _node_pool(priced: Priced) -> Quantities:
+    """The dearest of its instance types, as often as its limits allow; their disks are its class's, and not counted."""
+    asked = _required(priced.props)
+    if not asked.get(INSTANCE_TYPE):
+        raise UnpricedResource(f"no requirement {INSTANCE_TYPE} In [...] says what it may buy; name the instance types")
+    price_model: PriceModel = "spot" if asked.get(CAPACITY_TYPE) == ["spot"] else "on_demand"
+    place = _in_its_cloud(priced)
+    most = {place.node(each, price_model): _machines_at_most(priced, place, each) for each in asked[INSTANCE_TYPE]}
+    dearest = max(most, key=lambda node: most[node] * price_usd_per_month(priced.catalog, node))
+    return {dearest: Quantity(0, 0, most[dearest])}
+
+
+def _required(node_pool: Props) -> dict[str, list[str]]:
+    """By label, the values that a NodePool's nodes may have."""
+    found: dict[str, list[str]] = {}
+    for each in node_pool.each("spec", "template", "spec", "requirements"):
+        if plain(each, "operator") == "In":
+            found[str(plain(each, "key"))] = [str(value) for value in plain(each, "values", default=[])]
+    return found
+
+
+def _machines_at_most(priced: Priced, place: Place, instance_type: str) -> int:
+    """How many machines of a type fit into the limits.
+
+    Raises:
+        UnpricedResource: no limit bounds them.
+    """
+    offer = priced.catalog.offer(place.cloud, place.region, instance_type)
+    limits = plain(priced.props, "spec", "limits", default={})
+    each = {"cpu": (offer.vcpus, _cpus), "memory": (offer.memory_gib, gib)}
+    bounds = [
+        read(str(limit)) / has
+        for name, limit in limits.items()
+        for has, read in [each.get(name, (offer.accelerator_count if "/" in name else 0, float))]
+        if has
+    ]
+    if not bounds:
+        raise UnpricedResource(f"spec.limits bound no {instance_type}; set a limit of cpu")
+    return math.floor(min(bounds) + 1e-9)
+
+
+def _cpus(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
 def gib(quantity: str) -> float:
     """GiB of a quantity of Kubernetes, such as `10Gi`.
 
@@ -87,5 +136,6 @@ RULES: Mapping[str, Rule] = {
     "kubernetes:core/v1:PersistentVolumeClaimPatch": _claim_patch,
     "kubernetes:apps/v1:StatefulSet": _stateful_set,
     "kubernetes:apps/v1:StatefulSetPatch": _stateful_set,
+    "kubernetes:karpenter.sh/v1:NodePool": _node_pool,
 }
 """By the type that `policies.objects` gives every object, of a list or not."""

@@ -19,16 +19,36 @@ LARGE = {"instance_type": "p5.48xlarge", "accelerators": 8, "vcpus": 180, "memor
 EVERYTHING: dict[str, Any] = {
     "workloads": [
         job(queue="research", price_model="spot", spot_fallback=True, nodes={"desired": 1, "max": 3}),
+        job("kept", training={"checkpoint_volume": {"gib": 100}}),
         job("large", needs=LARGE, nodes={"desired": 2, "max": 2}, disk_gib=500),
         service(),
+        service("asleep", replicas={"min": 0, "max": 2}, cold_start_seconds_max=900),
     ],
+    "autoscaling": {
+        "prometheus": "http://prometheus-operated.monitoring.svc:9090",
+        "activation_queries": {"asleep": "sum(rate(requests_total[1m]))"},
+    },
     "cluster": {
         "queueing": "kueue",
+        "node_autoscaler": "karpenter",
         "topology_levels": ["topology.k8s.aws/network-node-layer-1", "kubernetes.io/hostname"],
         "gateway": {"class_name": "envoy", "domain": "models.example.com", "certificate": "models-tls"},
     },
+    "monitoring": {
+        "labels": {"release": "prometheus"},
+        "tensorboard_image": f"registry.example.com/tb@sha256:{64 * '0'}",
+    },
     "queues": [{"name": "product", "share": 0.5, "lends": False}, {"name": "research", "share": 0.5}],
 }
+SYSTEM_IMAGE = f"registry.example.com/system@sha256:{64 * '0'}"
+OF_THE_SYSTEM: dict[str, Any] = {
+    "cluster": {
+        **EVERYTHING["cluster"],
+        "device_plugins": {"nvidia_image": SYSTEM_IMAGE, "neuron_image": SYSTEM_IMAGE, "efa_image": SYSTEM_IMAGE},
+    },
+    "monitoring": {**EVERYTHING["monitoring"], "dcgm_image": SYSTEM_IMAGE},
+}
+"""What needs paths of the node, and so is no workload's."""
 MANAGER = "test-component-objects"
 
 
@@ -50,7 +70,7 @@ def server(cluster_home: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def objects() -> list[dict[str, Any]]:
-    with built(**EVERYTHING) as cloud:
+    with built(**(EVERYTHING | OF_THE_SYSTEM)) as cloud:
         return cloud.mocks.all_objects()
 
 
@@ -72,7 +92,7 @@ def apply(cluster: Cluster, value: dict[str, Any], *, dry_run: bool = True) -> d
     return cluster.apply(path(cluster, value), body, MANAGER, force=True, dry_run=dry_run)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_server_takes_every_object_as_it_is_rendered(server: Cluster, objects: list[dict[str, Any]]) -> None:
     refused = []
     for each in objects:
@@ -83,9 +103,18 @@ def test_the_server_takes_every_object_as_it_is_rendered(server: Cluster, object
     assert refused == []
     kinds = {each["kind"] for each in objects}
     assert kinds >= {"JobSet", "ClusterQueue", "Topology", "HTTPRoute", "NetworkPolicy", "ValidatingAdmissionPolicy"}
+    assert kinds >= {
+        "ScaledObject",
+        "NodePool",
+        "EC2NodeClass",
+        "LimitRange",
+        "PodMonitor",
+        "PrometheusRule",
+        "DaemonSet",
+    }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_server_denies_a_job_that_names_no_queue(server: Cluster, objects: list[dict[str, Any]]) -> None:
     rules = [each for each in objects if each["kind"].startswith("ValidatingAdmissionPolicy")]
     (queued,) = [each for each in objects if each["kind"] == "JobSet" and each["metadata"]["name"] == "digits"]

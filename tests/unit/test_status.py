@@ -1,16 +1,23 @@
 """What `fusion status` says of a cluster's objects."""
 
 import io
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from rich.console import Console
 
+from fusion.errors import FusionError
 from fusion.status.reading import State, read
+from fusion.status.slo import slos
 from fusion.status.spending import Spending
 from fusion.status.table import tables
 from localcloud.kubernetes.cluster import Cluster
 from planner.catalog import load
+from tests.prometheus import Prometheus, prometheus
+from tests.unit.planner.test_plan import planned, service
 
 CATALOG = load()
 MADE = "2026-11-26T10:00:0{}Z"
@@ -98,3 +105,50 @@ def test_the_table_says_that_the_nodes_cost_more_than_the_plan_allows() -> None:
     assert "p5.48xlarge" in printed
     assert "0/8 nvidia.com/gpu" in printed
     assert "the plan expects $1.00 and allows $0.00 to $2.00 (over the plan)" in printed
+
+
+@pytest.fixture
+def scraped(tmp_path: Path) -> Iterator[Prometheus]:
+    with prometheus(tmp_path, {"namespace": "workloads", "pod": "classify-7c9d8f6b5-x2x4z"}) as found:
+        yield found
+
+
+def served(requests: int, late: int) -> str:
+    """Of a server that has answered so many requests in 10 ms, and so many of them too late."""
+    return (
+        f'fusion_request_seconds_bucket{{stage="total",model="m",le="0.01"}} {requests}\n'
+        f'fusion_request_seconds_bucket{{stage="total",model="m",le="+Inf"}} {requests}\n'
+        f'fusion_request_seconds_count{{stage="total",model="m"}} {requests}\n'
+        f'fusion_slow_requests_total{{model="m"}} {late}\n'
+        'fusion_failed_requests_total{model="m"} 0\nfusion_refused_requests_total{model="m",reason="overload"} 0\n'
+    )
+
+
+@pytest.mark.parametrize(("late", "state"), [(5, "kept"), (100, "burning")])
+def test_the_slo_is_what_a_real_prometheus_counted_of_the_services_pods(
+    scraped: Prometheus, late: int, state: str
+) -> None:
+    target = {"profile": "resnet-50", "requests_per_s": 100, "p99_ms_max": 100}
+    plan = planned(service(needs={"accelerators": 1, "instance_type": "g5.xlarge"}, target=target))
+    (before,) = slos(plan, scraped.url)
+    assert (before.state, before.p99_ms_max) == ("not measured", 100)
+    for number in (0, 1):
+        scraped.pod.text = served(1000 * number, late * number)
+        deadline = time.monotonic() + 60
+        while scraped.value('sum(fusion_request_seconds_count{stage="total"})') != 1000 * number:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    (found,) = slos(plan, scraped.url)
+    assert found.bad_ratio == pytest.approx(late / 1000, rel=0.01) and found.state == state
+    assert found.p99_ms is not None and found.p99_ms <= 10
+
+
+def test_a_prometheus_that_does_not_answer_is_named() -> None:
+    plan = planned(
+        service(
+            needs={"accelerators": 1, "instance_type": "g5.xlarge"},
+            target={"profile": "resnet-50", "requests_per_s": 100},
+        )
+    )
+    with pytest.raises(FusionError, match=r"--prometheus http://127\.0\.0\.1:9: can't be asked"):
+        list(slos(plan, "http://127.0.0.1:9"))

@@ -312,7 +312,67 @@ def _same_key(found: Any, declared: Any) -> bool:
 PATH = matching(r"/([!-~]+/)?", "a path that begins and ends with /")
 NAME = matching(r"[\w+=,.@-]{1,128}", "1 to 128 letters, digits and any of _+=,.@-")
 
+
+def _create_profile(aws: Aws, inputs: Properties) -> str:
+    tags = to_tag_list(inputs.get("tagsAll"))
+    aws.call("iam", "create_instance_profile", InstanceProfileName=inputs["name"], Path=inputs["path"], Tags=tags)
+    _give_role(aws, inputs["name"], inputs.get("role"))
+    return str(inputs["name"])
+
+
+def _give_role(aws: Aws, profile: str, role: str | None) -> None:
+    if role:
+        aws.call("iam", "add_role_to_instance_profile", InstanceProfileName=profile, RoleName=role)
+
+
+def _take_role(aws: Aws, profile: str, role: str | None) -> None:
+    if role:
+        aws.gone("iam", "remove_role_from_instance_profile", InstanceProfileName=profile, RoleName=role)
+
+
+def _read_profile(aws: Aws, id: str) -> Properties | None:
+    found = aws.find("iam", "get_instance_profile", "InstanceProfile", InstanceProfileName=id)
+    return found and {
+        "arn": found["Arn"],
+        "name": id,
+        "path": found["Path"],
+        "role": next((each["RoleName"] for each in found["Roles"]), None),
+        "uniqueId": found["InstanceProfileId"],
+        "createDate": str(found["CreateDate"]),
+        "tagsAll": from_tag_list(found.get("Tags")),
+    }
+
+
+def _update_profile(aws: Aws, id: str, old: Properties, new: Properties) -> None:
+    if old.get("role") != new.get("role"):
+        _take_role(aws, id, old.get("role"))
+        _give_role(aws, id, new.get("role"))
+
+
+_tag_profile = tagging(
+    "iam", "tag_instance_profile", "untag_instance_profile", lambda _, id: {"InstanceProfileName": id}
+)
+
+
+def _delete_profile(aws: Aws, id: str, inputs: Properties) -> None:
+    _take_role(aws, id, inputs.get("role"))
+    aws.gone("iam", "delete_instance_profile", InstanceProfileName=id)
+
+
 TYPES = (
+    ResourceType(
+        token="aws:iam/instanceProfile:InstanceProfile",
+        carried=words("name path role tags"),
+        replace_on=words("name path"),
+        defaults={"path": "/"},
+        named_by="name",
+        create=_create_profile,
+        read=_read_profile,
+        update=_update_profile,
+        delete=_delete_profile,
+        tag=_tag_profile,
+        checks={"name": NAME, "path": PATH},
+    ),
     ResourceType(
         token="aws:iam/role:Role",
         carried=words(

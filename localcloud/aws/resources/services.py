@@ -315,7 +315,98 @@ def _delete_queue(aws: Aws, id: str, inputs: Properties) -> None:
     aws.gone("sqs", "delete_queue", QueueUrl=id)
 
 
+EVENT_BUS = "default"
+
+
+def _rule_arn(aws: Aws, name: str) -> str:
+    return f"arn:aws:events:{aws.region}:{ACCOUNT_ID}:rule/{name}"
+
+
+def _create_rule(aws: Aws, inputs: Properties) -> str:
+    _put_rule(aws, inputs)
+    if tags := to_tag_list(inputs.get("tagsAll")):
+        aws.call("events", "tag_resource", ResourceARN=_rule_arn(aws, inputs["name"]), Tags=tags)
+    return str(inputs["name"])
+
+
+def _put_rule(aws: Aws, inputs: Properties) -> str:
+    asked = {"EventPattern": inputs.get("eventPattern"), "ScheduleExpression": inputs.get("scheduleExpression")}
+    aws.call("events", "put_rule", Name=inputs["name"], Description=inputs.get("description") or "", **asked)
+    return str(inputs["name"])
+
+
+def _read_rule(aws: Aws, id: str) -> Properties | None:
+    found = aws.find("events", "describe_rule", Name=id)
+    return found and {
+        "arn": found["Arn"],
+        "name": id,
+        "description": found.get("Description") or None,
+        "eventBusName": EVENT_BUS,
+        "eventPattern": found.get("EventPattern") or None,
+        "scheduleExpression": found.get("ScheduleExpression") or None,
+        "tagsAll": from_tag_list(aws.call("events", "list_tags_for_resource", ResourceARN=found["Arn"])["Tags"]),
+    }
+
+
+_tag_rule = tagging("events", "tag_resource", "untag_resource", lambda aws, id: {"ResourceARN": _rule_arn(aws, id)})
+
+
+def _delete_rule(aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("events", "delete_rule", Name=id)
+
+
+def _pattern_or_schedule(inputs: Properties) -> Iterator[tuple[str, str]]:
+    if not inputs.get("eventPattern") and not inputs.get("scheduleExpression"):
+        yield "eventPattern", "expected an eventPattern or a scheduleExpression"
+
+
+def _put_target(aws: Aws, inputs: Properties) -> str:
+    target = {"Id": inputs["targetId"], "Arn": inputs["arn"]}
+    aws.call("events", "put_targets", Rule=inputs["rule"], Targets=[target])
+    return f"{inputs['rule']}-{inputs['targetId']}"
+
+
+def _read_target(aws: Aws, id: str) -> Properties | None:
+    """A rule's name may hold dashes, as a target's may: the rule is the one that has such a target."""
+    for at in (index for index, letter in enumerate(id) if letter == "-"):
+        rule, target_id = id[:at], id[at + 1 :]
+        targets = aws.find("events", "list_targets_by_rule", "Targets", Rule=rule) or ()
+        for each in targets:
+            if each["Id"] == target_id:
+                return {"rule": rule, "targetId": target_id, "arn": each["Arn"], "eventBusName": EVENT_BUS}
+    return None
+
+
+def _remove_target(aws: Aws, id: str, inputs: Properties) -> None:
+    aws.gone("events", "remove_targets", Rule=inputs["rule"], Ids=[inputs["targetId"]])
+
+
 TYPES = (
+    ResourceType(
+        token="aws:cloudwatch/eventRule:EventRule",
+        carried=words("name description eventPattern scheduleExpression tags"),
+        replace_on=words("name"),
+        documents=words("eventPattern"),
+        named_by="name",
+        create=_create_rule,
+        read=_read_rule,
+        update=put_again(_put_rule),
+        delete=_delete_rule,
+        tag=_tag_rule,
+        agree=_pattern_or_schedule,
+        checks={"name": matching(r"[\w.-]{1,64}", "1 to 64 letters, digits, and any of _ . -")},
+    ),
+    ResourceType(
+        token="aws:cloudwatch/eventTarget:EventTarget",
+        carried=words("rule targetId arn"),
+        replace_on=words("rule targetId"),
+        named_by="targetId",
+        create=_put_target,
+        read=_read_target,
+        update=put_again(_put_target),
+        delete=_remove_target,
+        checks={"targetId": matching(r"[\w.-]{1,64}", "1 to 64 letters, digits, and any of _ . -")},
+    ),
     ResourceType(
         token="aws:sns/topic:Topic",
         carried=words("name tags") | TOPIC_ATTRIBUTES.keys(),

@@ -223,7 +223,7 @@ def _cost_programs() -> dict[str, Programs]:
             refused=(
                 alone(Made("gcp:vertex/aiEndpoint:AiEndpoint", {"location": "us-central1"}), monthly_cost_limit_usd=1),
                 alone(
-                    kubernetes("kubernetes:karpenter.sh/v1:NodePool", spec={"limits": {"cpu": 1}}),
+                    kubernetes("kubernetes:karpenter.sh/v1:NodeClaim", spec={}),
                     expected_monthly_cost_limit_usd=1,
                 ),
             ),

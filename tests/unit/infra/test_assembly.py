@@ -55,6 +55,15 @@ def test_a_training_job_computes_as_it_was_predicted_and_carries_the_prediction_
     assert promise(plain, planned(plain)) is None and as_predicted(None) == {}
 
 
+def test_a_run_whose_checkpoints_are_kept_on_a_disk_saves_there_and_the_disk_is_in_the_bill():
+    kept = training(needs=NEEDS, training={"checkpoint_volume": {"gib": 200}})
+    plan = planned(kept)
+    spec = assembly._training_job(kept, plan)
+    assert spec.config["checkpoint"]["url"] == "file:///checkpoints" and spec.checkpoint_volume.gib == 200
+    (item,) = [each for each in plan.items if each.component == "checkpoints of digits"]
+    assert item.quantity.max == 200 and item.tariff.item == "block_storage_gib"
+
+
 CHAT = {"model": "llama-3.1-8b", "input_tokens": 500, "output_tokens": 100, "concurrency": 4}
 WEIGHTS = "meta-llama/Llama-3.1-8B-Instruct"
 

@@ -74,6 +74,13 @@ def test_the_namespace_asks_for_no_more_than_its_pools_have_and_opens_no_way_in(
     }
 
 
+def test_a_container_that_says_nothing_takes_little_and_no_accelerator(stack) -> None:
+    (limits,) = of_kind(stack, "LimitRange").values()
+    (container,) = limits["spec"]["limits"]
+    assert container["type"] == "Container"
+    assert container["default"].keys() == container["defaultRequest"].keys() == {"cpu", "memory", "ephemeral-storage"}
+
+
 def test_a_job_that_names_no_queue_is_denied_where_there_are_queues(stack) -> None:
     (policy,), (binding,) = (of_kind(stack, f"ValidatingAdmissionPolicy{end}").values() for end in ("", "Binding"))
     assert binding["spec"]["policyName"] == policy["metadata"]["name"]

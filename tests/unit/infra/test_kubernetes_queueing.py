@@ -20,7 +20,7 @@ from tests.unit.infra.test_config import config_of
 from tests.unit.infra.test_kubernetes_workloads import POD, environment, training
 from tests.unit.infra.whole_stack import built, job, of_kind, service
 
-RESEARCH = Queueing(queue="research", priority="high", topology_level="topology.example.com/rack")
+RESEARCH = Queueing(queue="research", priority_class="t-high", topology_level="topology.example.com/rack")
 LEVELS = ("topology.k8s.aws/network-node-layer-1", "kubernetes.io/hostname")
 EFA = {"instance_type": "p5.48xlarge", "accelerators": 8, "vcpus": 180, "memory_gib": 1500}
 NODE = Amounts(cpus=3.5, memory_gib=13.6, disk_gib=80, devices={"nvidia.com/gpu": 1})
@@ -57,9 +57,11 @@ def test_every_object_is_what_kubernetes_kueue_and_jobset_take(stack: Cloud) -> 
 def test_a_flavor_is_a_pool_of_the_plan_and_spot_comes_before_its_stand_in(stack: Cloud) -> None:
     pools = {pool["pool"]: pool for pool in stack.all_facts("fusion:aws:AcceleratorPool")}
     flavors = of_kind(stack, "ResourceFlavor")
-    assert flavors.keys() == pools.keys() - {pool for pool in pools if pools[pool]["instance_type"] == "g6.xlarge"}
-    (group,) = of_kind(stack, "ClusterQueue")["research"]["spec"]["resourceGroups"]
-    bought = [pools[flavor["name"]]["price_model"] for flavor in group["flavors"] if "g5" in flavor["name"]]
+    assert flavors.keys() == {f"t-{pool}" for pool in pools if pools[pool]["instance_type"] != "g6.xlarge"}
+    (group,) = of_kind(stack, "ClusterQueue")["t-research"]["spec"]["resourceGroups"]
+    bought = [
+        pools[flavor["name"].removeprefix("t-")]["price_model"] for flavor in group["flavors"] if "g5" in flavor["name"]
+    ]
     assert bought == ["spot", "on_demand"]
     labels = [flavors[each["name"]]["spec"]["nodeLabels"] for each in group["flavors"] if "g5" in each["name"]]
     assert labels[0]["fusion.dev/pool"] == labels[1]["fusion.dev/pool"], "the job's own selector finds both"
@@ -77,7 +79,7 @@ def test_quotas_are_the_pools_at_their_maximum_shared_out_in_whole_devices(stack
         for name, queue in queues.items()
     }
     for pool in stack.all_facts("fusion:aws:AcceleratorPool"):
-        if (name := pool["pool"]) in quotas["product"]:
+        if (name := f"t-{pool['pool']}") in quotas["t-product"]:
             shares = [int(quotas[queue][name]["nvidia.com/gpu"]["nominalQuota"]) for queue in quotas]
             assert sum(shares) == pool["nodes_max"] * pool["accelerator_count"]
             assert max(shares) - min(shares) <= 1
@@ -85,7 +87,7 @@ def test_quotas_are_the_pools_at_their_maximum_shared_out_in_whole_devices(stack
 
 def test_a_queue_says_who_may_borrow_and_who_is_put_out(stack: Cloud) -> None:
     queues = of_kind(stack, "ClusterQueue")
-    product, research = queues["product"]["spec"], queues["research"]["spec"]
+    product, research = queues["t-product"]["spec"], queues["t-research"]["spec"]
     assert product["cohort"] == research["cohort"] == "t"
     assert (product["fairSharing"]["weight"], research["fairSharing"]["weight"]) == ("2", "1")
     assert product["preemption"]["reclaimWithinCohort"] == "Never", "it lends nothing that it would have to get back"
@@ -97,15 +99,15 @@ def test_a_queue_says_who_may_borrow_and_who_is_put_out(stack: Cloud) -> None:
     lent = [each for flavor in product["resourceGroups"][0]["flavors"] for each in flavor["resources"]]
     assert {each["lendingLimit"] for each in lent} == {"0"} and not any("borrowingLimit" in each for each in lent)
     assert product["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "workloads"}}
-    assert of_kind(stack, "LocalQueue")["product"]["spec"] == {"clusterQueue": "product"}
+    assert of_kind(stack, "LocalQueue")["product"]["spec"] == {"clusterQueue": "t-product"}
 
 
 def test_a_job_is_in_the_queue_that_it_names_or_in_the_first(stack: Cloud) -> None:
     labels = {name: each["metadata"]["labels"] for name, each in of_kind(stack, "JobSet").items()}
     assert labels["digits"]["kueue.x-k8s.io/queue-name"] == "research"
-    assert labels["digits"]["kueue.x-k8s.io/priority-class"] == "high"
+    assert labels["digits"]["kueue.x-k8s.io/priority-class"] == "t-high"
     assert labels["large"]["kueue.x-k8s.io/queue-name"] == "product"
-    assert set(of_kind(stack, "WorkloadPriorityClass")) == {"low", "normal", "high"}
+    assert set(of_kind(stack, "WorkloadPriorityClass")) == {"t-low", "t-normal", "t-high"}
 
 
 def test_only_pods_that_talk_to_each_other_ask_to_be_close_together(stack: Cloud) -> None:
@@ -130,7 +132,7 @@ def test_what_a_service_takes_at_its_most_is_no_quota() -> None:
     with built(**on_one_pool, cluster={"queueing": "kueue"}) as cloud:
         (pool,) = cloud.all_facts("fusion:aws:AcceleratorPool")
         (queue,) = of_kind(cloud, "ClusterQueue").values()
-    assert queue["metadata"]["name"] == "training"
+    assert queue["metadata"]["name"] == "t-training"
     (flavor,) = queue["spec"]["resourceGroups"][0]["flavors"]
     devices = next(each for each in flavor["resources"] if each["name"] == "nvidia.com/gpu")
     assert int(devices["nominalQuota"]) == pool["nodes_max"] - 4
@@ -220,7 +222,7 @@ def test_a_config_that_can_not_be_queued_is_refused_in_one_sentence(config, says
     [
         (QueueingSpec, {"queues": ()}, "queueing: no queue"),
         (QueueingSpec, {"queues": (QueueSpec(name="a"), QueueSpec(name="b"))}, "add up to 2"),
-        (FlavorsArgs, {"flavors": ()}, "0 pools for training; Kueue takes 1 to 16"),
+        (FlavorsArgs, {"stack": "t", "flavors": ()}, "0 pools for training; Kueue takes 1 to 16"),
         (FlavorArgs, {"name": "a", "node_labels": {}, "taints": (), "amounts": NODE}, "flavor a: no node_labels"),
         (
             QueueArgs,

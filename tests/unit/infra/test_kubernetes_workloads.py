@@ -8,11 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.accelerator_pool import Taint
+from infra.errors import ArgumentError
 from infra.inference_service import InferenceServiceArgs
 from infra.kubernetes.inference_service import InferenceService
 from infra.kubernetes.pods import PodArgs
 from infra.kubernetes.training_job import TrainingJob
-from infra.training_job import TrainingJobArgs
+from infra.training_job import TrainingJobArgs, Volume
 from tests.unit.infra.cloud import Recording, run_program
 from workloads.training.stopping import RESUMABLE_EXIT_CODE
 
@@ -79,6 +80,28 @@ def test_pods_get_what_they_ask_for_and_no_more(objects):
         assert (resources["limits"]["cpu"], resources["limits"]["memory"]) == ("3000m", "12288Mi")
         assert pod["nodeSelector"] == {"fusion.dev/pool": "train"}
         assert [each["key"] for each in pod["tolerations"]] == ["nvidia.com/gpu"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "volume", "access"),
+    [(1, Volume(gib=50), "ReadWriteOnce"), (4, Volume(gib=50, storage_class="shared"), "ReadWriteMany")],
+)
+def test_checkpoints_may_be_kept_on_a_disk_of_the_cluster(nodes, volume, access):
+    objects = training(nodes=nodes, checkpoint_volume=volume)
+    for each in objects.values():
+        kubernetes_validate.validate(each, KUBERNETES_VERSION, strict=True)
+    claim, (pod,) = objects["PersistentVolumeClaim"], pods(objects)
+    assert claim["spec"]["accessModes"] == [access] and claim["spec"]["resources"]["requests"]["storage"] == "50Gi"
+    assert claim["spec"].get("storageClassName") == volume.storage_class
+    claimed = [each for each in pod["volumes"] if "persistentVolumeClaim" in each]
+    named = {each["persistentVolumeClaim"]["claimName"]: each["name"] for each in claimed}
+    mounts = {each["mountPath"]: each["name"] for each in pod["containers"][0]["volumeMounts"]}
+    assert mounts["/checkpoints"] == named[claim["metadata"]["name"]]
+
+
+def test_several_nodes_do_not_write_to_a_disk_that_one_can_mount():
+    with pytest.raises(ArgumentError, match=r"4 pods write to one checkpoint_volume.* name a storage_class"):
+        training(nodes=4, checkpoint_volume=Volume(gib=50))
 
 
 @pytest.mark.parametrize("objects", [training(), inference()], ids=["job", "service"])

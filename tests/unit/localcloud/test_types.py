@@ -183,6 +183,9 @@ def identity_lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"path": "/x/"},
             then={"permissionsBoundary": None},
         ),
+        "aws:iam/instanceProfile:InstanceProfile": Life(
+            {"role": role} | TAGS, TAGGED | {"role": "ops"}, {"path": "/nodes/"}, then={"role": None}
+        ),
         "aws:iam/rolePolicy:RolePolicy": Life({"role": role, "policy": READS}, {"policy": LISTS}, {"name": "another"}),
         "aws:iam/policy:Policy": Life({"policy": READS} | TAGS, TAGGED | {"policy": LISTS}, {"description": "another"}),
         "aws:iam/rolePolicyAttachment:RolePolicyAttachment": Life(
@@ -384,6 +387,17 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"name": "another"},
             then={"kmsMasterKeyId": None},
         ),
+        "aws:cloudwatch/eventRule:EventRule": Life(
+            {"eventPattern": json.dumps({"source": ["aws.ec2"]})} | TAGS,
+            TAGGED | {"eventPattern": json.dumps({"source": ["aws.health"]}), "description": "what AWS takes back"},
+            {"name": "another"},
+            then={"scheduleExpression": "rate(1 day)"},
+        ),
+        "aws:cloudwatch/eventTarget:EventTarget": Life(
+            {"rule": world["rule"], "targetId": "one", "arn": world["dead_letters"]},
+            {"arn": world["dead_letters"].replace("dead", "other")},
+            {"targetId": "two"},
+        ),
         "aws:cloudwatch/metricAlarm:MetricAlarm": Life(
             {"comparisonOperator": "GreaterThanThreshold", "evaluationPeriods": 2, "metricName": "p99", "period": 60}
             | {"namespace": "fusion", "statistic": "Maximum", "threshold": 0.5, "dimensions": {"service": "chat"}}
@@ -584,6 +598,7 @@ def world(home: Any) -> Iterator[dict[str, str]]:
         "group": make("aws:ec2/securityGroup:SecurityGroup", vpcId=vpc, name="world").id,
         "eip": make("aws:ec2/eip:Eip").id,
         "dead_letters": make("aws:sqs/queue:Queue", "dead-letters").outputs["arn"],
+        "rule": make("aws:cloudwatch/eventRule:EventRule", "a-rule", scheduleExpression="rate(1 day)").id,
         "key": make("aws:kms/key:Key").id,
         "key_arn": make("aws:kms/key:Key", "of-trails").outputs["arn"],
         "key_2": make("aws:kms/key:Key", "another").id,

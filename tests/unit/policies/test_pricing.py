@@ -275,12 +275,56 @@ def test_the_expected_load_is_judged_without_what_the_autoscaler_may_add() -> No
     assert "at the expected load, $0.01 over the limit" in told
 
 
+def karpenter_pool(types: list[str], limits: dict[str, Any], capacity: tuple[str, ...] = ("spot",)) -> dict[str, Any]:
+    requirements = [
+        {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": types},
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": list(capacity)},
+    ]
+    return {"spec": {"limits": limits, "template": {"spec": {"requirements": requirements}}}}
+
+
+@pytest.mark.parametrize(
+    ("limits", "capacity", "nodes"),
+    [
+        ({"cpu": "12", "nvidia.com/gpu": "3"}, ("spot",), 3),
+        ({"cpu": "11900m"}, ("spot",), 2),
+        ({"nvidia.com/gpu": 2, "memory": "1Ti"}, ("on-demand", "spot"), 2),
+        ({"memory": "40Gi"}, (), 2),
+    ],
+)
+def test_a_pool_of_karpenter_costs_what_its_limits_let_it_buy(limits, capacity, nodes) -> None:
+    inputs = karpenter_pool(["g5.xlarge"], limits, capacity)
+    kind, here = "kubernetes:karpenter.sh/v1:NodePool", Place("aws", "us-east-1")
+    assert monthly(kind, inputs, cluster_in=here) == exact(nodes * node("aws", "g5.xlarge", capacity == ("spot",)))
+    assert monthly(kind, inputs, "expected", cluster_in=here) == 0, "it begins without nodes"
+
+
+def test_a_pool_of_karpenter_costs_as_the_dearest_of_what_it_may_buy() -> None:
+    inputs = karpenter_pool(["g5.xlarge", "p5.48xlarge"], {"cpu": "192"}, ("on-demand",))
+    found = monthly("kubernetes:karpenter.sh/v1:NodePool", inputs, cluster_in=Place("aws", "us-east-1"))
+    assert found == exact(max(48 * node("aws", "g5.xlarge"), node("aws", "p5.48xlarge")))
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"limits": {"cpu": 10}}, "name the instance types"),
+        (karpenter_pool(["g5.xlarge"], {})["spec"], "spec.limits bound no g5.xlarge; set a limit of cpu"),
+        (karpenter_pool(["g5.xlarge"], {"nodes": 2})["spec"], "spec.limits bound no g5.xlarge; set a limit of cpu"),
+    ],
+)
+def test_a_pool_of_karpenter_without_bounds_has_no_price(spec, says) -> None:
+    pool = Resource("kubernetes:karpenter.sh/v1:NodePool", "tested", read({"spec": spec}), "urn", "")
+    with pytest.raises(UnpricedResource, match=says):
+        quantities(pool, load(), Place("aws", "us-east-1"))
+
+
 def test_under_a_limit_a_type_of_unknown_price_is_refused_unless_it_is_exempt() -> None:
     database = Declared("aws:rds/instance:Instance", {})
-    nodes = Declared("kubernetes:karpenter.sh/v1:NodePool", {})
+    nodes = Declared("kubernetes:karpenter.sh/v1:NodeClaim", {})
     assert judge(priced_types, database, nodes) == []
     assert len(judge(priced_types, database, nodes, monthly_cost_limit_usd=10)) == 2
-    allowed = ["aws:rds/*", "kubernetes:karpenter.sh/v1:NodePool"]
+    allowed = ["aws:rds/*", "kubernetes:karpenter.sh/v1:NodeClaim"]
     assert judge(priced_types, database, nodes, monthly_cost_limit_usd=10, unpriced_types_exempt=allowed) == []
     known = [Declared("aws:s3/bucket:Bucket", {}), Declared("kubernetes:core/v1:Pod", {}), Declared("my:own:Part", {})]
     assert judge(priced_types, *known, monthly_cost_limit_usd=10) == []
@@ -483,7 +527,7 @@ def test_what_is_billed_for_each_replica_subnet_address_and_disk_counts_each() -
         "gcp:vertex/aiEndpoint:AiEndpoint",
         "gcp:workbench/instance:Instance",
         "gcp:lustre/instance:Instance",
-        "kubernetes:karpenter.sh/v1:NodePool",
+        "kubernetes:karpenter.sh/v1:NodeClaim",
         "kubernetes:autoscaling.x-k8s.io/v1:ProvisioningRequest",
         "digitalocean:index/droplet:Droplet",
     ],
