@@ -29,8 +29,8 @@ from planner.workloads import Budget, PriceModel, Quota
 SHARING_MOST = 10
 """Services whose every grouping is looked at; the number of groups doubles with each."""
 NOT_EXACT = (
-    f"more than {SHARING_MOST} services could share nodes, so each was planned by itself; a cheaper plan that shares "
-    "them may exist"
+    f"more than {SHARING_MOST} services could share nodes, so only the {SHARING_MOST} cheapest were planned together "
+    "and each other one by itself; a cheaper plan that shares more may exist"
 )
 
 
@@ -99,7 +99,9 @@ class _Stack:
                 options.scale_s[ask] = answer.best.outcome.seconds
         sharing = [number for number, ask in enumerate(self._asks) if ask.shares]
         self.exact = len(sharing) <= SHARING_MOST
-        self._sharing = sharing if self.exact else []
+        # small ones leave most of a node to others
+        cheapest = sorted(sharing, key=lambda number: self._alone[self._asks[number]].best.usd)
+        self._sharing = sorted(cheapest[:SHARING_MOST])
         self._apart = [number for number in range(len(self._asks)) if number not in self._sharing]
 
     def _alone_answer(self, ask: Ask) -> Answer:

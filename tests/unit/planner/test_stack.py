@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+import planner.stack
 from planner.choices import NothingFits
 from planner.stack import search
 from planner.workloads import Budget, Quota
@@ -22,6 +24,22 @@ STACKS = st.one_of(
 BUDGETS = st.sampled_from(
     [None, Budget(usd_per_month=300), Budget(usd_per_month=2_000), Budget(usd_per_hour=3), Budget(usd_per_hour=20)]
 )
+
+
+@ENOUGH
+@given(catalog=catalogs(4), stack=st.tuples(asks(0), asks(1), asks(2)))
+def test_where_too_many_could_share_the_plan_is_between_the_best_one_and_each_by_itself(catalog, stack):
+    try:
+        exact = search(optimizer(catalog), stack)
+        with mock.patch.object(planner.stack, "SHARING_MOST", 2):
+            found = search(optimizer(catalog), stack)
+        with mock.patch.object(planner.stack, "SHARING_MOST", 0):
+            apart = search(optimizer(catalog), stack)
+    except NothingFits:
+        assume(False)
+    assert found.exact == (sum(ask.shares for ask in stack) <= 2)
+    cost = [answer.usd_per_month for answer in (exact, found, apart)]
+    assert cost[0] <= cost[1] + 1e-6 and cost[1] <= cost[2] + 1e-6
 
 
 def kept(stack, limits, budget):
