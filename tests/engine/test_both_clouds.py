@@ -259,7 +259,7 @@ def test_kubernetes_gets_the_same_objects(built: Built) -> None:
 
 
 KINDS = {
-    **dict.fromkeys(("Namespace", "ResourceQuota", "PriorityClass", "ConfigMap", "Job"), 1),
+    **dict.fromkeys(("Namespace", "ResourceQuota", "LimitRange", "PriorityClass", "ConfigMap", "Job"), 1),
     **dict.fromkeys(("Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"), 1),
     "ServiceAccount": 2,
     "Service": 2,
