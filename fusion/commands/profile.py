@@ -83,6 +83,8 @@ def command(factory: str, inputs: tuple[Input, ...], name: str | None, output: P
     _refuse_mixed(inputs)
     made = _made(factory)
     called = name or factory.rpartition(":")[2].rpartition(".")[2].replace("_", "-").lower()
+    if not called.isprintable():
+        raise FusionError(f"--name is {called!r}; expected text without control characters, in the terminal's encoding")
     try:
         found = trace(made, lambda batch: _tensors(inputs, batch), name=called, source=f"fusion profile {factory}")
     except PerformanceError as error:
@@ -117,7 +119,7 @@ def _made(factory: str) -> nn.Module:
         sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)
-    except Exception as error:  # an import runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # an import runs the user's code, which may raise anything, and leave
         raise FusionError(f"{module_name} can't be imported: {_said(error)}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -128,14 +130,14 @@ def _made(factory: str) -> nn.Module:
             raise FusionError(f"{factory} is a {type(found).__name__}; expected a function or a torch.nn.Module")
         try:
             found = found()
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise FusionError(f"{factory}() can't be built: {_said(error)}; it must need no arguments") from None
     if not isinstance(found, nn.Module):
         raise FusionError(f"{factory}() is a {type(found).__name__}; expected a torch.nn.Module")
     return found
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception | SystemExit) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}" if str(error) else type(error).__name__
 
 

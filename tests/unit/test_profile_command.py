@@ -49,6 +49,7 @@ CODE = """
 def folder(tmp_path, monkeypatch):
     (tmp_path / "my_models.py").write_text(textwrap.dedent(CODE))
     (tmp_path / "not_whole.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(2)\n")
     (tmp_path / "not_python.py").write_text("def (\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -94,6 +95,8 @@ def test_inputs_may_be_named_and_the_file_and_name_chosen(folder):
             "not_whole can't be imported: ModuleNotFoundError: No module named 'nothing",
         ),
         (["not_python:net", "--input", "6"], "not_python can't be imported: SyntaxError"),
+        (["leaves:net", "--input", "6"], "leaves can't be imported: SystemExit: 2"),
+        (["my_models:Net", "--input", "6:int64", "--name", "\udcff"], r"--name is '\\udcff'; expected text"),
         (["my_models:absent", "--input", "6"], "my_models has no absent"),
         (["my_models:number", "--input", "6"], "is a int; expected a function"),
         (["my_models:wrong", "--input", "6"], r"wrong\(\) is a int; expected a torch.nn.Module"),
