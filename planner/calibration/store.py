@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from planner.performance.checks import PerformanceError
 from planner.performance.chip import Chip, architectures
@@ -116,6 +116,12 @@ class DecoderFit(Stored):
     """By engine, where the cache has room."""
     nearly_full_ratios: ServingRatios
     """Of all engines, where it may be full."""
+
+    @model_validator(mode="after")
+    def _every_engine_has_its_ratios(self) -> DecoderFit:
+        if self.engines.keys() != self.ratios.keys():
+            raise ValueError(f"engines are {', '.join(self.engines)} and ratios those of {', '.join(self.ratios)}")
+        return self
 
     def ratios_of(self, engine: str, cache_used: float) -> ServingRatios:
         """Those of an engine whose sequences take `cache_used` of the cache."""
@@ -333,7 +339,10 @@ def read_calibration(path: Path) -> Calibration:
     try:
         calibration = Calibration.model_validate_json(path.read_bytes())
         for fit in calibration.gemms.values():
-            GemmParameters(**fit.shared)
+            for own in (fit.shared, *fit.by_generation.values(), *fit.by_chip.values()):
+                GemmParameters(**own)
+        for engine in calibration.decoders.engines.values() if calibration.decoders else ():
+            DecoderParameters(**engine)
     except OSError as error:
         raise PerformanceError(
             f"calibration {path} can't be read: {error.strerror}; make it with `fusion calibrate`"
@@ -342,8 +351,9 @@ def read_calibration(path: Path) -> Calibration:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise PerformanceError(f"calibration {path}: {where}: {first['msg']}") from None
-    except TypeError:
-        raise PerformanceError(f"calibration {path}: a matrix-product fit lacks a parameter; measure again") from None
+    except TypeError as error:
+        problem = str(error).partition("__init__() ")[2]
+        raise PerformanceError(f"calibration {path}: a fit's constants: {problem}; measure again") from None
     return calibration
 
 

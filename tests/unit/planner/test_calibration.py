@@ -1,6 +1,9 @@
 """Calibration: errors on rows that were left out stay what the benchmark says, and files are checked."""
 
+import functools
+import json
 import math
+import operator
 import statistics
 
 import pytest
@@ -145,6 +148,23 @@ def test_a_device_whose_work_would_not_be_waited_for_is_refused(device):
 def test_a_wrong_file_is_named(tmp_path, text):
     (tmp_path / "wrong.json").write_text(text)
     with pytest.raises(PerformanceError, match=r"wrong\.json"):
+        read_calibration(tmp_path / "wrong.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "lost"),
+    [
+        (("gemms", "bf16", "shared"), "launch_s"),
+        (("gemms", "fp8", "by_generation", "hopper"), "latency_s_per_k"),
+        (("decoders", "engines", "vllm"), "copies_time"),
+        (("decoders", "ratios"), "sglang"),
+    ],
+)
+def test_a_file_that_lacks_a_constant_is_told_which(tmp_path, place, lost):
+    document = json.loads(builtin().model_dump_json())
+    functools.reduce(operator.getitem, place, document).pop(lost)
+    (tmp_path / "wrong.json").write_text(json.dumps(document))
+    with pytest.raises(PerformanceError, match=rf"wrong\.json.*{lost}"):
         read_calibration(tmp_path / "wrong.json")
 
 
