@@ -43,7 +43,8 @@ def train(folder: Path, python: str | Path, **changes: Any) -> str:
     config = folder / "training.yaml"
     config.write_text(yaml.safe_dump(document | changes))
     command = [python, "-m", "workloads.training", "--config", config]
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT), "PJRT_DEVICE": "CPU"}, check=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"PJRT_DEVICE": "CPU"} if "device" in changes else {})
+    subprocess.run(command, env=environment, check=True)
     return url
 
 

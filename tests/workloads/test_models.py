@@ -16,7 +16,7 @@ from workloads.models import REGISTERED, ModelError, build
 from workloads.models.decoder import rotate, rotations
 from workloads.training.config import TrainingConfig
 from workloads.training.run import run
-from workloads.training.stopping import StopRequest
+from workloads.training.stopping import Diverged, StopRequest
 from workloads.training.tasks import task_for
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -180,3 +180,20 @@ def test_tabular_numbers_need_no_preparation() -> None:
     scaled = rows.clone()
     scaled[:, :4] = rows[:, :4] * 1000 + 5
     assert torch.allclose(model(rows), model(scaled), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        ("no_model", r"model\.name: \S+ gives a int; expected a torch\.nn\.Module"),
+        ("failing", r"model\.name: \S+ fails: KeyError: 'weights\.pt'"),
+        ("fixed", r"model\.name: \S+ has no weights that learn"),
+        ("Short", r"model\.name: the model answers with torch\.float32 of \(16, 1\); expected logits of \(16, 2\)"),
+        ("Endless", r"the loss is no finite number after epoch 1"),
+        ("", r"model\.name: got 'tests\.workloads\.own_models:'; expected one of fusionnet"),
+    ],
+)
+def test_a_model_of_ones_own_that_does_not_do_is_one_sentence(factory: str, sentence: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path, "tabular", model={"name": f"tests.workloads.own_models:{factory}"})
+    with pytest.raises((ConfigError, Diverged, ModelError), match=sentence):
+        run(config, StopRequest())

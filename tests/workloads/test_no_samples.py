@@ -23,7 +23,7 @@ SECRET = "Anna-Secret"
 MARK = 77_310
 """All that a sample holds lies from here on: tokens, columns and category numbers."""
 QUOTED = re.compile(rf"{MARK // 10}\d")
-MODEL = {"name": "tests.workloads.quoting:net"}
+MODEL = {"name": "tests.workloads.own_models:net"}
 FIELDS: dict[Kind, dict[str, Any]] = {
     "tabular": {"shape": (3,)},
     "text": {"shape": (4,), "vocabulary": MARK + 10},
@@ -103,7 +103,7 @@ def test_a_run_that_ends_well_has_said_nothing_of_its_samples(
     assert (ended.status, ended.err) == (0, "")
     assert told["fusion_training_steps_total"] > 0
     (warned,) = [line for line in map(json.loads, ended.out.splitlines()) if line["event"] == "warning"]
-    assert warned["reason"].startswith("UserWarning of quoting.py, line "), "what and where, without its words"
+    assert warned["reason"].startswith("UserWarning of own_models.py, line "), "what and where, without its words"
     assert (tmp_path / "out" / "report.json").exists() and list((tmp_path / "out" / "tensorboard").iterdir())
     assert_quotes_nothing(said(ended, tmp_path) + json.dumps(told))
 
@@ -121,7 +121,7 @@ def test_an_error_of_a_model_of_ones_own_is_said_with_its_place_and_without_its_
 ) -> None:
     (ended,) = run_ranks(started("tabular"), 1, {0: {"FAILS": fails}})
     assert ended.status == 1
-    assert "quoting.py" in ended.err and "in forward" in ended.err
+    assert "own_models.py" in ended.err and "in forward" in ended.err
     assert shown in ended.err
     assert_quotes_nothing(said(ended, tmp_path))
 

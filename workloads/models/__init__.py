@@ -67,9 +67,16 @@ def build(name: str, index: Index, arguments: Mapping[str, Any]) -> nn.Module:
         )
     make = factory(name)
     try:
-        return make(**of_data(index), **arguments)
+        model = make(**of_data(index), **arguments)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.arguments: {name} refuses them: {error}") from error
+    except Exception as error:  # a team's own code
+        raise ModelError(f"model.name: {name} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model.name: {name} gives a {type(model).__name__}; expected a torch.nn.Module")
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ModelError(f"model.name: {name} has no weights that learn; expected some with requires_grad")
+    return model
 
 
 def of_data(index: Index) -> dict[str, Any]:
@@ -89,12 +96,14 @@ def of_data(index: Index) -> dict[str, Any]:
 def factory(name: str) -> Factory:
     """The factory behind a registered name or a `module:factory`."""
     reference = REGISTERED[name].factory if name in REGISTERED else name
-    module, colon, attribute = reference.partition(":")
-    if not colon:
+    module, _, attribute = reference.partition(":")
+    if not module or not attribute:
         known = ", ".join(REGISTERED)
         raise ModelError(f"model.name: got {name!r}; expected one of {known}, or module:factory for one of your own")
     try:
         found: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ModelError(f"model.name: {name} can't be imported: {error}") from error
+    except Exception as error:  # a team's own code
+        raise ModelError(f"model.name: {name} can't be imported: {type(error).__name__}: {error}") from error
     return found

@@ -18,6 +18,7 @@ from workloads.training.logs import Log, says_all
 from workloads.training.stopping import (
     RANK_LOST_EXIT_CODE,
     RESUMABLE_EXIT_CODE,
+    Diverged,
     Interrupted,
     StopRequest,
     leave_with_parent,
@@ -61,7 +62,7 @@ def train(config: TrainingConfig, stop: StopRequest) -> None:
         run(config, stop)
     except RankLost as error:
         fail(str(error), RANK_LOST_EXIT_CODE)
-    except (ModelError, StorageError, ResumeError, WorldError) as error:
+    except (Diverged, ModelError, StorageError, ResumeError, WorldError) as error:
         fail(str(error))
     except (ConfigError, Interrupted):
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from workloads.training.measure import Meter
 from workloads.training.optimizers import clip_gradients, set_learning_rate
 from workloads.training.parallel import gradients_summed, micro_batches
 from workloads.training.precision import LossScale, autocast
-from workloads.training.stopping import Interrupted, StopRequest
+from workloads.training.stopping import Diverged, Interrupted, StopRequest
 from workloads.training.tasks import Task
 from workloads.training.tensorboard import TensorBoardLog
 from workloads.training.world import World
@@ -141,6 +142,12 @@ class Trainer:
         if not losses:  # resumed at this epoch's very end
             return
         loss = self.world.mean(torch.stack(losses).mean().item())
+        # With fp16 a step may overflow; it moves no weight, and the steps after it are sound.
+        if not math.isfinite(loss) and not math.isfinite(self.world.mean(losses[-1].item())):
+            raise Diverged(
+                f"the loss is no finite number after epoch {epoch + 1}: the weights are of no use any more. Lower "
+                "learning_rate or set optimizer.clip_norm, and give the run a checkpoint.url of its own"
+            )
         facts = self.facts()
         self.log.info("epoch", epoch=epoch + 1, of=self.config.epochs, step=step, loss=round(loss, 5), **facts)
         if self.tensorboard:

@@ -20,6 +20,10 @@ class Interrupted(Exception):
     """The run was saved and should leave."""
 
 
+class Diverged(RuntimeError):
+    """The weights have become useless, and more steps would only cost; one sentence with the way out."""
+
+
 class StopRequest:
     """Remembers what this rank was told: to save and leave, or to save and go on. Any thread may tell it.
 

@@ -40,6 +40,11 @@ class Task(ABC):
     def predictions_per_sample(self) -> int:
         """How many losses `loss` sums for one sample."""
 
+    @property
+    @abstractmethod
+    def answers(self) -> int:
+        """Among which a prediction chooses."""
+
     @abstractmethod
     def inputs_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the model takes and what it should answer, on the device."""
@@ -53,7 +58,15 @@ class Task(ABC):
         """The verdict on all samples together."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The sum of the cross-entropies (nats) of all predictions, in fp32."""
+        """The sum of the cross-entropies (nats) of all predictions, in fp32.
+
+        Raises:
+            ConfigError: the model's answer is none to these targets.
+        """
+        expected = (*targets.shape, self.answers)
+        if not isinstance(logits, Tensor) or logits.shape != expected or not logits.is_floating_point():
+            said = f"{logits.dtype} of {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ConfigError(f"model.name: the model answers with {said}; expected logits of {expected}")
         return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="sum")
 
 
@@ -61,6 +74,11 @@ class Classification(Task):
     """One of the data set's classes for each image, row or text."""
 
     predictions_per_sample = 1
+
+    @property
+    def answers(self) -> int:
+        """The classes."""
+        return len(self.index.classes)
 
     def inputs_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pixels become floats from 0 to 1; rows and tokens stay as they are."""
@@ -110,6 +128,11 @@ class NextToken(Task):
     def predictions_per_sample(self) -> int:
         """Every token but the first is predicted."""
         return self.index.shape[0] - 1
+
+    @property
+    def answers(self) -> int:
+        """The tokens."""
+        return self.index.vocabulary or 0
 
     def inputs_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same tokens without the last, and without the first."""

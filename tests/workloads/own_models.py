@@ -1,4 +1,4 @@
-"""A model of a team's own that says what it was given, in a warning and in an error."""
+"""Models of a team's own: one that says what it was given, in a warning and in an error, and some that are none."""
 
 from __future__ import annotations
 
@@ -40,3 +40,25 @@ def _half_of(text: str) -> float:
 def net(**given: object) -> nn.Module:
     torch.manual_seed(0)
     return Quoting(**given)  # type: ignore[arg-type] # as the data set has it
+
+
+class Short(Quoting):
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows)[:, 1:]
+
+
+class Endless(Quoting):
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows) * float("nan")
+
+
+def no_model(**_: object) -> int:
+    return 5
+
+
+def failing(**_: object) -> nn.Module:
+    raise KeyError("weights.pt")
+
+
+def fixed(**given: object) -> nn.Module:
+    return net(**given).requires_grad_(False)
