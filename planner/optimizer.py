@@ -34,9 +34,10 @@ from planner.choices import (
 from planner.cost import HOURS_PER_MONTH
 from planner.frontier import Bound, frontier
 from planner.goals import Goal, LanguageModelGoal, Outcome, ReplicaGoal, Shape, TrainingGoal
-from planner.machines import Machine
+from planner.machines import Machine, chip_of
 from planner.market import Column, Index, Market, Mask, Where
 from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, Demand, nodes_for, room_of
+from planner.performance.checks import PerformanceError
 from planner.quotas import amount, named
 from planner.workloads import Budget, Objective, Quota
 
@@ -180,7 +181,9 @@ class Options:
     def nothing_fits(self, ask: Ask) -> NothingFits:
         """Why, and the least value of each limit with which there is a choice, the others kept."""
         if not len(self.rows(ask)):
-            return NothingFits("no offer in the catalog has the accelerators, place and price model asked for", {})
+            return NothingFits(
+                f"no offer in the catalog has the accelerators, place and price model asked for{self._unknown(ask)}", {}
+            )
         relaxed = {
             name: least
             for name in ask.limit_fields
@@ -195,6 +198,19 @@ class Options:
             return NothingFits(f"no choice keeps every limit: {ways}", relaxed)
         return NothingFits(
             f"no machine can run it within these limits, even with any one of them lifted{self._why(ask)}", {}
+        )
+
+    def _unknown(self, ask: Ask) -> str:
+        """The chips that have them, and that too little is known of."""
+        rows = self.market.rows(replace(ask.where, predicted=False))
+        names = sorted(
+            {self.market.offers[int(row) % len(self.market.offers)].accelerator or "" for row in rows} - {""}
+        )
+        if not names:
+            return ""
+        return (
+            f" of which something can be predicted: accelerators.csv lacks the memory, its bandwidth or every peak of "
+            f"{', '.join(names[:4])}"
         )
 
     def _least(self, ask: Ask, name: str) -> float | None:
@@ -262,14 +278,23 @@ class Options:
             for shape in itertools.islice(ask.goal.shapes(machine), 64):
                 if not isinstance(ask.goal, TrainingGoal):
                     shape = replace(shape, replicas=ask.goal.replicas_max)
-                if self.predictor.floor_s(ask.goal, machine, shape) < math.inf:
+                outcome: Outcome | str = self._without_peak(machine, shape)
+                if not outcome and self.predictor.floor_s(ask.goal, machine, shape) < math.inf:
                     continue  # it runs; to predict how well would take long and say nothing
-                outcome = self.predictor.outcome(ask.goal, machine, shape)
+                outcome = outcome or self.predictor.outcome(ask.goal, machine, shape)
                 if isinstance(outcome, str):
                     whys.append(outcome)
             if len(whys) > 64:
                 break
         return f"; for instance: {min(whys, key=len)}" if whys else ""
+
+    def _without_peak(self, machine: Machine, shape: Shape) -> str:
+        """Why a machine computes nothing at a shape's precision; empty where it does."""
+        try:
+            chip_of(machine, self.market.chips).peak(shape.precision)
+        except PerformanceError as error:
+            return str(error)
+        return ""
 
     def _least_replicas(self, ask: Ask) -> int | None:
         """With how many replicas a service would keep its limits, at its peak too; None where no number does."""

@@ -52,9 +52,9 @@ def test_a_language_model_is_told_by_its_time_to_first_token() -> None:
     assert "time to first token" in output and "p99" not in output and "batch" not in output
 
 
-def test_a_chip_and_an_offer_of_ones_own_are_planned_for_with_the_wider_interval(tmp_path: Path) -> None:
-    chip = {"name": "Zeta1", "vendor": "other", "kind": "gpu", "memory_gib": "96", "memory_bandwidth_gb_per_s": "4000"}
-    chip |= {"bf16_tflops": "800", "interconnect_gb_per_s_bidirectional": "600", "source": "sheet"}
+def plan_on_zeta1(folder: Path, **peaks: str) -> Result:
+    """A language model's plan over one offer of a chip that no shipped file names."""
+    chip = {"name": "Zeta1", "vendor": "other", "kind": "gpu", "memory_gib": "96", "source": "sheet"} | peaks
     offer = {"cloud": "aws", "region": "us-east-1", "instance_type": "z1.8xlarge", "accelerator": "Zeta1"}
     offer |= {"accelerator_count": "1", "accelerator_memory_gib": "96", "vcpus": "32", "memory_gib": "256"}
     offer |= {
@@ -65,16 +65,31 @@ def test_a_chip_and_an_offer_of_ones_own_are_planned_for_with_the_wider_interval
     }
     dated = {"as_of": "2026-11-01", "confidence": "vendor-doc"}
     for name, kind, row in (("accelerators.csv", Accelerator, chip | dated), ("offers.csv", Offer, offer)):
-        with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [each.name for each in dataclasses.fields(kind)])
             writer.writeheader()
             writer.writerow(row)
     target = {"model": "llama-3.1-8b", "input_tokens": 1000, "output_tokens": 200, "requests_per_s": 1}
     chat = {"kind": "inference", "name": "chat", "image": "x", "needs": {"accelerators": 1}, "target": target}
-    output = plan({"workloads": [chat]}, "--catalog", str(tmp_path)).output
-    assert "z1.8xlarge (1 Zeta1)" in output and "transferred to this chip: the interval is widened" in output.replace(
-        "\n", " "
-    )
+    return plan({"workloads": [chat]}, "--catalog", str(folder))
+
+
+def test_a_chip_and_an_offer_of_ones_own_are_planned_for_with_the_wider_interval(tmp_path: Path) -> None:
+    output = plan_on_zeta1(tmp_path, bf16_tflops="800", memory_bandwidth_gb_per_s="4000").output
+    assert "z1.8xlarge (1 Zeta1)" in output
+    assert "transferred to this chip: the interval is widened" in output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"bf16_tflops": "800"}, "lacks the memory, its bandwidth or every peak of Zeta1"),
+        ({"memory_bandwidth_gb_per_s": "4000"}, "lacks the memory, its bandwidth or every peak of Zeta1"),
+        ({"fp16_tflops": "800", "memory_bandwidth_gb_per_s": "4000"}, "precision is 'bf16'"),
+    ],
+)
+def test_what_is_not_known_of_ones_own_chip_is_named(tmp_path: Path, figures: dict[str, str], said: str) -> None:
+    assert said in str(plan_on_zeta1(tmp_path, **figures).exception)
 
 
 @pytest.mark.parametrize(("services", "said"), [(2, False), (11, True)])
