@@ -7,8 +7,9 @@ import pytest
 from infra.aws.karpenter import rights
 from infra.errors import ArgumentError
 from infra.purchase import RUNGS, rung_of
-from policies.cost import monthly_cost_limit
-from policies.testing import Declared, judge
+from planner.catalog import load
+from policies.pricing import Place, quantities
+from policies.resource import Resource, read
 from tests.custom_resources import problems
 from tests.unit.infra.cloud import Cloud
 from tests.unit.infra.whole_stack import built, job, of_kind, service
@@ -54,13 +55,13 @@ def test_node_groups_keep_the_minimum_and_karpenter_may_add_the_rest_of_the_plan
         assert kept["maxSize"] + devices / pool["accelerator_count"] == pool["nodes_max"]
 
 
-def test_the_bill_at_the_limits_is_that_of_the_plan(stack: Cloud) -> None:
-    """What the policy pack counts of NodePools stays within what the plan states of them."""
-    pool = of_kind(stack, "NodePool")["t-pool-g6-xlarge-on-demand"]
-    declared = Declared("kubernetes:karpenter.sh/v1:NodePool", pool, name="pool")
-    config = {"aws:region": REGION}
-    (told,) = judge(monthly_cost_limit, declared, monthly_cost_limit_usd=1, config=config)
-    assert "pool" in told and "would take the stack to" in told
+def test_the_pack_counts_as_many_nodes_as_the_plan_has_beyond_the_minimum(stack: Cloud) -> None:
+    planned = pools_of_the_plan(stack)
+    for name, pool in of_kind(stack, "NodePool").items():
+        resource = Resource("kubernetes:karpenter.sh/v1:NodePool", name, read(pool), "urn", "")
+        ((machine, nodes),) = quantities(resource, load(), Place("aws", REGION)).items()
+        assert (machine.item, machine.price_model) == (planned[name]["instance_type"], planned[name]["price_model"])
+        assert nodes.max == planned[name]["nodes_max"] - planned[name]["nodes_min"]
 
 
 def test_a_pool_buys_as_planned_and_spot_comes_before_its_stand_in(stack: Cloud) -> None:
