@@ -10,10 +10,11 @@ from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
 from infra.run import without_what_only_costs_time
 from planner.calibration.own import own_calibrations
-from planner.catalog import CatalogError
+from planner.catalog import Catalog, CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
 from planner.guardrails.rules import Violation
+from planner.plan import Plan
 
 PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
 """The pack then reports the same violations in preview; said twice they would only be noise."""
@@ -34,9 +35,7 @@ def main() -> None:
         catalog = load_catalog()
         for sentence in own_calibrations().refused:
             pulumi.log.warn(sentence)
-        if settings.cloud == "auto" and (cloud := deployed.cloud()):
-            settings = settings.on(cloud)
-        plan = planning.plan_stack(settings, stack, catalog)
+        plan = _plan(settings, stack, catalog)
         plan = builder_of(plan.cloud).with_quotas(plan, catalog)
         platform_args = assembly.platform_args(settings, plan)
     except (config.ConfigError, CatalogError) as error:
@@ -59,6 +58,21 @@ def main() -> None:
         pulumi.export(name, value)
     if broken and not PACK_IS_LOADED:
         raise pulumi.RunError(broken)
+
+
+def _plan(settings: config.StackConfig, stack: str, catalog: Catalog) -> Plan:
+    """The plan; a stack that could be on either cloud stays where it is deployed.
+
+    Raises:
+        PlanError: as `planning.plan_stack`.
+    """
+    cloud = deployed.cloud() if settings.cloud == "auto" else None
+    if cloud is None:
+        return planning.plan_stack(settings, stack, catalog)
+    try:
+        return planning.plan_stack(settings.on(cloud), stack, catalog)
+    except PlanError as error:
+        raise PlanError(f"{error}; the stack stays on {cloud}, where it is deployed, until it is destroyed") from None
 
 
 def _broken(violations: list[Violation]) -> str:

@@ -36,7 +36,8 @@ def command(name: str, ask_again: bool) -> None:
         provision(stack, log)
         guardrails = guardrails_said(log)
     outputs = stack.outputs()
-    results = run_training_jobs(stack, clouds[outputs["cloud"]], outputs) if clouds else {}
+    cloud = clouds.get(outputs["cloud"])
+    results = run_training_jobs(stack, cloud, outputs) if cloud else {}
     click.echo(summary(stack, outputs, guardrails, results))
 
 

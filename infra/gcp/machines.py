@@ -1,7 +1,7 @@
 """From an offer of the catalog to what GKE makes of it: machine type, GPUs beside it, or a slice of TPUs.
 
 What Google documents about machine types and the catalog does not hold is in `machine_rules.csv`, with the page that
-says it. The rows have no dates: the pages could not be read again when they were written.
+says it and the year of what is known of it; where a page was read again, its source says when.
 """
 
 from __future__ import annotations

@@ -79,6 +79,18 @@ def test_gpus_and_slices_come_up_within_the_guardrails_stay_as_they_are_and_go_d
     assert not list(google.manifests.rglob("*.yaml"))
 
 
+def test_a_stack_of_either_cloud_goes_where_it_is_cheaper_and_stays_where_it_is_deployed(google: Engine) -> None:
+    google.configure(**{"aws:region": "us-east-1", "aws:profile": "fusion-local"}, cloud="auto")
+    said = google.up()
+    assert f"fusion:cloud auto: on gcp {REGION} for $" in said
+    assert google.outputs()["cloud"] == "gcp"
+    google.configure(workloads=[job("digits", "A10G", 1)])  # which Google Cloud has not
+    said = google.preview(status=None)
+    assert "the stack stays on gcp, where it is deployed, until it is destroyed" in said
+    google.destroy()
+    assert "fusion:aws:Cluster" in google.preview()
+
+
 def test_where_an_offer_is_sold_out_the_next_plan_is_taken_and_the_user_told(
     google: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
