@@ -135,6 +135,8 @@ CHANGES = (
         lambda _: {"compact_placement": True},
         lambda cloud: {**_pool_of(H100, "H100")(cloud), "compact_placement": False, "fast_interconnect": False},
     ),
+    _same("accelerator_pool", vcpus=4),
+    Change("accelerator_pool", lambda _: {"node_autoscaler": "karpenter"}, lambda _: {"vcpus": 4}),
     _same("accelerator_pool", labels={"team": "ml"}),
     _same("accelerator_pool", taints=(Taint(key="team", value="ml"),)),
     _same("accelerator_pool", tags={"team": "ml"}),

@@ -181,6 +181,10 @@ def check(args: AcceleratorPoolArgs) -> None:
         f"{pool} is not sold on demand; use price_model spot, or a machine type with all eight GPUs.",
     )
     require(
+        args.node_autoscaler == "none",
+        f"{pool}: node_autoscaler {args.node_autoscaler} makes nodes on AWS alone; leave it out, and GKE's own does.",
+    )
+    require(
         not args.fast_interconnect,
         f"{pool}: the networks of GPUDirect are not built here; leave fast_interconnect out.",
     )
