@@ -344,5 +344,7 @@ def _inference_service(service: InferenceService, plan: Plan) -> InferenceServic
         replicas_min=service.replicas.min,
         replicas_max=service.replicas.max,
         port=service.port,
+        grpc_port=service.grpc_port,
+        traces=service.traces,
         startup_seconds=service.startup_seconds,
     )

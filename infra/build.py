@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -101,6 +102,8 @@ class InferenceServiceSpec(WorkloadSpec):
     replicas_min: int = 2
     replicas_max: int = 4
     port: int = 8080
+    grpc_port: int | None = None
+    traces: str | None = None
     probes: ProbePaths = field(default_factory=ProbePaths)
     startup_seconds: int = 600
     target_cpu_percent: int = 70
@@ -373,7 +376,12 @@ class _Workloads:
             namespace=args.namespace,
             metrics_port=METRICS_PORT,
             devices=devices,
-            serving_ports=tuple(each.port for each in args.inference_services),
+            serving_ports=tuple(
+                port for each in args.inference_services for port in (each.port, each.grpc_port) if port
+            ),
+            collector_ports=tuple(
+                port for each in args.inference_services if each.traces and (port := urlsplit(each.traces).port)
+            ),
             is_queued=args.queueing is not None,
         )
 
@@ -486,6 +494,8 @@ class _Workloads:
             pod=self._placed(spec),
             service_account=self._service_account(spec),
             port=spec.port,
+            grpc_port=spec.grpc_port,
+            traces=spec.traces,
             probes=spec.probes,
             startup_seconds=spec.startup_seconds,
             replicas_min=spec.replicas_min,

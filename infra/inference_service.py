@@ -47,6 +47,8 @@ class InferenceServiceArgs:
         service_account: whose rights in the cloud it has; None for none at all.
         pod: container, resources and nodes of one replica.
         port: where the server listens.
+        grpc_port: where it answers gRPC, on a port of the service by the same number; None where it does not.
+        traces: URL of the OpenTelemetry collector that its traces go to; None where it makes none.
         probes: the paths by which Kubernetes sees how it is.
         startup_seconds: how long a replica may take until it is ready: image, weights, warm-up.
         replicas_min: the autoscaler's lower bound; 0 only where `scaling` can start the first replica.
@@ -68,6 +70,8 @@ class InferenceServiceArgs:
     pod: PodArgs
     service_account: pulumi.Input[str] | None = None
     port: int = 8080
+    grpc_port: int | None = None
+    traces: str | None = None
     probes: ProbePaths = field(default_factory=ProbePaths)
     startup_seconds: int = 600
     replicas_min: int = 2
@@ -92,6 +96,10 @@ class InferenceServiceArgs:
         require(
             1024 <= self.port <= 65_535,
             f"{service}: port {self.port} is not open to a process that is not root; use 1024 to 65535, such as 8080.",
+        )
+        require(
+            self.grpc_port is None or (1024 <= self.grpc_port <= 65_535 and self.grpc_port not in (self.port, 80)),
+            f"{service}: grpc_port {self.grpc_port}; use 1024 to 65535, and another one than port {self.port}.",
         )
         require(
             1 <= self.target_cpu_percent <= 100,

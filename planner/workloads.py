@@ -46,6 +46,14 @@ WorkloadName = Annotated[
         "lower-case letters, digits and hyphens, at most 30, a letter first, and no hyphen last",
     ),
 ]
+CollectorUrl = Annotated[
+    str,
+    Field(max_length=500),
+    matching(
+        r"https?://[A-Za-z0-9.-]+:[0-9]{1,5}(/[\w./-]*)?",
+        "the URL of an OpenTelemetry collector with its port, such as http://otel-collector.observability:4318",
+    ),
+]
 _PATH = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
 Image = Annotated[
     str,
@@ -343,6 +351,8 @@ class InferenceService(Workload):
     replicas: Bounds = Bounds(min=1, max=1)
     target: AnyServiceTarget | None = None
     port: int = Field(default=8080, ge=1024, le=65_535)
+    grpc_port: int | None = Field(default=None, ge=1024, le=65_535, description="of gRPC; without it none is served")
+    traces: CollectorUrl | None = Field(default=None, description="where traces go by OTLP; without it none are made")
     startup_seconds: int = Field(
         default=600, ge=10, le=86_400, description="until a new replica is ready: image, weights, warm-up"
     )
@@ -350,6 +360,15 @@ class InferenceService(Workload):
         default=None, gt=0, le=86_400, description="that the first request may wait, where replicas.min is 0"
     )
     command: tuple[str, ...] = ("python", "-m", "workloads.serving")
+
+    @model_validator(mode="after")
+    def _settings_of_its_server(self) -> InferenceService:
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port is {self.port}, as port is; expected another one")
+        if isinstance(self.target, LanguageModelTarget) and (self.grpc_port or self.traces):
+            name = "grpc_port" if self.grpc_port else "traces"
+            raise ValueError(f"{name} is given; a language model is served by vLLM, which has no such setting here")
+        return self
 
     @model_validator(mode="after")
     def _served_at_all_times(self) -> InferenceService:

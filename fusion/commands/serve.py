@@ -18,6 +18,7 @@ from fusion.errors import FusionError
 @click.option("--config", type=click.Path(path_type=Path), help="A serving.yaml: several models, versions, limits.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65_535), help="Of gRPC; 0 takes a free one.  [default: none]")
 @click.option("--slo-ms", type=click.FloatRange(0, min_open=True), default=100, show_default=True, help="Of a request.")
 @click.option("--batch-max", type=click.IntRange(1, 4096), default=32, show_default=True, help="Rows of a batch.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of the model.")
@@ -27,6 +28,7 @@ def command(
     config: Path | None,
     host: str,
     port: int,
+    grpc_port: int | None,
     slo_ms: float,
     batch_max: int,
     threads: int,
@@ -47,7 +49,7 @@ def command(
             "threads": threads,
             "backends": list(backends),
         }
-        config = _written({"host": host, "port": port, "models": [model]})
+        config = _written({"host": host, "port": port, "grpc_port": grpc_port, "models": [model]})
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "workloads.serving", "--config", str(config)])
 

@@ -15,6 +15,8 @@ from infra.kubernetes.objects import make_object
 
 PORT = 80
 """Of the Service, inside the cluster."""
+HTTP2 = "kubernetes.io/h2c"
+"""KEP-3726's name of HTTP/2 in clear text, by which gateways and meshes take a port for gRPC."""
 PROBE_SECONDS = 10
 DEREGISTRATION_SECONDS = 10
 """How long a replica that leaves still gets requests, until every node knows that it is gone."""
@@ -56,7 +58,7 @@ class InferenceService(pulumi.ComponentResource):
             spec=core.ServiceSpecArgs(
                 type="ClusterIP",
                 selector=self._labels,
-                ports=[core.ServicePortArgs(name="http", port=PORT, target_port="http")],
+                ports=self._service_ports(),
             ),
             opts=self._child,
         )
@@ -65,6 +67,14 @@ class InferenceService(pulumi.ComponentResource):
             self._make_route(args.route)
         self.url = pulumi.Output.concat("http://", service.metadata.name, f".{args.namespace}.svc")
         self.register_outputs({"url": self.url})
+
+    def _service_ports(self) -> list[kubernetes.core.v1.ServicePortArgs]:
+        ports = [core.ServicePortArgs(name="http", port=PORT, target_port="http")]
+        if self.args.grpc_port:  # what stands in front of it must speak HTTP/2 without TLS there
+            ports.append(
+                core.ServicePortArgs(name="grpc", port=self.args.grpc_port, target_port="grpc", app_protocol=HTTP2)
+            )
+        return ports
 
     def _metadata(self) -> kubernetes.meta.v1.ObjectMetaArgs:
         return meta.ObjectMetaArgs(name=self.args.name, namespace=self.args.namespace, labels=self._labels)
@@ -122,8 +132,12 @@ class InferenceService(pulumi.ComponentResource):
             image=pod.image,
             command=list(pod.command) or None,
             args=list(pod.args) or None,
-            env=pods.environment({"FUSION_WORKLOAD": args.name, **pod.env}),
-            ports=[core.ContainerPortArgs(name="http", container_port=args.port)],
+            env=pods.environment({"FUSION_WORKLOAD": args.name, **self._told(), **pod.env}),
+            ports=[
+                core.ContainerPortArgs(name=name, container_port=port)
+                for name, port in (("http", args.port), ("grpc", args.grpc_port))
+                if port
+            ],
             resources=pods.resources(pod),
             security_context=pods.container_security(),
             volume_mounts=pods.volume_mounts(),
@@ -132,6 +146,12 @@ class InferenceService(pulumi.ComponentResource):
             readiness_probe=self._probe(args.probes.ready, 2),
             liveness_probe=self._probe(args.probes.live, 6),
         )
+
+    def _told(self) -> dict[str, str]:
+        args = self.args
+        grpc = {"FUSION_GRPC_PORT": str(args.grpc_port)} if args.grpc_port else {}
+        traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": args.traces, "OTEL_SERVICE_NAME": args.name} if args.traces else {}
+        return {**grpc, **traces}
 
     def _probe(self, path: str, failures: int) -> kubernetes.core.v1.ProbeArgs:
         return core.ProbeArgs(

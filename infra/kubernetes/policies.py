@@ -37,6 +37,7 @@ class PoliciesArgs:
         metrics_port: where its training jobs answer Prometheus.
         devices: accelerators by resource that all of its pods may ask for at once: what its pools have at their most.
         serving_ports: where the servers of its inference services listen.
+        collector_ports: of the OpenTelemetry collectors that those servers send their traces to.
         is_queued: whether every job must name a queue: one that does not would start past all quotas.
 
     Raises:
@@ -47,11 +48,12 @@ class PoliciesArgs:
     metrics_port: int
     devices: Mapping[str, int] = field(default_factory=dict)
     serving_ports: tuple[int, ...] = ()
+    collector_ports: tuple[int, ...] = ()
     is_queued: bool = False
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace, 63)
-        for port in (self.metrics_port, *self.serving_ports):
+        for port in (self.metrics_port, *self.serving_ports, *self.collector_ports):
             require(1 <= port <= 65_535, f"policies: port {port}; use 1 to 65535.")
 
 
@@ -59,8 +61,8 @@ class Policies(pulumi.ComponentResource):
     """What binds the pods of a namespace, besides its Pod Security standard.
 
     Makes: NetworkPolicies (nothing goes in or out but what follows: names, TLS and the pod's identity out; pods of
-    training jobs among themselves; requests to servers; Prometheus to training jobs), a ResourceQuota and a LimitRange.
-    With queueing a ValidatingAdmissionPolicy with its binding.
+    training jobs among themselves; requests to servers, and their traces to a collector; Prometheus to training jobs),
+    a ResourceQuota and a LimitRange. With queueing a ValidatingAdmissionPolicy with its binding.
 
     Example:
         >>> args = PoliciesArgs(namespace="workloads", metrics_port=9400, devices={"nvidia.com/gpu": 8})
@@ -129,6 +131,12 @@ def network_rules(args: PoliciesArgs) -> dict[str, dict[str, Any]]:
             "podSelector": {"matchLabels": {COMPONENT: "inference"}},
             "policyTypes": ["Ingress"],
             "ingress": [{"ports": [_port(port) for port in sorted(set(args.serving_ports))]}],
+        }
+    if args.collector_ports:
+        rules["traces-out"] = {
+            "podSelector": {"matchLabels": {COMPONENT: "inference"}},
+            "policyTypes": ["Egress"],
+            "egress": [{"ports": [_port(port) for port in sorted(set(args.collector_ports))]}],
         }
     return rules
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workloads.serving.bodies import Room
 from workloads.serving.config import ServingConfig
@@ -14,6 +14,9 @@ from workloads.serving.model import Answer, BatchError, ServedModel
 from workloads.serving.models import Models
 from workloads.serving.protocol import InferRequest
 from workloads.serving.scheduler import Refused
+
+if TYPE_CHECKING:
+    from workloads.serving.traces import RequestTrace, Traces
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 WATCH_AFTER_S = 0.05
@@ -38,8 +41,9 @@ class Failed(Exception):
 class Answering:
     """The models of a server and its state; one for all its protocols."""
 
-    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig) -> None:
+    def __init__(self, models: Models, metrics: Metrics, config: ServingConfig, traces: Traces | None = None) -> None:
         self.models = models
+        self.traces = traces
         self.metrics = metrics
         self.config = config
         self.body_max = int(config.body_max_mib * 2**20)
@@ -107,7 +111,12 @@ class Answering:
             raise Failed(503, f"{served.manifest.name}: {error}") from None
 
     async def run(
-        self, served: ServedModel, request: InferRequest, start_s: float, unless_gone: Watch | None = None
+        self,
+        served: ServedModel,
+        request: InferRequest,
+        start_s: float,
+        unless_gone: Watch | None = None,
+        trace: RequestTrace | None = None,
     ) -> Answer:
         """The outputs of a request, by the manifest's order.
 
@@ -116,13 +125,16 @@ class Answering:
             request: that fits its model.
             start_s: when it came, for the metrics.
             unless_gone: how a client is watched, where its protocol does not cancel this task.
+            trace: of the request, where there is one.
 
         Raises:
             Failed: it was refused, at once or since, or the runtime failed.
             asyncio.CancelledError: nobody waits any more; it is out of the queue.
         """
+        if trace:
+            trace.serves(served.manifest.name, served.manifest.version)
         self.check(served, len(request.inputs[0]), request.priority, request.timeout_s)
-        queued = served.submit(request.inputs, priority=request.priority, timeout_s=request.timeout_s)
+        queued = served.submit(request.inputs, priority=request.priority, timeout_s=request.timeout_s, trace=trace)
         answer: Any = queued.work.future
         try:
             if unless_gone and served.queue.drain_s(served.queue.rows) > WATCH_AFTER_S:
@@ -140,3 +152,13 @@ class Answering:
         if now_s - queued.arrival_s > served.limits.slo_s:
             served.metrics.slow.inc()
         return outputs
+
+    def transferred(
+        self, served: ServedModel, trace: RequestTrace | None, start_s: float, read_s: float, sent_s: float
+    ) -> None:
+        """A request was read from `start_s` to `read_s`, and its answer has been written since `sent_s`."""
+        now_s = time.monotonic()
+        served.metrics.seconds["transfer"].observe(read_s - start_s + now_s - sent_s)
+        if trace:
+            trace.stage("transfer in", start_s, read_s)
+            trace.stage("transfer out", sent_s, now_s)

@@ -12,12 +12,12 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from granian._granian import RSGIProtocolClosed
 
-from workloads.serving import bodies, protocol
+from workloads.serving import bodies, docs_page, protocol
 from workloads.serving.answering import EXTENSIONS, Answering, Failed
 from workloads.serving.bodies import NoRoom, Share
 from workloads.serving.model import Answer, ServedModel
@@ -25,6 +25,9 @@ from workloads.serving.models import listing
 from workloads.serving.openapi import document
 from workloads.serving.protocol import BINARY_TYPE, JSON_TYPE, BadRequest, InferRequest
 from workloads.training.logs import Log
+
+if TYPE_CHECKING:
+    from workloads.serving.traces import RequestTrace
 
 JSON = [("content-type", JSON_TYPE)]
 PRIORITY, TIMEOUT_MS = "fusion-priority", "fusion-timeout-ms"
@@ -53,8 +56,11 @@ class App:
     async def __call__(self, scope: Any, proto: Any) -> None:
         """Answer one request."""
         self.answering.under_way += 1
+        traces = self.answering.traces
+        trace = None
         try:
-            status, headers, body = await self._answer(scope, proto)
+            trace = traces.http(scope) if traces and scope.method == "POST" else None
+            status, headers, body = await self._answer(scope, proto, trace)
         except Failed as error:
             status, headers, body = error.status, [*JSON, *_retry(error)], _error(str(error))
         except Exception as error:  # a mistake of this server; the next request is served
@@ -67,6 +73,8 @@ class App:
         if self.answering.is_draining and scope.http_version.startswith("1"):
             headers = [*headers, ("connection", "close")]
         proto.response_bytes(status, headers, body)
+        if trace:
+            trace.answered(status)
         if status in MAYBE_UNREAD:
             await self._discard(scope, proto)
 
@@ -79,7 +87,7 @@ class App:
                 async for _ in proto:
                     pass
 
-    async def _answer(self, scope: Any, proto: Any) -> tuple[int, Headers, bytes]:
+    async def _answer(self, scope: Any, proto: Any, trace: RequestTrace | None) -> tuple[int, Headers, bytes]:
         path, method = scope.path, scope.method
         if method == "POST" and (path.endswith(("/infer", "/raw"))):
             model_path, _, action = path.rpartition("/")
@@ -87,7 +95,7 @@ class App:
             act = self._infer if action == "infer" else self._raw
             with served.held(), self.answering.room.share() as share:
                 try:
-                    return await act(served, scope, proto, share)
+                    return await act(served, scope, proto, share, trace)
                 except NoRoom:
                     served.metrics.refused["memory"].inc()
                     raise self.answering.no_room() from None
@@ -111,6 +119,8 @@ class App:
             "/ready": self._ready,
             "/v2/health/ready": self._ready,
             "/metrics": lambda: (200, [("content-type", "text/plain; version=0.0.4")], self.answering.metrics.text()),
+            "/docs": docs_page.page,
+            **{f"/docs/{name}": functools.partial(docs_page.asset, name) for name in docs_page.ASSETS},
             "/openapi.json": lambda: (200, JSON, orjson.dumps(document(self.models))),
             "/v2": lambda: (200, JSON, orjson.dumps({"name": "fusion", "version": "2", "extensions": EXTENSIONS})),
         }
@@ -144,7 +154,9 @@ class App:
             raise Failed(404, f"{path}: no such page; the API is described in /openapi.json")
         return self.answering.find(parts[3], parts[5] if len(parts) == 6 else None)
 
-    async def _infer(self, served: ServedModel, scope: Any, proto: Any, share: Share) -> tuple[int, Headers, bytes]:
+    async def _infer(
+        self, served: ServedModel, scope: Any, proto: Any, share: Share, trace: RequestTrace | None
+    ) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
         body = await self._body(scope, proto, share)
         read_s = time.monotonic()
@@ -154,13 +166,15 @@ class App:
             )
         except BadRequest as error:
             raise Failed(400, str(error)) from None
-        outputs = await self._run(served, request, proto, start_s)
+        outputs = await self._run(served, request, proto, start_s, trace)
         sent_s = time.monotonic()
         headers, answer = protocol.answer(request, outputs, served.manifest)
-        served.metrics.seconds["transfer"].observe(read_s - start_s + time.monotonic() - sent_s)
+        self.answering.transferred(served, trace, start_s, read_s, sent_s)
         return 200, [*headers, _timing(read_s)], answer
 
-    async def _raw(self, served: ServedModel, scope: Any, proto: Any, share: Share) -> tuple[int, Headers, bytes]:
+    async def _raw(
+        self, served: ServedModel, scope: Any, proto: Any, share: Share, trace: RequestTrace | None
+    ) -> tuple[int, Headers, bytes]:
         start_s = time.monotonic()
         try:
             priority = protocol.checked_priority(_number(scope.headers, PRIORITY))
@@ -180,7 +194,7 @@ class App:
         except BadRequest as error:
             raise Failed(400, str(error)) from None
         request = InferRequest(inputs, priority=priority, timeout_s=timeout_s)
-        outputs = await self._run(served, request, proto, start_s)
+        outputs = await self._run(served, request, proto, start_s, trace)
         sent_s = time.monotonic()
         spec = served.manifest.outputs[0]
         headers = [
@@ -191,12 +205,14 @@ class App:
             _timing(read_s),
         ]
         answer: bytes = outputs[0].tobytes()
-        served.metrics.seconds["transfer"].observe(read_s - start_s + time.monotonic() - sent_s)
+        self.answering.transferred(served, trace, start_s, read_s, sent_s)
         return 200, headers, answer
 
-    async def _run(self, served: ServedModel, request: InferRequest, proto: Any, start_s: float) -> Answer:
+    async def _run(
+        self, served: ServedModel, request: InferRequest, proto: Any, start_s: float, trace: RequestTrace | None
+    ) -> Answer:
         try:
-            return await self.answering.run(served, request, start_s, functools.partial(_unless_gone, proto))
+            return await self.answering.run(served, request, start_s, functools.partial(_unless_gone, proto), trace)
         except asyncio.CancelledError:
             raise _gone() from None
 

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 from workloads.config import ConfigError, Section, Url, checked, load_yaml
 from workloads.serving.backends import BACKENDS, Device, Precision
 
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables of the OpenTelemetry specification, the more particular one first."""
+
 
 class VersionConfig(Section):
     """One version of a model."""
@@ -100,6 +103,14 @@ def load(path: Path) -> ServingConfig:
     return load_yaml(path, ServingConfig, expected="a serving.yaml with models")
 
 
+def traces_endpoint() -> tuple[str, str] | None:
+    """The variable that says where traces are sent, and its value; None where none are made."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    found = ((name, os.environ.get(name, "")) for name in OTLP_ENDPOINTS)
+    return next(((name, value) for name, value in found if value), None)
+
+
 def from_environment() -> ServingConfig:
     """What a stack's container is told by its environment: one package, its SLO and the port.
 
@@ -111,7 +122,11 @@ def from_environment() -> ServingConfig:
         raise ConfigError("expected --config, or FUSION_PACKAGE_URL in the environment, which the stack's program sets")
     model: dict[str, Any] = {"versions": [{"package": package}]}
     document: dict[str, Any] = {"models": [model]}
-    for place, name, variable in ((model, "slo_ms", "FUSION_SLO_MS"), (document, "port", "FUSION_PORT")):
+    for place, name, variable in (
+        (model, "slo_ms", "FUSION_SLO_MS"),
+        (document, "port", "FUSION_PORT"),
+        (document, "grpc_port", "FUSION_GRPC_PORT"),
+    ):
         if value := os.environ.get(variable):
             place[name] = value
     return checked(document, ServingConfig, source="the environment")

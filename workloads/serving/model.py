@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from workloads.serving.choosing import Choice
 from workloads.serving.metrics import ModelMetrics
 from workloads.serving.package import Array, Manifest
 from workloads.serving.scheduler import NORMAL, Queue, Refused, Request
+
+if TYPE_CHECKING:
+    from workloads.serving.traces import RequestTrace
 
 Answer = list[Array]
 
@@ -41,6 +45,7 @@ class Job:
 
     inputs: Sequence[Array]
     future: asyncio.Future[Answer]
+    trace: RequestTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +125,19 @@ class ServedModel:
             raise
 
     def submit(
-        self, inputs: Sequence[Array], *, priority: int = NORMAL, timeout_s: float | None = None
+        self,
+        inputs: Sequence[Array],
+        *,
+        priority: int = NORMAL,
+        timeout_s: float | None = None,
+        trace: RequestTrace | None = None,
     ) -> Request[Job]:
         """Queue a request that `check` has passed; its answer comes in `request.work.future`.
 
         The future ends with `Refused` where the request lost its chance since, and with `BatchError` where the runtime
         raised an error or hangs.
         """
-        job = Job(inputs, self._loop.create_future())
+        job = Job(inputs, self._loop.create_future(), trace)
         request = self.queue.add(job, len(inputs[0]), time.monotonic(), priority=priority, timeout_s=timeout_s)
         if not self._is_busy:
             self._is_busy = True
@@ -179,10 +189,11 @@ class ServedModel:
                 start = time.monotonic()
                 outputs = self._apart(forward(inputs))
             except Exception as error:  # whatever a runtime raises, the next batch is served
-                ends: list[Answer | BatchError] = [_reason(error)]
+                reason = _reason(error)
+                ends: list[Answer | BatchError] = [reason]
                 if len(batch) > 1:  # one client's inputs must not cost the others their answers
                     ends = [self._alone(forward, request) for request in batch]
-                self._loop.call_soon_threadsafe(self._failed, batch, rows, ends)
+                self._loop.call_soon_threadsafe(self._failed, batch, rows, ends, reason)
             else:
                 self._loop.call_soon_threadsafe(self._done, batch, rows, outputs, start, time.monotonic())
 
@@ -227,10 +238,46 @@ class ServedModel:
             seconds["compute"].observe(computed)
         self.metrics.rows.observe(rows)
         self.metrics.busy.inc(computed)
+        self._trace(batch, rows, taken_s, start_s, end_s)
 
-    def _failed(self, batch: Sequence[Request[Job]], rows: int, ends: Sequence[Answer | BatchError]) -> None:
+    def _trace(
+        self,
+        batch: Sequence[Request[Job]],
+        rows: int,
+        taken_s: float,
+        start_s: float,
+        end_s: float,
+        error: BatchError | None = None,
+    ) -> None:
+        traces = [(trace, each.arrival_s) for each in batch if (trace := each.work.trace)]
+        if not traces:
+            return
+        from workloads.serving.traces import trace_batch
+
+        name, version = self.manifest.name, self.manifest.version
+        trace_batch(
+            traces,
+            name=name,
+            attributes={
+                "fusion.model.name": name,
+                "fusion.model.version": version,
+                "fusion.backend": self.choice.backend,
+                "fusion.batch.rows": rows,
+                "fusion.batch.requests": len(batch),
+            },
+            taken_s=taken_s,
+            start_s=start_s,
+            end_s=end_s,
+            reason=str(error) if error else None,
+        )
+
+    def _failed(
+        self, batch: Sequence[Request[Job]], rows: int, ends: Sequence[Answer | BatchError], error: BatchError
+    ) -> None:
+        taken_s, now_s = self._running_since_s, time.monotonic()
         self.queue.ended(rows, self.queue.seconds_of(rows))
         self._ended()
+        self._trace(batch, rows, taken_s, taken_s, now_s, error)
         for request, end in zip(batch, ends, strict=True):
             if isinstance(end, BatchError):
                 self._fail([request], end)

@@ -21,7 +21,7 @@ from granian.server.embed import Server
 from workloads.config import ConfigError
 from workloads.serving.answering import Answering
 from workloads.serving.app import App
-from workloads.serving.config import ServingConfig
+from workloads.serving.config import ServingConfig, traces_endpoint
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import ServedModel
 from workloads.serving.models import Models
@@ -31,6 +31,7 @@ from workloads.training.logs import Log
 
 if TYPE_CHECKING:
     from workloads.serving.rpc.server import RpcServer
+    from workloads.serving.traces import Traces
 
 Read = Callable[[], ServingConfig]
 
@@ -72,7 +73,8 @@ async def _serve(read: Read) -> int:
 
     metrics = Metrics()
     models = Models(cache_folder(), metrics, log.info, on_hang)
-    answering = Answering(models, metrics, config)
+    traces = _traces(log)
+    answering = Answering(models, metrics, config, traces)
     port = _port(config)
     server = Server(
         App(answering, log),
@@ -109,8 +111,20 @@ async def _serve(read: Read) -> int:
             await asyncio.wait_for(serving, QUIET_S)
         if rpc is not None:
             await rpc.stop(QUIET_S)
+        if traces is not None:
+            traces.flush()
     log.info("stopped")
     return 1 if hanging else 0
+
+
+def _traces(log: Log) -> Traces | None:
+    """OpenTelemetry's traces, where the environment says where to; else not even its modules are loaded."""
+    found = traces_endpoint()
+    if found is None:
+        return None
+    from workloads.serving.traces import from_environment
+
+    return from_environment(*found, log)
 
 
 async def _rpc(answering: Answering, log: Log) -> RpcServer | None:

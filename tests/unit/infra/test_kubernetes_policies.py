@@ -12,7 +12,10 @@ from tests.unit.infra.whole_stack import built, job, of_kind, service
 def stack():
     """A spot pool with its stand-in and a service, in a cluster with queues."""
     spot = {"price_model": "spot", "spot_fallback": True, "nodes": {"desired": 2, "max": 3}}
-    with built(workloads=[job(**spot), service(port=9000)], cluster={"queueing": "kueue"}) as cloud:
+    with built(
+        workloads=[job(**spot), service(port=9000, grpc_port=9001, traces="http://otel-collector.observability:4318")],
+        cluster={"queueing": "kueue"},
+    ) as cloud:
         yield cloud
 
 
@@ -52,6 +55,17 @@ def test_a_server_is_reached_where_it_listens_and_a_job_by_its_own_pods(stack) -
     assert peer["podSelector"]["matchLabels"].items() <= training.items()
     assert "namespaceSelector" not in peer, "pods of other namespaces are no peers, whatever their labels"
     assert [each["port"] for each in metrics["ports"]] == [9400]
+
+
+def test_a_server_reaches_the_collector_of_its_traces_and_is_told_where_it_is(stack) -> None:
+    rules = of_kind(stack, "NetworkPolicy")
+    training, serving = pod_labels(stack, "JobSet", "digits"), pod_labels(stack, "Deployment", "classify")
+    assert selects(rules["traces-out"], serving) and not selects(rules["traces-out"], training)
+    assert rules["traces-out"]["spec"]["egress"] == [{"ports": [{"port": 4318, "protocol": "TCP"}]}]
+    (container,) = of_kind(stack, "Deployment")["classify"]["spec"]["template"]["spec"]["containers"]
+    told = {each["name"]: each.get("value") for each in container["env"]}
+    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector.observability:4318"
+    assert told["OTEL_SERVICE_NAME"] == "classify"
 
 
 def test_all_pods_find_names_the_bucket_and_their_identity() -> None:

@@ -211,6 +211,20 @@ def test_a_service_is_probed_where_it_listens():
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 95
 
 
+def test_grpc_has_a_port_of_the_service_that_says_it_is_http_2_in_clear_text():
+    objects = inference(port=9000, grpc_port=9001)
+    (pod,) = pods(objects)
+    assert [(each["name"], each["containerPort"]) for each in pod["containers"][0]["ports"]] == [
+        ("http", 9000),
+        ("grpc", 9001),
+    ]
+    http, grpc = objects["Service"]["spec"]["ports"]
+    assert (http["port"], http["targetPort"]) == (80, "http")
+    assert (grpc["port"], grpc["targetPort"], grpc["appProtocol"]) == (9001, "grpc", "kubernetes.io/h2c")
+    assert environment(pod)["FUSION_GRPC_PORT"] == "9001"
+    assert "FUSION_GRPC_PORT" not in environment(pods(inference())[0])
+
+
 def test_requests_reach_ready_replicas_and_maintenance_takes_one_at_a_time():
     objects = inference()
     labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]

@@ -7,7 +7,7 @@ import pytest
 from workloads.config import ConfigError
 from workloads.serving.config import from_environment
 
-NAMES = ("PACKAGE_URL", "SLO_MS", "PORT", "BATCH_MAX", "PRECISION", "BUCKET_URL")
+NAMES = ("PACKAGE_URL", "SLO_MS", "PORT", "GRPC_PORT", "BATCH_MAX", "PRECISION", "BUCKET_URL")
 
 
 def told(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
@@ -24,12 +24,13 @@ def test_the_plans_decisions_are_the_servers(monkeypatch: pytest.MonkeyPatch) ->
         PACKAGE_URL="${FUSION_BUCKET_URL}/runs/classify/package",
         SLO_MS="50",
         PORT="9000",
+        GRPC_PORT="9001",
         BATCH_MAX="8",
         PRECISION="bf16",
     )
     config = from_environment()
     (model,) = config.models
-    assert (config.port, config.device) == (9000, "auto")
+    assert (config.port, config.grpc_port, config.device) == (9000, 9001, "auto")
     assert (model.slo_ms, model.batch_max, model.precision) == (50, 8, "bf16")
     assert [each.package for each in model.versions] == ["s3://bucket/runs/classify/package"]
 
@@ -38,6 +39,7 @@ def test_without_them_there_are_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
     told(monkeypatch, PACKAGE_URL="file:///package")
     config = from_environment()
     assert (config.port, config.models[0].slo_ms, config.models[0].batch_max) == (8080, 100, 32)
+    assert config.grpc_port is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -24,6 +24,9 @@ from workloads.serving.protocol import BadRequest
 from workloads.serving.rpc import messages
 from workloads.serving.rpc import open_inference_grpc_pb2 as pb
 from workloads.training.logs import Log
+
+if TYPE_CHECKING:
+    from workloads.serving.traces import RequestTrace
 
 SERVICE = "inference.GRPCInferenceService"
 CODES: Mapping[int, grpc.StatusCode] = {
@@ -139,6 +142,27 @@ class RpcServer:
         return pb.ModelMetadataResponse(**protocol.metadata(served.manifest, versions, served.choice.backend))
 
     async def _model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        traces = self._answering.traces
+        if traces is None:
+            return await self._infer(request, context, None)
+        trace = traces.rpc(f"{SERVICE}/ModelInfer", context.invocation_metadata() or ())
+        code = grpc.StatusCode.INTERNAL
+        try:
+            answer = await self._infer(request, context, trace)
+            code = grpc.StatusCode.OK
+        except (BadRequest, Failed) as error:
+            code = CODES[error.status if isinstance(error, Failed) else 400]
+            raise
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            trace.answered_rpc(code.name)
+        return answer
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, context: Context, trace: RequestTrace | None
+    ) -> pb.ModelInferResponse:
         start_s = time.monotonic()
         served = self._answering.find(request.model_name, request.model_version or None)
         asked = messages.parse(request, served.manifest, served.limits.batch_max, context.time_remaining())
@@ -148,10 +172,11 @@ class RpcServer:
             except NoRoom:
                 served.metrics.refused["memory"].inc()
                 raise self._answering.no_room() from None
-            outputs = await self._answering.run(served, asked, start_s)
+            read_s = time.monotonic()
+            outputs = await self._answering.run(served, asked, start_s, trace=trace)
             sent_s = time.monotonic()
             answer = messages.answer(asked, outputs, served.manifest)
-        served.metrics.seconds["transfer"].observe(time.monotonic() - sent_s)
+        self._answering.transferred(served, trace, start_s, read_s, sent_s)
         return answer
 
 
