@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workloads.serving.bodies import Room
@@ -12,6 +13,8 @@ from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import Answer, BatchError, ServedModel
 from workloads.serving.models import Models
+from workloads.serving.package import Array
+from workloads.serving.pipelines import BadInput, Step, StepError
 from workloads.serving.protocol import InferRequest
 from workloads.serving.scheduler import Refused
 
@@ -24,6 +27,9 @@ WATCH_AFTER_S = 0.05
 saves."""
 NO_ROOM_S = 1.0
 """After which a body that found no room is worth sending again."""
+
+LEAST_S = 1e-6
+"""Of a timeout: none at all would be no limit."""
 
 Watch = Callable[[asyncio.Future[Answer]], Awaitable[Answer]]
 """Waits for the answer unless the client goes away, and raises `asyncio.CancelledError` then."""
@@ -133,6 +139,60 @@ class Answering:
         """
         if trace:
             trace.serves(served.manifest.name, served.manifest.version)
+        asked_s = time.monotonic()
+        cache = served.cache
+        key = await cache.key(request.inputs) if cache else b""
+        outputs = cache.get(key) if cache else None
+        if outputs is None:
+            outputs = await self._through(served, request, asked_s, unless_gone, trace)
+            if cache:
+                cache.keep(key, outputs)
+        now_s = time.monotonic()
+        served.metrics.seconds["total"].observe(now_s - start_s)
+        if now_s - asked_s > served.limits.slo_s:
+            served.metrics.slow.inc()
+        return outputs
+
+    async def _through(
+        self,
+        served: ServedModel,
+        request: InferRequest,
+        asked_s: float,
+        unless_gone: Watch | None,
+        trace: RequestTrace | None,
+    ) -> Answer:
+        """The outputs, by way of the model's pipeline, if it has one."""
+        pre, post = served.pipeline.pre, served.pipeline.post
+        if pre is None and post is None:
+            return await self._compute(served, request, unless_gone, trace)
+        allowed_s = min(request.timeout_s or served.limits.slo_s, served.limits.slo_s)
+        deadline_s = asked_s + allowed_s
+        if pre is not None:
+            try:
+                pre.check(allowed_s)
+            except Refused as error:
+                served.metrics.refused["overload"].inc()
+                raise Failed(429, str(error), error.retry_after_s) from None
+            # Refused before it costs anything, where the model is too busy already.
+            self.check(served, len(request.inputs[0]), request.priority, request.timeout_s)
+            inputs = await _stepped(served, pre, request.inputs, deadline_s, unless_gone)
+            left_s = max(deadline_s - time.monotonic(), LEAST_S)
+            request = replace(request, inputs=inputs, timeout_s=left_s)
+            if trace:
+                trace.stage("pre", asked_s, time.monotonic())
+        outputs = await self._compute(served, request, unless_gone, trace)
+        if post is None:
+            return outputs
+        computed_s = time.monotonic()
+        outputs = await _stepped(served, post, outputs, deadline_s, unless_gone)
+        if trace:
+            trace.stage("post", computed_s, time.monotonic())
+        return outputs
+
+    async def _compute(
+        self, served: ServedModel, request: InferRequest, unless_gone: Watch | None, trace: RequestTrace | None
+    ) -> Answer:
+        """The model's outputs."""
         self.check(served, len(request.inputs[0]), request.priority, request.timeout_s)
         queued = served.submit(request.inputs, priority=request.priority, timeout_s=request.timeout_s, trace=trace)
         answer: Any = queued.work.future
@@ -147,10 +207,6 @@ class Answering:
         except asyncio.CancelledError:
             served.queue.cancel(queued)
             raise
-        now_s = time.monotonic()
-        served.metrics.seconds["total"].observe(now_s - start_s)
-        if now_s - queued.arrival_s > served.limits.slo_s:
-            served.metrics.slow.inc()
         return outputs
 
     def transferred(
@@ -162,3 +218,27 @@ class Answering:
         if trace:
             trace.stage("transfer in", start_s, read_s)
             trace.stage("transfer out", sent_s, now_s)
+
+
+async def _stepped(
+    served: ServedModel, step: Step, tensors: Sequence[Array], deadline_s: float, unless_gone: Watch | None
+) -> Answer:
+    """What a step of the pipeline makes of a request's tensors.
+
+    Raises:
+        Failed: it refused them, failed, or was not done in time.
+    """
+    answer: Any = step.start(tensors, deadline_s)
+    if unless_gone and step.expected_s() > WATCH_AFTER_S:
+        answer = unless_gone(answer)
+    try:
+        outputs: Answer = await answer
+    except Refused as error:
+        served.metrics.refused["late"].inc()
+        raise Failed(503, str(error), error.retry_after_s) from None
+    except BadInput as error:
+        raise Failed(400, str(error)) from None
+    except StepError as error:
+        served.metrics.failed.inc()
+        raise Failed(500, str(error)) from None
+    return outputs

@@ -133,7 +133,7 @@ class App:
             return 200, JSON, b"{}"
         served = self._served(path)
         versions = list(self.models.by_name[served.manifest.name].versions)
-        return 200, JSON, orjson.dumps(protocol.metadata(served.manifest, versions, served.choice.backend))
+        return 200, JSON, orjson.dumps(protocol.metadata(served.pipeline.signature, versions, served.choice.backend))
 
     def _live(self) -> tuple[int, Headers, bytes]:
         self.answering.raise_unless_live()
@@ -157,46 +157,51 @@ class App:
     async def _infer(
         self, served: ServedModel, scope: Any, proto: Any, share: Share, trace: RequestTrace | None
     ) -> tuple[int, Headers, bytes]:
-        start_s = time.monotonic()
+        start_s, signature = time.monotonic(), served.pipeline.signature
         body = await self._body(scope, proto, share)
         read_s = time.monotonic()
         try:
             request = protocol.parse(
-                body, scope.headers.get(protocol.HEADER_LENGTH), served.manifest, served.limits.batch_max
+                body, scope.headers.get(protocol.HEADER_LENGTH), signature, served.limits.batch_max
             )
         except BadRequest as error:
             raise Failed(400, str(error)) from None
         outputs = await self._run(served, request, proto, start_s, trace)
         sent_s = time.monotonic()
-        headers, answer = protocol.answer(request, outputs, served.manifest)
+        try:
+            headers, answer = protocol.answer(request, outputs, signature)
+        except BadRequest as error:
+            raise Failed(400, str(error)) from None
         self.answering.transferred(served, trace, start_s, read_s, sent_s)
         return 200, [*headers, _timing(read_s)], answer
 
     async def _raw(
         self, served: ServedModel, scope: Any, proto: Any, share: Share, trace: RequestTrace | None
     ) -> tuple[int, Headers, bytes]:
-        start_s = time.monotonic()
+        start_s, signature = time.monotonic(), served.pipeline.signature
         try:
             priority = protocol.checked_priority(_number(scope.headers, PRIORITY))
             timeout_ms = _number(scope.headers, TIMEOUT_MS)
             timeout_s = None if timeout_ms is None else timeout_ms / 1e3
             kind = scope.headers.get("content-type")
-            is_plain = kind not in bodies.IMAGE_FORMATS and scope.headers.get(bodies.ENCODING) is None
+            is_image = kind in bodies.IMAGE_FORMATS and signature.inputs[0].datatype != "BYTES"
+            is_plain = not is_image and scope.headers.get(bodies.ENCODING) is None
             if is_plain and (length := scope.headers.get("content-length")):
-                rows = protocol.raw_rows(int(length), served.manifest, served.limits.batch_max)
-                self.answering.check(served, rows, priority, timeout_s)  # refused before a byte is read
+                rows = protocol.raw_rows(int(length), signature, served.limits.batch_max)
+                if served.cache is None:  # which may have the answer
+                    self.answering.check(served, rows, priority, timeout_s)  # refused before a byte is read
             body = await self._body(scope, proto, share)
             read_s = time.monotonic()
-            if kind in bodies.IMAGE_FORMATS:
-                inputs = await asyncio.to_thread(bodies.pixels, body, kind, served.manifest)
+            if is_image:
+                inputs = await asyncio.to_thread(bodies.pixels, body, kind, signature)
             else:
-                inputs = protocol.parse_raw(body, served.manifest, served.limits.batch_max)
+                inputs = protocol.parse_raw(body, signature, served.limits.batch_max)
         except BadRequest as error:
             raise Failed(400, str(error)) from None
         request = InferRequest(inputs, priority=priority, timeout_s=timeout_s)
         outputs = await self._run(served, request, proto, start_s, trace)
         sent_s = time.monotonic()
-        spec = served.manifest.outputs[0]
+        spec = signature.outputs[0]
         headers = [
             ("content-type", BINARY_TYPE),
             ("fusion-datatype", spec.datatype),
@@ -204,7 +209,7 @@ class App:
             ("fusion-model-version", served.manifest.version),
             _timing(read_s),
         ]
-        answer: bytes = outputs[0].tobytes()
+        answer = protocol.to_bytes(outputs[0])
         self.answering.transferred(served, trace, start_s, read_s, sent_s)
         return 200, headers, answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,9 @@ def _precision() -> str:
     return os.environ.get("FUSION_PRECISION") or "fp32"
 
 
+Factory = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
+
 class ModelConfig(Section):
     """How one model is served; its name is in its packages."""
 
@@ -48,6 +51,12 @@ class ModelConfig(Section):
     precision: Precision = Field(
         default_factory=_precision, validate_default=True, description="by default FUSION_PRECISION, or fp32"
     )
+    cache_mib: float = Field(
+        default=0, ge=0, le=1_048_576, description="of answers kept by the content of their request; 0 keeps none"
+    )
+    pre: Factory | None = Field(default=None, description="module:factory of the code that prepares requests")
+    post: Factory | None = Field(default=None, description="module:factory of the code that finishes answers")
+    pipeline_threads: int = Field(default=2, ge=1, le=256, description="of pre, and as many of post")
     backends: tuple[str, ...] = Field(default=(), description="the ones to try; by default all that load at once")
 
     @model_validator(mode="after")

@@ -49,6 +49,13 @@ class Metrics:
         self._rows_max = Gauge("fusion_batch_max_rows", "Rows of the largest batch.", LABELS, registry=self.registry)
         self.ready = Gauge("fusion_ready", "1 while the server takes requests.", registry=self.registry)
         self._waiting = Gauge("fusion_waiting_rows", "Rows that wait for a batch.", LABELS, registry=self.registry)
+        self._cache_hits = Counter(
+            "fusion_cache_hits", "Requests answered from the cache.", LABELS, registry=self.registry
+        )
+        self._cache_misses = Counter(
+            "fusion_cache_misses", "Requests that the cache had no answer to.", LABELS, registry=self.registry
+        )
+        self._cache_bytes = Gauge("fusion_cache_bytes", "Of the answers kept.", LABELS, registry=self.registry)
         self._slo = Gauge("fusion_slo_seconds", "What a request may take.", LABELS, registry=self.registry)
 
     def of(self, model: str, version: str, *, slo_s: float, batch_max: int) -> ModelMetrics:
@@ -63,11 +70,24 @@ class Metrics:
             failed=self._failed.labels(model, version),
             slow=self._slow.labels(model, version),
             waiting=self._waiting.labels(model, version),
+            cache_hits=self._cache_hits.labels(model, version),
+            cache_misses=self._cache_misses.labels(model, version),
+            cache_bytes=self._cache_bytes.labels(model, version),
         )
 
     def forget(self, model: str, version: str) -> None:
         """Drop those of a version that is not served any more: its last numbers would be shown for ever."""
-        for each in (self._rows, self._busy, self._failed, self._slow, self._rows_max, self._waiting, self._slo):
+        cache = (self._cache_hits, self._cache_misses, self._cache_bytes)
+        for each in (
+            self._rows,
+            self._busy,
+            self._failed,
+            self._slow,
+            self._rows_max,
+            self._waiting,
+            self._slo,
+            *cache,
+        ):
             each.remove(model, version)
         for stage in STAGES:
             self._seconds.remove(model, version, stage)
@@ -92,6 +112,9 @@ class ModelMetrics:
         failed: Counter,
         slow: Counter,
         waiting: Gauge,
+        cache_hits: Counter,
+        cache_misses: Counter,
+        cache_bytes: Gauge,
     ) -> None:
         self.seconds = seconds
         self.rows = rows
@@ -100,3 +123,6 @@ class ModelMetrics:
         self.failed = failed
         self.slow = slow
         self.waiting = waiting
+        self.cache_hits = cache_hits
+        self.cache_misses = cache_misses
+        self.cache_bytes = cache_bytes

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workloads.serving.backends import Forward
+from workloads.serving.cache import AnswerCache
 from workloads.serving.chip import Chip, Tenant
 from workloads.serving.choosing import Choice
 from workloads.serving.metrics import ModelMetrics
 from workloads.serving.package import Array, Manifest
+from workloads.serving.pipelines import Pipeline
 from workloads.serving.scheduler import NORMAL, Queue, Refused, Request
 
 if TYPE_CHECKING:
@@ -70,7 +72,11 @@ class ServedModel:
         metrics: ModelMetrics,
         chip: Chip,
         on_hang: Callable[[ServedModel], None],
+        pipeline: Pipeline,
+        cache: AnswerCache | None = None,
     ) -> None:
+        self.pipeline = pipeline
+        self.cache = cache
         self.manifest = manifest
         self.choice = choice
         self.limits = limits
@@ -316,6 +322,7 @@ class ServedModel:
             await asyncio.sleep(0.01)
         self._sweeping.cancel()
         self._batches.put(None)
+        self.pipeline.end()
 
 
 def _reason(error: Exception) -> BatchError:

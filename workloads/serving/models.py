@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from workloads.serving.backends import Device, Runtime
+from workloads.serving.cache import AnswerCache
 from workloads.serving.chip import Chip, chip_of
 from workloads.serving.choosing import Choice, choose
 from workloads.serving.config import ModelConfig, ServingConfig, VersionConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import Limits, ServedModel
 from workloads.serving.package import Package, PackageError, open_package
+from workloads.serving.pipelines import Pipeline, pipeline_of
 
 Key = tuple[str, ModelConfig]
 """A package's URL and how it is served, whatever other versions there are: what has the same is not loaded again."""
@@ -90,13 +92,23 @@ class Models:
         for name, version in {(each.manifest.name, each.manifest.version) for each in gone} - served:
             self._metrics.forget(name, version)
 
-    def _load(self, url: str, model: ModelConfig, config: ServingConfig) -> tuple[Package, Choice]:
+    def _load(self, url: str, model: ModelConfig, config: ServingConfig) -> tuple[Package, Choice, Pipeline]:
         package = open_package(url, self._cache)
+        pipeline = pipeline_of(
+            package.manifest,
+            model.pre,
+            model.post,
+            threads=model.pipeline_threads,
+            queue_max=model.queue_max,
+            say=self._say,
+        )
         runtime = Runtime(model.threads, device_of(config), model.precision)
         choice = choose(package, runtime, batch_max=model.batch_max, slo_s=model.slo_ms / 1e3, named=model.backends)
-        return package, choice
+        return package, choice, pipeline
 
-    def _served(self, package: Package, choice: Choice, model: ModelConfig, chip: Chip) -> ServedModel:
+    def _served(
+        self, package: Package, choice: Choice, pipeline: Pipeline, model: ModelConfig, chip: Chip
+    ) -> ServedModel:
         manifest, slo_s = package.manifest, model.slo_ms / 1e3
         for trial in choice.trials:
             rows_per_second = trial.curve and round(trial.curve.rows_per_second(slo_s), 1)
@@ -112,7 +124,8 @@ class Models:
             )
         limits = Limits(model.batch_max, slo_s, model.queue_max, model.threads)
         metrics = self._metrics.of(manifest.name, manifest.version, slo_s=slo_s, batch_max=model.batch_max)
-        return ServedModel(manifest, choice, limits, metrics, chip, self._on_hang)
+        cache = AnswerCache(manifest, int(model.cache_mib * 2**20), metrics) if model.cache_mib else None
+        return ServedModel(manifest, choice, limits, metrics, chip, self._on_hang, pipeline, cache)
 
     def everything(self) -> list[ServedModel]:
         """Every version that is served."""

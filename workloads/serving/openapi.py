@@ -7,7 +7,7 @@ from typing import Any
 from workloads.serving.models import Models
 from workloads.serving.package import Manifest
 
-_NUMBER = {"BOOL": "boolean", "FP16": "number", "FP32": "number", "FP64": "number"}
+_NUMBER = {"BOOL": "boolean", "FP16": "number", "FP32": "number", "FP64": "number", "BYTES": "string"}
 _REFUSALS = {
     "400": "The request does not fit the model; the error names the field.",
     "413": "The body is too large.",
@@ -26,7 +26,7 @@ def document(models: Models) -> dict[str, Any]:
         )
     }
     for name, model in models.by_name.items():
-        manifest = model.pick().manifest
+        manifest = model.pick().pipeline.signature
         paths[f"/v2/models/{name}"] = {"get": {"summary": "Inputs and outputs.", "responses": {"200": _says("Them.")}}}
         paths[f"/v2/models/{name}/infer"] = {"post": _infer(manifest)}
         if len(manifest.inputs) == 1:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workloads import storage
 from workloads.storage import StorageError
@@ -26,7 +26,8 @@ SELF_TEST = "self-test.npz"
 Operators = Literal["torchao", "torch.ao.quantization.fx._decomposed"]
 """Modules that bring operators of quantized programs."""
 Format = Literal["pytorch", "aotinductor", "onnx", "openvino"]
-Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"]
+Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"]
+"""In the words of the Open Inference Protocol. BYTES, elements of any length, are of pipelines, not of models."""
 NUMPY_TYPES: Mapping[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -38,7 +39,7 @@ NUMPY_TYPES: Mapping[Datatype, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""Tensor types in the words of the Open Inference Protocol, and numpy's; little-endian, as its binary tensors are."""
+"""Tensor types of models, and numpy's; little-endian, as the protocol's binary tensors are."""
 
 Array = NDArray[Any]
 """(batch, *shape) of one tensor."""
@@ -61,12 +62,12 @@ class TensorSpec(_Part):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """In numpy."""
-        return NUMPY_TYPES[self.datatype]
+        """In numpy; of BYTES, an array of `bytes` objects."""
+        return np.dtype(object) if self.datatype == "BYTES" else NUMPY_TYPES[self.datatype]
 
     @property
     def row_bytes(self) -> int:
-        """Of one row."""
+        """Of one row; of all types but BYTES."""
         return self.dtype.itemsize * math.prod(self.shape)
 
 
@@ -109,6 +110,13 @@ class Manifest(_Part):
     tolerance: Tolerance = Tolerance()
     self_test: PackageFile
     artifacts: tuple[Artifact, ...] = Field(min_length=1)
+
+    @field_validator("inputs", "outputs")
+    @classmethod
+    def _numbers(cls, value: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        if named := [each.name for each in value if each.datatype == "BYTES"]:
+            raise ValueError(f"{named[0]} is BYTES; models take and give numbers")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

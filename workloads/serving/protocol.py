@@ -149,6 +149,10 @@ def _tensor(
     size = _whole(_parameters(tensor, f"{where}.parameters"), BINARY_SIZE)
     if size is None:
         return _from_json(tensor, spec, where, shape), offset
+    if spec.datatype == "BYTES":
+        if offset + size > len(tail):
+            raise BadRequest(f"{where}.parameters.{BINARY_SIZE}: got {size}; {len(tail) - offset} follow the JSON")
+        return unpacked(tail[offset : offset + size], shape, where), offset + size
     if size != shape[0] * spec.row_bytes or offset + size > len(tail):
         raise BadRequest(
             f"{where}.parameters.{BINARY_SIZE}: got {size}; {shape[0]} rows are {shape[0] * spec.row_bytes} bytes, "
@@ -173,6 +177,8 @@ def check_tensor(datatype: str, shape: Sequence[Any], spec: TensorSpec, where: s
 
 def _from_json(tensor: Mapping[str, Any], spec: TensorSpec, where: str, shape: Sequence[int]) -> Array:
     data = _field(tensor, "data", list, where)
+    if spec.datatype == "BYTES":
+        return _from_texts(data, where, shape)
     try:
         given = np.asarray(data)
         if given.size and given.dtype.kind not in _KINDS[spec.dtype.kind]:
@@ -186,6 +192,54 @@ def _from_json(tensor: Mapping[str, Any], spec: TensorSpec, where: str, shape: S
         raise BadRequest(
             f"{where}.data: expected {math.prod(shape)} values of {spec.datatype} in the tensor's order ({error})"
         ) from None
+
+
+def _from_texts(data: list[Any], where: str, shape: Sequence[int]) -> Array:
+    if len(data) != math.prod(shape) or not all(isinstance(each, str) for each in data):
+        raise BadRequest(f"{where}.data: expected {math.prod(shape)} strings in a flat list; other bytes go in binary")
+    return of_elements([each.encode("utf-8", "surrogatepass") for each in data], shape)
+
+
+def unpacked(content: bytes | memoryview, shape: Sequence[int], where: str) -> Array:
+    """A BYTES tensor: before each element its length in 4 bytes, little-endian.
+
+    Raises:
+        BadRequest: it is not so many elements.
+    """
+    elements, place = [], 0
+    for _ in range(math.prod(shape)):
+        length = int.from_bytes(content[place : place + 4], "little")
+        element = bytes(content[place + 4 : place + 4 + length])
+        place += 4 + length
+        if place > len(content) or len(element) != length:
+            raise BadRequest(
+                f"{where}: {len(content)} bytes do not hold {math.prod(shape)} elements with their lengths"
+            )
+        elements.append(element)
+    if place != len(content):
+        raise BadRequest(f"{where}: {len(content) - place} bytes behind {math.prod(shape)} elements; expected none")
+    return of_elements(elements, shape)
+
+
+def of_elements(elements: Sequence[bytes], shape: Sequence[int]) -> Array:
+    """A BYTES tensor of so many elements."""
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def to_bytes(array: Array) -> bytes:
+    """A tensor in binary; elements of BYTES have their lengths before them."""
+    if array.dtype != object:
+        return array.tobytes()
+    return b"".join(part for each in array.ravel() for part in (len(each).to_bytes(4, "little"), each))
+
+
+def _texts(array: Array, name: str) -> list[str]:
+    try:
+        return [each.decode() for each in array.ravel()]
+    except UnicodeDecodeError:
+        raise BadRequest(f"outputs: {name} is not text; ask for it with binary_data: true") from None
 
 
 _KINDS: Mapping[str, str] = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
@@ -223,8 +277,10 @@ def answer(request: InferRequest, outputs: Sequence[Array], manifest: Manifest) 
         spec, array = manifest.outputs[position], np.ascontiguousarray(outputs[position])
         tensor: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)}
         if position in request.in_binary:
-            tail.append(array.tobytes())
+            tail.append(to_bytes(array))
             tensor["parameters"] = {BINARY_SIZE: len(tail[-1])}
+        elif spec.datatype == "BYTES":
+            tensor["data"] = _texts(array, spec.name)
         else:
             flat = array.ravel()
             tensor["data"] = flat.astype(np.float32) if spec.datatype == "FP16" else flat
@@ -246,6 +302,8 @@ def parse_raw(body: bytes, manifest: Manifest, batch_max: int) -> list[Array]:
     """
     rows = raw_rows(len(body), manifest, batch_max)
     spec = manifest.inputs[0]
+    if spec.datatype == "BYTES":
+        return [of_elements([body], (1, *spec.shape))]
     return [np.frombuffer(body, spec.dtype).reshape(rows, *spec.shape)]
 
 
@@ -255,6 +313,10 @@ def raw_rows(size: int, manifest: Manifest, batch_max: int) -> int:
         names = ", ".join(each.name for each in manifest.inputs)
         raise BadRequest(f"{manifest.name} takes {names}: a raw body can hold one input only; use /infer")
     spec = manifest.inputs[0]
+    if spec.datatype == "BYTES":
+        if math.prod(spec.shape) != 1:
+            raise BadRequest(f"{manifest.name}: a row of {spec.name} has {math.prod(spec.shape)} elements; use /infer")
+        return 1
     rows, rest = divmod(size, spec.row_bytes)
     if rest or not 1 <= rows <= batch_max:
         raise BadRequest(

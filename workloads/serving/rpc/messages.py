@@ -26,6 +26,7 @@ CONTENTS: Mapping[Datatype, str] = {
     "UINT8": "uint_contents",
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
 }
 """Fields of `InferTensorContents` by type; what is not here (FP16) travels raw only."""
 
@@ -80,6 +81,8 @@ def parse(
 
 
 def _raw(content: bytes, spec: TensorSpec, number: int, shape: tuple[int, ...]) -> Array:
+    if spec.datatype == "BYTES":
+        return protocol.unpacked(content, shape, f"raw_input_contents[{number}]")
     if len(content) != shape[0] * spec.row_bytes:
         raise BadRequest(
             f"raw_input_contents[{number}]: got {len(content)} bytes; {shape[0]} rows of {spec.name} are "
@@ -97,6 +100,8 @@ def _typed(contents: InferTensorContents, spec: TensorSpec, where: str, shape: t
     values = getattr(contents, field)
     if len(values) != math.prod(shape):
         raise BadRequest(f"{where}.contents.{field}: got {len(values)} values; expected {math.prod(shape)}")
+    if spec.datatype == "BYTES":
+        return protocol.of_elements(values, shape)
     given = np.asarray(list(values))
     array = given.astype(spec.dtype)
     if spec.dtype.kind in "iu" and not np.array_equal(array, given):
@@ -134,7 +139,7 @@ def answer(request: InferRequest, outputs: Sequence[Array], manifest: Manifest) 
         spec, array = manifest.outputs[position], outputs[position]
         tensor = message.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         if request.in_binary:
-            message.raw_output_contents.append(array.tobytes())
+            message.raw_output_contents.append(protocol.to_bytes(array))
         else:
             getattr(tensor.contents, CONTENTS[spec.datatype]).extend(array.ravel().tolist())
     return message

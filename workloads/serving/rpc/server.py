@@ -139,7 +139,7 @@ class RpcServer:
     async def _model_metadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         served = self._answering.find(request.name, request.version or None)
         versions = list(self._answering.models.by_name[request.name].versions)
-        return pb.ModelMetadataResponse(**protocol.metadata(served.manifest, versions, served.choice.backend))
+        return pb.ModelMetadataResponse(**protocol.metadata(served.pipeline.signature, versions, served.choice.backend))
 
     async def _model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         traces = self._answering.traces
@@ -165,7 +165,7 @@ class RpcServer:
     ) -> pb.ModelInferResponse:
         start_s = time.monotonic()
         served = self._answering.find(request.model_name, request.model_version or None)
-        asked = messages.parse(request, served.manifest, served.limits.batch_max, context.time_remaining())
+        asked = messages.parse(request, served.pipeline.signature, served.limits.batch_max, context.time_remaining())
         with served.held(), self._answering.room.share() as share:
             try:
                 share.take(request.ByteSize())
@@ -175,7 +175,7 @@ class RpcServer:
             read_s = time.monotonic()
             outputs = await self._answering.run(served, asked, start_s, trace=trace)
             sent_s = time.monotonic()
-            answer = messages.answer(asked, outputs, served.manifest)
+            answer = messages.answer(asked, outputs, served.pipeline.signature)
         self._answering.transferred(served, trace, start_s, read_s, sent_s)
         return answer
 
