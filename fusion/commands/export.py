@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workloads.serving.export import Source
     from workloads.serving.package import Format
 
-FORMATS = ("pytorch", "onnx", "openvino", "aotinductor")
+FORMATS = ("pytorch", "onnx", "openvino", "aotinductor", "stablehlo")
 NEEDS_EXTRA = "exporting needs {}, which is not installed; install fusion[serve,train]"
 
 SOURCE_OPTIONS = (
@@ -89,7 +89,8 @@ def source_of(
     "formats",
     type=click.Choice(FORMATS),
     multiple=True,
-    help="What to make beside the PyTorch program; repeatable.  [default: all; aotinductor takes a minute]",
+    help="What to make beside the PyTorch program; repeatable.  [default: all but stablehlo, which needs "
+    "FUSION_XLA_PYTHON; aotinductor takes a minute]",
 )
 @click.option("--absolute", type=click.FloatRange(0), default=1e-4, show_default=True, help="Allowed error.")
 @click.option("--relative", type=click.FloatRange(0, 1), default=1e-3, show_default=True, help="And of its value.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -163,12 +164,39 @@ def _openvino(package: Package, runtime: Runtime) -> Forward:
     return forward
 
 
+def _xla(package: Package, runtime: Runtime) -> Forward:
+    """XLA compiles for each number of rows, so batches are filled up to the next power of two."""
+    # How XLA takes the number of its threads; what runs first in a process decides it.
+    several, threads = str(runtime.threads > 1).lower(), runtime.threads
+    flags = f"--xla_cpu_multi_thread_eigen={several} intra_op_parallelism_threads={threads}"
+    os.environ.setdefault("XLA_FLAGS", flags)
+    import jax
+    from jax import export
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    artifact = package.artifact("stablehlo")
+    assert artifact is not None
+    program = jax.jit(export.deserialize(bytearray(package.path(artifact).read_bytes())).call)
+
+    def forward(inputs: Sequence[Array]) -> list[Array]:
+        rows = len(inputs[0])
+        more = 2 ** (rows - 1).bit_length() - rows
+        filled = [np.concatenate([each, np.repeat(each[-1:], more, axis=0)]) if more else each for each in inputs]
+        outputs = program(*filled)
+        outputs = outputs if isinstance(outputs, tuple | list) else (outputs,)
+        return [np.array(each)[:rows] for each in outputs]
+
+    return forward
+
+
 _TORCH: Mapping[str, Any] = {"devices": ("cpu", "cuda"), "precisions": ("fp32", "bf16", "fp16")}
 BACKENDS: Mapping[str, Backend] = {
     each.name: each
     for each in (
         Backend("onnxruntime", "onnx", "onnxruntime", _onnxruntime),
         Backend("openvino", "openvino", "openvino", _openvino, precisions=("fp32", "bf16")),
+        Backend("xla", "stablehlo", "jax", _xla),
         Backend("aotinductor", "aotinductor", "torch", _aotinductor, devices=("cpu", "cuda")),
         Backend("channels_last", "pytorch", "torch", _channels_last, **_TORCH),
         Backend("eager", "pytorch", "torch", _eager, **_TORCH),

@@ -6,8 +6,13 @@ run on the self-test's inputs before the package exists, and refused where its o
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import json
 import logging
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,11 +46,16 @@ from workloads.serving.package import (
 )
 
 FORMATS: tuple[Format, ...] = ("pytorch", "onnx", "openvino", "aotinductor")
+"""What is made unless formats are named."""
+EVERY_FORMAT: tuple[Format, ...] = (*FORMATS, "stablehlo")
+XLA_PYTHON = "FUSION_XLA_PYTHON"
+"""The variable that names a Python with torchax: it goes with an older PyTorch than this one."""
 CHECKED_BY: Mapping[Format, str] = {
     "pytorch": "eager",
     "onnx": "onnxruntime",
     "openvino": "openvino",
     "aotinductor": "aotinductor",
+    "stablehlo": "xla",
 }
 """The backend that runs a format's check."""
 BATCH_LIMIT = 4096
@@ -121,7 +131,7 @@ def export(
             tolerance=tolerance,
             self_test=describe(folder / SELF_TEST),
             artifacts=tuple(
-                _make(each, program, source, folder) for each in FORMATS if each in formats or each == "pytorch"
+                _make(each, program, source, folder) for each in EVERY_FORMAT if each in formats or each == "pytorch"
             ),
         )
         package = Package(unchecked, folder)
@@ -179,6 +189,8 @@ def _make(wanted: Format, program: torch.export.ExportedProgram, source: Source,
     try:
         with _quiet():
             files, made_with = MAKERS[wanted](program, source, folder)
+    except PackageError:
+        raise
     except ImportError as error:
         raise PackageError(f"{wanted}: {error.name or error} is not installed; install fusion[serve]") from None
     except Exception as error:  # each exporter has its own kinds
@@ -258,11 +270,33 @@ def _aotinductor(program: torch.export.ExportedProgram, source: Source, folder: 
     return [file], f"torch {torch.__version__}"
 
 
+def _stablehlo(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:
+    if importlib.util.find_spec("jax") is None:
+        raise PackageError("stablehlo: jax is not installed, by which it is checked; install fusion[xla]")
+    file, python = folder / "model.stablehlo", os.environ.get(XLA_PYTHON) or sys.executable
+    script = Path(__file__).with_name("stablehlo.py")
+    try:
+        done = subprocess.run(
+            [python, str(script), str(folder / "program.pt2"), str(file)], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise PackageError(f"{XLA_PYTHON}: got {python}, which can't be run ({error.strerror})") from None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
+        raise PackageError(
+            f"stablehlo: {reason}; it is made by a Python with torch 2.9, torchax and jax, which {XLA_PYTHON} names "
+            "(docs/serving.md)"
+        )
+    made_with = json.loads(done.stdout.splitlines()[-1])
+    return [file], ", ".join(f"{name} {number}" for name, number in made_with.items())
+
+
 MAKERS: Mapping[Format, Callable[[Any, Source, Path], tuple[list[Path], str]]] = {
     "pytorch": _pytorch,
     "onnx": _onnx,
     "openvino": _openvino,
     "aotinductor": _aotinductor,
+    "stablehlo": _stablehlo,
 }
 
 

@@ -25,7 +25,7 @@ SELF_TEST = "self-test.npz"
 
 Operators = Literal["torchao", "torch.ao.quantization.fx._decomposed"]
 """Modules that bring operators of quantized programs."""
-Format = Literal["pytorch", "aotinductor", "onnx", "openvino"]
+Format = Literal["pytorch", "aotinductor", "onnx", "openvino", "stablehlo"]
 Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"]
 """In the words of the Open Inference Protocol. BYTES, elements of any length, are of pipelines, not of models."""
 NUMPY_TYPES: Mapping[Datatype, np.dtype[Any]] = {

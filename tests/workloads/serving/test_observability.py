@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.workloads.serving.conftest import Running, images, servers
@@ -96,6 +99,31 @@ def test_the_dashboard_has_panels_that_do_not_cover_one_another_and_one_data_sou
         assert {each["datasource"]["uid"] for each in panel["targets"]} == {"${datasource}"}
         assert len({each["refId"] for each in panel["targets"]}) == len(panel["targets"])
     assert len({panel["id"] for panel in panels()}) == len(panels())
+
+
+def unknown_to_grafana(document: dict[str, Any]) -> list[str]:
+    """What the types that Grafana publishes of its schema do not give back when they have read the dashboard."""
+
+    def lost(given: Any, kept: Any, path: str) -> list[str]:
+        if isinstance(given, dict) and isinstance(kept, dict):
+            return [each for key in given for each in lost(given[key], kept.get(key), f"{path}/{key}")]
+        if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+            return [
+                each for n, (a, b) in enumerate(zip(given, kept, strict=True)) for each in lost(a, b, f"{path}/{n}")
+            ]
+        return [] if given == kept else [path]
+
+    return lost(document, json.loads(json.dumps(Dashboard.from_json(document), cls=JSONEncoder)), "")
+
+
+def test_every_field_of_the_dashboard_is_one_of_grafanas_published_schema() -> None:
+    register_default_plugins()  # panels and data sources, each with options of its own
+    document = json.loads(DASHBOARD.read_text())
+    assert unknown_to_grafana(document) == []
+    panel = document["panels"][0]
+    for place in (document, panel, panel["options"], panel["targets"][0], panel["fieldConfig"]["defaults"]):
+        place["unheardOf"] = True
+    assert [each.rpartition("/")[2] for each in unknown_to_grafana(document)] == ["unheardOf"] * 5
 
 
 @needs_promtool
