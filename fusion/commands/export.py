@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workloads.serving.export import Source
     from workloads.serving.package import Format
 
+IN_CONTAINERS = {"tensorrt": "L4", "neuron": "inf2"}
+"""Formats whose compilers run only beside their chips, with one of these."""
 FORMATS = ("pytorch", "onnx", "openvino", "aotinductor", "stablehlo")
 NEEDS_EXTRA = "exporting needs {}, which is not installed; install fusion[serve,train]"
 
@@ -87,7 +89,7 @@ def source_of(
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(FORMATS),
+    type=click.Choice((*FORMATS, *IN_CONTAINERS)),
     multiple=True,
     help="What to make beside the PyTorch program; repeatable.  [default: all but stablehlo, which needs "
     "FUSION_XLA_PYTHON; aotinductor takes a minute]",
@@ -108,6 +110,7 @@ def command(
     PACKAGE_URL is a folder (s3://, gs://, file://, or a path) that holds no package yet. Give one of --run, --model and
     --program. Each format is run here on the self-test's inputs first, and refused where its outputs differ.
     """
+    refuse_foreign(formats)
     try:
         from pydantic import ValidationError
 
@@ -136,6 +139,20 @@ def command(
         problem = error.errors()[0]
         raise FusionError(f"--{problem['loc'][0]}: got {problem['input']!r}; {problem['msg']}") from None
     click.echo(f"{manifest.name} {manifest.version} is in {as_url(url)}; serve it: fusion serve {url}")
+
+
+def refuse_foreign(formats: Iterable[str]) -> None:
+    """Pass where all formats are made here.
+
+    Raises:
+        FusionError: one is compiled elsewhere.
+    """
+    for each in formats:
+        if chip := IN_CONTAINERS.get(each):
+            raise FusionError(
+                f"--format: {each} is compiled in the container of its chip, not here; fusion migrate --to {chip} "
+                "makes what it is compiled from, and prints the command"
+            )
 
 
 def as_url(text: str) -> str:

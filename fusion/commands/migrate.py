@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -86,7 +87,7 @@ def command(
                 f"file://{folder}/package",
                 name=found.name,
                 version=version,
-                formats=FORMATS[chip.kind],
+                formats=formats_for(chip),
                 tolerance=Tolerance(absolute=absolute, relative=relative),
             )
             package = Package(manifest, Path(folder) / "package")
@@ -121,6 +122,14 @@ def command(
         click.echo(
             f"still to run in the container of workloads/containers for {chip.name}; it was not run here:\n{compiling}"
         )
+
+
+def formats_for(chip: Target) -> tuple[Format, ...]:
+    """What is made here; XLA's program only where there is a Python that can make it."""
+    from workloads.serving.export import XLA_PYTHON
+
+    is_made_here = chip.kind == "tpu" and os.environ.get(XLA_PYTHON)
+    return (*FORMATS[chip.kind], *(("stablehlo",) if is_made_here else ()))
 
 
 def why_unpublished(wrong: Iterable[Checked]) -> str:
@@ -207,7 +216,7 @@ def compile_command(chip: Target, manifest: Manifest, url: str, precision: str, 
         case "neuron":
             made = f"torch_neuronx.trace({program}.module(), ({zeros},))"
             return f"  python -c \"import torch, torch_neuronx; torch.jit.save({made}, '{url}/model.neuron.pt')\""
-        case "tpu":
+        case "tpu" if not any(each.format == "stablehlo" for each in manifest.artifacts):
             fixed = f"torch.export.export({program}.module(), ({zeros},))"
             made = "from torch_xla.stablehlo import exported_program_to_stablehlo as convert"
             return f"  python -c \"import torch; {made}; convert({fixed}).save('{url}/stablehlo')\""

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from fusion.commands.export import command
+from fusion.errors import FusionError
 from tests.workloads.serving.conftest import images
+from tests.workloads.serving.test_migrate import migrated, report
 from tests.workloads.serving.test_server import expected
 from workloads.models.fusionnet import FusionNet
 from workloads.serving.backends import BACKENDS, Runtime, candidates
@@ -94,3 +98,19 @@ def test_a_model_is_exported_to_stablehlo_and_gives_its_own_outputs(module: Fusi
     forward = BACKENDS["xla"].load(opened, Runtime(threads=1))
     for rows in (1, 3, 32):
         np.testing.assert_allclose(forward([images(rows)])[0], expected(module, images(rows)), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not XLA_PYTHON, reason="FUSION_XLA_PYTHON names no Python with torchax")
+def test_for_a_tpu_xlas_program_is_made_here_where_there_is_a_python_for_it(module: FusionNet, tmp_path: Path) -> None:
+    done = migrated(module, tmp_path, "v5e")
+    assert done.exit_code == 0, (done.output, done.exception)
+    found = report(tmp_path)
+    assert "xla" in {each["backend"] for each in found["measured_on_this_cpu"]}
+    assert found["still_to_run"] == ""
+
+
+@pytest.mark.parametrize("named", ["tensorrt", "neuron"])
+def test_what_is_compiled_in_a_container_says_so(named: str) -> None:
+    done = CliRunner().invoke(command, ["package", "--model", "fusionnet", "--format", named])
+    assert isinstance(done.exception, FusionError)
+    assert f"--format: {named} is compiled in the container of its chip, not here" in str(done.exception)
