@@ -1,7 +1,8 @@
 """Guardrails as the engine asks them, each resource read once.
 
 The SDK's analyzer reads a resource's inputs anew for each policy, keeps only the tags of the stack's config, and knows
-no level set by a stack. So the two calls that judge are answered here; all the others are the SDK's.
+no level set by a stack. So the calls that the engine makes for each resource are answered here; all the others are the
+SDK's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pulumi.runtime.proto import (
     AnalyzeStackRequest,
     ConfigureAnalyzerRequest,
     PolicyNotApplicable,
+    RemediateResponse,
     analyzer_pb2_grpc,
 )
 from pulumi_policy import EnforcementLevel, Policy
@@ -73,6 +75,7 @@ class Analyzer(_PolicyAnalyzerServicer):
     def Configure(self, request: ConfigureAnalyzerRequest, context: Any) -> Any:
         """Take the pack's config."""
         answer = super().Configure(request, context)  # type: ignore[no-untyped-call]
+        self._by_type = {}
         self._update.pack_config = {
             name: json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()
         }
@@ -83,6 +86,7 @@ class Analyzer(_PolicyAnalyzerServicer):
         with self._lock:
             self._settings_judged = False
             self._declared = {}
+            self._by_type = {}
             self._update = Update(
                 project=request.project,
                 stack=request.stack,
@@ -107,6 +111,10 @@ class Analyzer(_PolicyAnalyzerServicer):
                     if guardrail.judge is not None:
                         self._judge(guardrail, partial(guardrail.judge, each, self._update), response)
         return response
+
+    def Remediate(self, _request: AnalyzeRequest, _context: Any) -> RemediateResponse:
+        """Nothing: guardrails change no inputs, so there is nothing to read them for."""
+        return RemediateResponse()
 
     def AnalyzeStack(self, request: AnalyzeStackRequest, _context: Any) -> AnalyzeResponse:
         """What the stack as a whole violates."""
@@ -148,9 +156,11 @@ class Analyzer(_PolicyAnalyzerServicer):
     def _guardrails_on(self, resource_type: str) -> list[Guardrail]:
         if resource_type not in self._by_type:
             self._by_type[resource_type] = [
-                each for each in self._guardrails if each.judge and (not each.types or resource_type in each.types)
+                each
+                for each in self._guardrails
+                if each.judge and (not each.types or resource_type in each.types) and self._is_enabled(each)
             ]
-        return [each for each in self._by_type[resource_type] if self._is_enabled(each)]
+        return self._by_type[resource_type]
 
     def _judge(self, guardrail: Guardrail, judge: Callable[[], Iterable[str]], response: AnalyzeResponse) -> None:
         """Take each violation; what can't be judged is never passed over in silence."""

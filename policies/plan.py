@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from policies.update import Update
 PLAN_TYPE = "fusion:platform:Plan"
 
 
+@functools.lru_cache(maxsize=1)  # a guardrail after the other asks for the same
 def registered_plan(resource: Resource) -> Plan:
     """The plan that was registered as `PLAN_TYPE`.
 

@@ -25,6 +25,11 @@ def said(path: Path) -> str:
     return text.removeprefix(".")
 
 
+def is_unknown(value: object) -> bool:
+    """Whether a value is one of the SDK's marks for what is not known before the update."""
+    return bool(_is_unknown(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Props:
     """Inputs, or a part of them.
@@ -94,7 +99,7 @@ class Props:
 
     def is_unknown(self) -> bool:
         """Whether nothing of it is known before the update."""
-        return bool(_is_unknown(self.value))
+        return is_unknown(self.value)
 
     def is_secret(self) -> bool:
         """Whether the program marked this value, or one that it is part of, as secret."""
@@ -117,14 +122,14 @@ def _first_unknown(value: Any, path: Path) -> Path | None:
     elif isinstance(value, list | tuple):
         inside = iter(enumerate(value))
     else:
-        return path if _is_unknown(value) else None
+        return path if is_unknown(value) else None
     found = (_first_unknown(each, (*path, key)) for key, each in inside)
     return next((each for each in found if each is not None), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """One resource of the update, of a component or not.
+    """One resource of the update, of a component or not; the same only as itself, to remember what was read of it.
 
     Attributes:
         type: such as `aws:ec2/instance:Instance`.
@@ -155,7 +160,7 @@ def read(inputs: Mapping[str, Any]) -> Props:
 
 
 def _plain(value: Any, path: Path, secrets: set[Path]) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if value.get(SPECIAL_SIG_KEY) == SPECIAL_SECRET_SIG:
             secrets.add(path)
             return _plain(value.get("value"), path, secrets)

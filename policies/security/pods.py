@@ -7,13 +7,14 @@ what it leaves open: a root file system that can't be written to, and limits.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from policies.guardrail import Guardrail, guardrail
-from policies.resource import NotKnown, Props, Resource
+from policies.resource import NotKnown, Path, Props, Resource, is_unknown
 from policies.update import Update
 
 CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
@@ -63,7 +64,8 @@ class Pod:
             yield from self.spec.each(kind)
 
 
-def pods_of(resource: Resource) -> Iterator[Pod]:
+@functools.lru_cache(maxsize=1)  # a guardrail after the other asks for those of the same resource
+def pods_of(resource: Resource) -> tuple[Pod, ...]:
     """Every pod spec in an object: of a Pod, of a template, of each item of a list, of a custom resource.
 
     A spec is told by its list of containers, so kinds that nobody thought of are judged too.
@@ -71,11 +73,13 @@ def pods_of(resource: Resource) -> Iterator[Pod]:
     Raises:
         NotKnown: the spec of one of Kubernetes' own kinds is not known before the update.
     """
-    if resource.type.startswith("kubernetes:") and not resource.type.endswith(":CustomResourceDefinition"):
-        is_whole = not resource.type.endswith("Patch")
-        if WORKLOAD.search(resource.type):
-            _require_spec(resource.props)
-        yield from (Pod(spec, is_whole) for spec in _specs(resource.props))
+    if not resource.type.startswith("kubernetes:") or resource.type.endswith(":CustomResourceDefinition"):
+        return ()
+    is_whole = not resource.type.endswith("Patch")
+    if WORKLOAD.search(resource.type):
+        _require_spec(resource.props)
+    props = resource.props
+    return tuple(Pod(Props(spec, path, props.secrets), is_whole) for spec, path in _specs(props.value, props.path))
 
 
 def _require_spec(props: Props) -> None:
@@ -90,21 +94,16 @@ def _require_spec(props: Props) -> None:
         raise NotKnown(part.path)
 
 
-def _specs(part: Props) -> Iterator[Props]:
-    value = part.value
+def _specs(value: Any, path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     if isinstance(value, dict):
-        if any(isinstance(value.get(kind), list | tuple) or _is_unknown(part, kind) for kind in CONTAINERS):
-            yield part
+        if any(isinstance(value.get(kind), list) or is_unknown(value.get(kind)) for kind in CONTAINERS):
+            yield value, path
         for key, inside in value.items():
-            if key not in CONTAINERS and isinstance(inside, dict | list):
-                yield from _specs(part.inside(key))
+            if isinstance(inside, dict | list) and key not in CONTAINERS:
+                yield from _specs(inside, (*path, key))
     elif isinstance(value, list):
-        for index in range(len(value)):
-            yield from _specs(part.inside(index))
-
-
-def _is_unknown(part: Props, key: str) -> bool:
-    return key in part.value and part.inside(key).is_unknown()
+        for index, each in enumerate(value):
+            yield from _specs(each, (*path, index))
 
 
 def _is_exempt(resource: Resource, update: Update) -> bool:

@@ -11,9 +11,10 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from policies.guardrail import guardrail
-from policies.resource import Path, Props, Resource, said
+from policies.resource import Path, Props, Resource, is_unknown, said
 from policies.security.images import found_at, text_containers
 from policies.security.pods import pods_of
 from policies.update import Update
@@ -122,7 +123,7 @@ def no_plain_secrets(resource: Resource, update: Update) -> Iterator[str]:
         yield from _in_config(update)
     for field in SCRIPTS.get(resource.type, ()):
         yield from _in_script(field, _script(resource.props.part(field)))
-    for where, text in _texts(resource.props):
+    for where, text in _texts(resource.props.value, resource.props.path, resource.props.secrets):
         if where[0] not in SCRIPTS.get(resource.type, ()) and (kind := credential(text)):
             yield f"{said(where)} holds {kind}; keep it in a secret store, or mark it with Output.secret"
     yield from _in_pods(resource)
@@ -167,18 +168,18 @@ def _leaves_named(name: str, value: object) -> Iterator[tuple[str, object]]:
         yield name, value
 
 
-def _texts(part: Props) -> Iterator[tuple[Path, str]]:
+def _texts(value: Any, path: Path, secrets: frozenset[Path]) -> Iterator[tuple[Path, str]]:
     """Every text of the inputs that is not marked as secret."""
-    if part.path in part.secrets:
+    if path in secrets:
         return
-    if isinstance(part.value, Mapping):
-        for key in part.value:
-            yield from _texts(part.inside(key))
-    elif isinstance(part.value, list):
-        for index in range(len(part.value)):
-            yield from _texts(part.inside(index))
-    elif isinstance(part.value, str) and len(part.value) >= SHORTEST and not part.is_unknown():
-        yield part.path, part.value
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(each, (*path, key), secrets)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _texts(each, (*path, index), secrets)
+    elif isinstance(value, str) and len(value) >= SHORTEST and not is_unknown(value):
+        yield path, value
 
 
 def _in_script(field: str, text: str) -> Iterator[str]:
