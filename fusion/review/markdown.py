@@ -11,7 +11,7 @@ from fusion.review.cost import CostChange, Line
 from fusion.review.escaping import block, code, size, text
 from fusion.review.guardrails import GuardrailReview
 from fusion.review.predictions import THROUGHPUT, WorkloadReview
-from fusion.review.review import DONE, Review
+from fusion.review.review import DONE, TO_DO, Review
 from fusion.review.wording import difference, interval_of, number, range_of, sum_of
 from policies.plan import PLAN_TYPE
 
@@ -117,10 +117,10 @@ def _of_resource(urn: str) -> str:
 def _lost(review: Review) -> Iterator[Block]:
     if review.lost:
         rows = [
-            f"> - {code(each.name)} ({code(each.type)}) is {DONE[each.kind]}, with {_losing(each)}"
+            f"> - {code(each.name)} ({code(each.type)}) will be {DONE[each.kind]}, with {_losing(each)}"
             for each in review.lost
         ]
-        yield Block("> [!CAUTION]\n> **What holds data is deleted or replaced:**", rows, share=16_000)
+        yield Block("> [!CAUTION]\n> **What holds data will be deleted or replaced:**", rows, share=16_000)
 
 
 def _losing(change: Change) -> str:
@@ -240,8 +240,9 @@ def _guardrail_row(found: GuardrailReview) -> str:
 
 
 def _changes(review: Review) -> Iterator[Block]:
-    for title, found in (("", review.changes), ("Changed in the cloud, not by the program: ", review.drift)):
-        for kind, done in DONE.items():
+    in_cloud = "Changed in the cloud, not by the program: "
+    for title, found, words in (("", review.changes, TO_DO), (in_cloud, review.drift, DONE)):
+        for kind, said in words.items():
             own = [each for each in found if each.kind == kind]
             if own:
                 says_what = kind in WITH_DETAILS and any(each.properties or each.loses or each.is_kept for each in own)
@@ -250,7 +251,7 @@ def _changes(review: Review) -> Iterator[Block]:
                     if says_what
                     else "| resource | type |\n|---|---|"
                 )
-                yield _folded(f"{title}{len(own):,} {done}", head, [_change_row(each, says_what) for each in own])
+                yield _folded(f"{title}{len(own):,} {said}", head, [_change_row(each, says_what) for each in own])
 
 
 def _change_row(change: Change, says_what: bool) -> str:

@@ -11,7 +11,7 @@ from fusion.report.charts import Picture
 from fusion.report.units import usd
 from fusion.review.charts import cost_picture, measures_picture
 from fusion.review.predictions import WorkloadReview
-from fusion.review.review import DONE, Review
+from fusion.review.review import DONE, TO_DO, Review
 from fusion.review.wording import difference, interval_of, number, range_of, sum_of
 
 MARKS = {
@@ -56,6 +56,7 @@ def page(review: Review) -> str:
         pictures={each.name: _pictures(each) for each in review.workloads},
         number=number,
         done=DONE,
+        to_do=TO_DO,
         marks=MARKS,
         listed=RESOURCES_LISTED,
     )

@@ -25,7 +25,17 @@ DONE: Mapping[str, str] = {
     "import": "imported",
     "read": "read",
 }
-"""By kind of change, in words."""
+"""By kind of change, what was done in the cloud, not by the program."""
+
+TO_DO: Mapping[str, str] = {
+    "delete": "to delete",
+    "replace": "to replace",
+    "update": "to update",
+    "create": "to create",
+    "import": "to import",
+    "read": "to read",
+}
+"""By kind of change, what a preview says of it: nothing is done yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class Review:
 
     Attributes:
         stack: its name.
-        counts: how many resources are created, updated and so on, by `DONE`'s keys.
+        counts: how many resources are to create, to update and so on, by `TO_DO`'s keys.
         lost: changes that delete or replace what holds data.
         cost: None where nothing that has a price was seen.
         drift: what a refresh found changed or gone.
@@ -125,8 +135,8 @@ def _verdict(
 
 
 def said_counts(counts: Mapping[str, int]) -> str:
-    """3 replaced, 2 created."""
-    return ", ".join(f"{counts[kind]:,} {DONE[kind]}" for kind in ORDER if counts.get(kind))
+    """3 to replace, 2 to create."""
+    return ", ".join(f"{counts[kind]:,} {TO_DO[kind]}" for kind in ORDER if counts.get(kind))
 
 
 def _counted(count: int, what: str) -> str:

@@ -89,7 +89,7 @@ def test_a_thousand_resources_fit_with_the_most_important_first(tmp_path):
     ]
     assert first == sorted(first)
     assert re.search(r"… and \d+ more", text)
-    assert "By component" in text and "300 replaced" in text and "600 updated" in text
+    assert "By component" in text and "300 to replace" in text and "600 to update" in text
 
 
 def test_the_text_is_the_same_for_the_same_log(tmp_path):

@@ -90,7 +90,7 @@ def test_it_says_what_the_comment_says(page):
     text = page.read_text()
     for said in (
         "The preview failed",
-        "is replaced, with its data",
+        "will be replaced, with its data",
         "over by $5",
         "limited by",
         "p99 latency",
