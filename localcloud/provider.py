@@ -75,7 +75,7 @@ class Resource:
     Attributes:
         ignore_changes: paths whose changes are somebody else's.
         timeout_s: the user's own limit of the operation; 0 where there is none.
-        outputs: those of the state, where an update tells them.
+        outputs: those of the state; empty before it is created or imported.
     """
 
     urn: str
@@ -162,9 +162,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """The provider's config is checked when it is used; a backend may do without what is not known yet."""
         return provider_pb2.CheckResponse(inputs=to_struct(self.backend.check_config(from_struct(request.news))))
 
-    def DiffConfig(self, request: Any, context: Any) -> provider_pb2.DiffResponse:
-        """A change of the provider's config replaces nothing."""
-        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+    def DiffConfig(self, request: provider_pb2.DiffRequest, context: Any) -> provider_pb2.DiffResponse:
+        """What changed of the provider's config; what that means for a resource, its own difference says."""
+        old, new = (_settings(each) for each in (request.old_inputs, request.news))
+        return _diff_response(changes(old, new, frozenset()))
 
     def Configure(self, request: provider_pb2.ConfigureRequest, context: Any) -> provider_pb2.ConfigureResponse:
         """Take the config."""
@@ -190,6 +191,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         change = Change()
         with _one_sentence(context):
             resource = resource_of(request.urn, request.ignoreChanges)
+            resource = replace(resource, outputs=from_struct(request.olds))
             self.backend.known(resource, request.id)
             old = from_struct(request.old_inputs)
             new = from_struct(request.news)
@@ -209,7 +211,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Refresh or import a resource."""
         found = None
         with _one_sentence(context):
-            resource = resource_of(request.urn)
+            resource = replace(resource_of(request.urn), outputs=from_struct(request.properties))
             self.backend.known(resource, request.id)
             inputs = from_struct(request.inputs)
             found = self.backend.read(resource, request.id, inputs)
@@ -237,6 +239,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Delete a resource."""
         with _one_sentence(context):
             resource = resource_of(request.urn, timeout_s=request.timeout)
+            resource = replace(resource, outputs=from_struct(request.properties))
             self.backend.known(resource, request.id)
             inputs = from_struct(request.old_inputs)
             self.backend.delete(resource, request.id, inputs)
@@ -261,6 +264,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Cancel(self, request: Any, context: Any) -> empty_pb2.Empty:
         """Nothing runs longer than one request."""
         return empty_pb2.Empty()
+
+
+def _settings(config: Any) -> Properties:
+    """A provider's config without what the engine adds to it."""
+    return {key: value for key, value in from_struct(config).items() if key != "version" and not key.startswith("__")}
 
 
 class _one_sentence:

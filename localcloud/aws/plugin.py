@@ -96,6 +96,9 @@ class AwsBackend(Backend):
     def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
         """Update, or replace where the real provider would."""
         kind = _kind(resource.type)
+        was_in = resource.outputs.get("region")
+        if was_in and "region" in inputs_of(kind.token):  # identities have none
+            old, new = {**old, "region": was_in}, {**new, "region": new.get("region") or self.region}
         new = completed(kind, old, new)
         old, new = comparable(kind, old), comparable(kind, new)
         conditional = kind.replaces(old, new) if kind.replaces else frozenset()
@@ -126,7 +129,7 @@ class AwsBackend(Backend):
         """Refresh (inputs given) or import (none)."""
         kind = _kind(resource.type)
         with _sentence(resource):
-            found = kind.read(self._aws(inputs), id)
+            found = kind.read(self._aws({"region": self._region(resource, inputs)}), id)
         if found is None:
             return None
         found = as_declared(kind, _without_none(found))
@@ -141,7 +144,7 @@ class AwsBackend(Backend):
                 inputs["tags"] = added | {key: value for key, value in own.items() if self.default_tags[key] != value}
                 if not inputs["tags"]:
                     del inputs["tags"]
-        return Found(id, inputs, self._merged(kind, found, inputs))
+        return Found(id, inputs, self._merged(resource, kind, found, inputs))
 
     def update(self, resource: Resource, id: str, old: Properties, new: Properties, preview: bool) -> Properties:
         """Change it in place."""
@@ -163,7 +166,7 @@ class AwsBackend(Backend):
     def delete(self, resource: Resource, id: str, inputs: Properties) -> None:
         """Delete it."""
         with _sentence(resource):
-            _kind(resource.type).delete(self._aws(inputs), id, inputs)
+            _kind(resource.type).delete(self._aws({"region": self._region(resource, inputs)}), id, inputs)
 
     def invoke(self, token: str, args: Properties) -> Properties:
         """The functions that programs ask for account, region, partition, zones, quotas, clusters and node groups."""
@@ -234,12 +237,16 @@ class AwsBackend(Backend):
         if missed := list(unmet(kind, found, inputs)):
             what = f"{resource.name} ({resource.type})"
             raise ProviderError(f"{what}: the local cloud does not carry this out: {'; '.join(missed)}")
-        return self._merged(kind, found, inputs)
+        return self._merged(resource, kind, found, inputs)
 
-    def _merged(self, kind: ResourceType, found: Properties, inputs: Properties) -> Properties:
+    def _merged(self, resource: Resource, kind: ResourceType, found: Properties, inputs: Properties) -> Properties:
         """What AWS says, what it does not give back, and the region that every resource of pulumi-aws has."""
         kept = {name: value for name, value in inputs.items() if name in kind.unread or name == "tags"}
-        return {"region": inputs.get("region") or self.region, **found, **kept}
+        return {"region": self._region(resource, inputs), **found, **kept}
+
+    def _region(self, resource: Resource, inputs: Properties) -> str:
+        """Where a resource is by its state, else by its inputs, else by the provider, whose region may have changed."""
+        return str(resource.outputs.get("region") or inputs.get("region") or self.region)
 
     def _imported(self, kind: ResourceType, found: Properties) -> Properties:
         inputs = {name: value for name, value in found.items() if name in kind.carried and value not in ([], {}, "")}

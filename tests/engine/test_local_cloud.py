@@ -177,3 +177,32 @@ def test_a_wrong_field_deep_inside_is_told_by_name_in_the_preview(small: Engine)
     assert "rules[0].prefix" in printed
     assert "does not carry this field" in printed
     assert small.exists() == []
+
+
+def test_another_region_of_the_provider_alone_replaces_what_is_in_a_region_and_nothing_else(small: Engine) -> None:
+    """As pulumi-aws 7 has it: a resource that names no region is in its provider's; identities are in none."""
+    small.program("""
+        import pulumi, pulumi_aws as aws
+        provider = aws.Provider("here", region=pulumi.Config().require("region"), profile="fusion-local")
+        here = pulumi.ResourceOptions(provider=provider)
+        network = aws.ec2.Vpc("network", cidr_block="10.0.0.0/16", opts=here)
+        aws.ec2.Vpc("stays", cidr_block="10.1.0.0/16", region="us-east-1", opts=here)
+        aws.iam.Role("nodes", assume_role_policy="{}", opts=here)
+        pulumi.export("network", network.id)
+    """)
+    small.configure(region="us-east-1")
+    small.up()
+    before = small.outputs()["network"]
+    small.configure(region="eu-west-1")
+    previewed = small.preview("--diff")
+    assert '~ region: "us-east-1" => "eu-west-1"' in previewed
+    assert "+-1 replaced" in previewed or "+-1 to replace" in previewed
+    small.up()
+    there = boto3.client("ec2", endpoint_url=small.ensure(), region_name="eu-west-1", **CREDENTIALS)
+    assert "10.0.0.0/16" in {each["CidrBlock"] for each in there.describe_vpcs()["Vpcs"]}
+    here = client(small, "ec2").describe_vpcs()["Vpcs"]
+    assert before not in {each["VpcId"] for each in here}
+    assert "10.1.0.0/16" in {each["CidrBlock"] for each in here}
+    assert "unchanged" in small.up("--refresh", "--expect-no-changes")
+    small.destroy()
+    assert "10.0.0.0/16" not in {each["CidrBlock"] for each in there.describe_vpcs()["Vpcs"]}
