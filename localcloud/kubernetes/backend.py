@@ -35,6 +35,8 @@ from localcloud.values import has_unknown
 
 DECODE = "kubernetes:yaml:decode"
 """What ConfigFile and ConfigGroup of pulumi_kubernetes.yaml ask for."""
+RENDERED_BY = {"kubernetes:helm:template": "helm template", "kubernetes:kustomize:directory": "kubectl kustomize"}
+"""What charts and Kustomize ask for, and the command that prints the same objects."""
 CLUSTER_EXTENSION = "fusion.dev/cluster"
 """The entry of a kubeconfig's cluster that says its Kubernetes version, as `kubernetesVersion`."""
 
@@ -123,7 +125,9 @@ class KubernetesBackend(Backend):
         """
         if token == DECODE:
             return {"result": list(_objects_in(str(args.get("text", ""))))}
-        raise ProviderError(f"function {token}: the local cloud does not serve it; see docs/local-cloud.md")
+        way_out = RENDERED_BY.get(token)
+        instead = f"declare what `{way_out}` prints" if way_out else "see docs/local-cloud.md"
+        raise ProviderError(f"function {token}: the local cloud does not serve it; {instead}")
 
 
 def _objects_in(text: str) -> Iterator[Any]:

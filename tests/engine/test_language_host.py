@@ -48,6 +48,28 @@ def test_a_run_error_is_one_sentence(small: Engine) -> None:
     assert "unhandled" not in printed
 
 
+@pytest.mark.parametrize(
+    ("rendered", "said"),
+    [
+        ("helm.v3.Chart('app', k8s.helm.v3.LocalChartOpts(path='./chart'))", "declare what `helm template` prints"),
+        ("kustomize.Directory('app', directory='./app')", "declare what `kubectl kustomize` prints"),
+        ("helm.v4.Chart('app', chart='app')", "kubernetes:helm.sh/v4:Chart resource 'app' has a problem"),
+    ],
+)
+def test_what_a_provider_refuses_is_one_sentence_without_frames_that_are_not_the_programs(
+    small: Engine, rendered: str, said: str
+) -> None:
+    small.program(f"""
+        import pulumi_kubernetes as k8s
+        k8s.{rendered}
+    """)
+    printed = small.preview(status=None)
+    assert said in printed
+    assert "Traceback" not in printed
+    assert "resource monitor" not in printed
+    assert printed.partition("Diagnostics:")[2].count("    error: ") == 1
+
+
 def test_a_secret_of_the_config_stays_secret(small: Engine) -> None:
     small.run("config", "set", "--secret", "fusion:token", "hunter2")
     small.program("""

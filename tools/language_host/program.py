@@ -7,6 +7,7 @@ import os
 import runpy
 import signal
 import sys
+import sysconfig
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,9 @@ import pulumi
 import pulumi.runtime
 
 SHOWN_ALREADY = 32
+MONITOR_ENDED = "resource monitor shut down"
+"""What every open call ends with once the engine has stopped the program for an error that it has shown."""
+NOT_OF_THE_PROGRAM = tuple(Path(each).resolve() for each in (__file__, *map(sysconfig.get_path, ("stdlib", "purelib"))))
 
 
 def main(settings_text: str, program: str, arguments: list[str]) -> NoReturn:
@@ -38,8 +42,9 @@ def main(settings_text: str, program: str, arguments: list[str]) -> NoReturn:
         status = 0
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
-    except Exception:
-        pulumi.log.error(f"Program failed with an unhandled exception:\n{own_frames(program)}")
+    except Exception as error:
+        if str(error) != MONITOR_ENDED:
+            pulumi.log.error(said(error, program))
     sys.stdout.flush()
     sys.stderr.flush()
     threads.shutdown(wait=status == 0, cancel_futures=True)
@@ -51,15 +56,23 @@ def run(program: str) -> None:
     runpy.run_path(program, run_name="__main__")
 
 
-def own_frames(program: str) -> str:
-    """The traceback of the current exception, from the program's first own frame on."""
-    own = Path(program).resolve()
-    own = own / "__main__.py" if own.is_dir() else own
-    frames = traceback.extract_tb(sys.exc_info()[2])
-    for index, frame in enumerate(frames):
-        if Path(frame.filename).resolve() == own:
-            return traceback.format_exc(limit=index - len(frames))
-    return traceback.format_exc()
+def said(error: Exception, program: str) -> str:
+    """The error with its traceback from the program's first own frame on; without, where none is the program's.
+
+    What a provider refuses comes out of the SDK's own tasks, whose frames say nothing to a user.
+    """
+    main = Path(program).resolve()
+    main = main / "__main__.py" if main.is_dir() else main
+    files = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
+    own = [file for file in files if not any(file.is_relative_to(each) for each in NOT_OF_THE_PROGRAM)]
+    if not own:
+        return (
+            f"Program failed: {error}"
+            if type(error) is Exception
+            else f"Program failed: {type(error).__name__}: {error}"
+        )
+    first = files.index(main if main in files else own[0])
+    return f"Program failed with an unhandled exception:\n{traceback.format_exc(limit=first - len(files))}"
 
 
 if __name__ == "__main__":

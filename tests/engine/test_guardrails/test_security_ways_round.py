@@ -47,6 +47,22 @@ def test_transforms_secrets_components_and_patches_hide_nothing(small: Engine) -
     assert small.exists() == []
 
 
+def test_what_files_render_is_judged_object_by_object(small: Engine) -> None:
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {hostNetwork: true, containers: [{name: a, image: b}]}\n"
+    for name in ("alone", "first", "second"):
+        (small.folder / f"{name}.yaml").write_text(pod % name)
+    small.program("""
+    from pulumi_kubernetes import yaml
+    yaml.ConfigFile("one", file="alone.yaml")
+    yaml.ConfigGroup("several", files=["first.yaml", "second.yaml"])
+    """)
+    broken = BROKEN.findall(small.preview(status=None, **PACK))
+    for name in ("alone", "first", "second"):
+        assert {("pods-no-host-access", name), ("images-by-digest", name), ("pods-not-root", name)} <= set(broken)
+    assert "pods-no-host-access" in small.up(status=None, **PACK)
+    assert not list(small.manifests.rglob("*.yaml"))
+
+
 def test_a_value_that_is_not_known_yet_is_refused_in_preview_where_a_program_can_write_it_down(small: Engine) -> None:
     small.program(
         UNSAFE
