@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -210,9 +212,7 @@ def test_a_collector_that_is_away_costs_no_answer_and_no_stop(
         assert all(line.startswith("{") for line in server.log.read_text().splitlines())
 
 
-def test_without_a_collector_nothing_of_opentelemetry_is_loaded(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_collector_nothing_of_opentelemetry_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     assert traces_endpoint() is None
@@ -220,6 +220,8 @@ def test_without_a_collector_nothing_of_opentelemetry_is_loaded(
     assert traces_endpoint() == ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     assert traces_endpoint() is None
+    code = "import sys, workloads.serving.server; print([name for name in sys.modules if 'opentelemetry' in name])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
