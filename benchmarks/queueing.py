@@ -1,8 +1,9 @@
 """p99 of the queueing model against a discrete-event simulation (simpy): `python -m benchmarks.queueing [--grid GRID] [--rows FILE]`.
 
 Utilisations 0.1 to 0.95, batches of up to 1 to 64, 1 to 16 replicas, two service curves, with and without a batching
-deadline: 108 combinations, about ten minutes, or with `--grid fine` 875 and an hour and a half; `--rows` keeps what is
-done, so that a run can be stopped.
+deadline: 108 combinations, about ten minutes, or with `--grid fine` 875 and an hour and a half; `--grid tandem` has a
+front station before the batches, a half to 1.2 times as busy as they are. `--rows` keeps what is done, so that a run can
+be stopped.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ import simpy
 from planner.performance.queueing import BatchQueue, queue_times
 
 LEAST_REPLICATIONS = 4
-GRIDS: dict[str, tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]] = {
-    "declared": ((0.1, 0.5, 0.9, 0.95), (1, 16, 64), (1, 4, 16)),
-    "fine": ((0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95), (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16)),
+GRIDS: dict[str, tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...], tuple[float, ...]]] = {
+    "declared": ((0.1, 0.5, 0.9, 0.95), (1, 16, 64), (1, 4, 16), (0.0,)),
+    "fine": ((0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95), (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16), (0.0,)),
+    "tandem": ((0.3, 0.6, 0.8), (1, 8, 32), (1, 4), (0.5, 0.9, 1.2)),
 }
-"""Utilisations, largest batches and replicas."""
+"""Utilisations, largest batches, replicas, and utilisations of the front station over those of the batches."""
 
 
 class Simulation:
@@ -37,7 +39,9 @@ class Simulation:
     def __init__(self, queue: BatchQueue, arrivals: int, seed: int) -> None:
         self.queue, self.arrivals, self.random = queue, arrivals, random.Random(seed)
         self.env = simpy.Environment()
-        self.waiting: deque[float] = deque()
+        self.front = simpy.Resource(self.env, queue.replicas)
+        self.waiting: deque[tuple[float, float]] = deque()
+        """When each came, and when it had passed the front station."""
         self.idle = queue.replicas
         self.responses: list[float] = []
 
@@ -50,10 +54,23 @@ class Simulation:
     def _arrive(self) -> Generator[Any, Any, None]:
         for _ in range(self.arrivals):
             yield self.env.timeout(self.random.expovariate(self.queue.arrivals_per_s))
-            self.waiting.append(self.env.now)
-            self._dispatch()
-            if self.queue.batch_wait_s:
-                self.env.process(self._deadline())
+            if self.queue.front_s:
+                self.env.process(self._pass_front())
+            else:
+                self._wait(self.env.now)
+
+    def _pass_front(self) -> Generator[Any, Any, None]:
+        came = self.env.now
+        with self.front.request() as turn:
+            yield turn
+            yield self.env.timeout(self.queue.front_s)
+        self._wait(came)
+
+    def _wait(self, came: float) -> None:
+        self.waiting.append((came, self.env.now))
+        self._dispatch()
+        if self.queue.batch_wait_s:
+            self.env.process(self._deadline())
 
     def _deadline(self) -> Generator[Any, Any, None]:
         yield self.env.timeout(self.queue.batch_wait_s)
@@ -61,10 +78,10 @@ class Simulation:
 
     def _dispatch(self) -> None:
         while self.idle and self.waiting:
-            overdue = self.env.now - self.waiting[0] >= self.queue.batch_wait_s - 1e-12
+            overdue = self.env.now - self.waiting[0][1] >= self.queue.batch_wait_s - 1e-12
             if len(self.waiting) < self.queue.batch_max and not overdue:
                 return
-            batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), self.queue.batch_max))]
+            batch = [self.waiting.popleft()[0] for _ in range(min(len(self.waiting), self.queue.batch_max))]
             self.idle -= 1
             self.env.process(self._serve(batch))
 
@@ -83,11 +100,13 @@ def service_times(batch_max: int, share_fixed: float) -> tuple[float, ...]:
 def grid(name: str) -> list[BatchQueue]:
     """Every combination that is compared."""
     queues = []
-    for rho, batch, count, fixed, waits in itertools.product(*GRIDS[name], (0.9, 0.5), (0.0, 1.0)):
+    for rho, batch, count, front, fixed, waits in itertools.product(*GRIDS[name], (0.9, 0.5), (0.0, 1.0)):
         service = service_times(batch, fixed)
         if batch == 1 and (fixed != 0.9 or waits):
             continue
-        queues.append(BatchQueue(rho * count * batch / service[-1], service, count, waits * 0.01))
+        rate = rho * count * batch / service[-1]
+        front_s = front * rho * count / rate
+        queues.append(BatchQueue(rate, service, count, waits * 0.01, front_s=front_s))
     return queues
 
 
@@ -135,9 +154,10 @@ def compared(queue: BatchQueue, options: argparse.Namespace) -> dict[str, Any]:
 
 def key(queue: BatchQueue) -> str:
     """Names a queue of the grid."""
-    return (
+    named = (
         f"{queue.utilisation:.3f}/{queue.batch_max}/{queue.replicas}/{queue.service_s[-1]:.6f}/{queue.batch_wait_s:g}"
     )
+    return f"{named}/{queue.front_s:.6g}" if queue.front_s else named
 
 
 def show(rows: list[dict[str, Any]]) -> None:

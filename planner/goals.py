@@ -19,7 +19,14 @@ from planner.calibration.store import Calibration
 from planner.machines import Machine
 from planner.performance.checks import PerformanceError, positive, whole
 from planner.performance.chip import BYTES, Chip
-from planner.performance.inference import InferenceLoad, InferencePrediction, predict_inference, service_times
+from planner.performance.inference import (
+    InferenceLoad,
+    InferencePrediction,
+    batch_queue,
+    predict_inference,
+    service_times,
+    with_server,
+)
 from planner.performance.language_model import DecoderTraffic
 from planner.performance.memory import check_fit, inference_memory
 from planner.performance.parallel import Parallelism, pipeline_bubble
@@ -202,8 +209,8 @@ class ServiceGoal:
         load = self.load_on(chip, shape, calibration)
         what = f"serving {load.profile.name} in batches of {load.batch_max}"
         check_fit(inference_memory(load.profile, load.precision, load.batch_max), chip, what)
-        busy = load.requests_per_s * self._service(chip, load, calibration)[-1] / load.batch_max
-        return max(self.replicas_min, math.floor(busy) + 1)
+        by_request_s = max(self._service(chip, load, calibration)[-1] / load.batch_max, load.front_s_per_request)
+        return max(self.replicas_min, math.floor(load.requests_per_s * by_request_s) + 1)
 
     def floor_s(self, chip: Chip, shape: Shape, calibration: Calibration) -> float:
         """Network and the fastest batch. Raises PerformanceError where the shape can't run."""
@@ -245,8 +252,7 @@ class ServiceGoal:
         return self.peak.is_slower(chip, at_most, calibration, seconds)
 
     def _queue(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> BatchQueue:
-        service = self._service(chip, load, calibration)
-        return BatchQueue(load.requests_per_s, service, load.replicas, load.batch_wait_s, load.service_variation)
+        return batch_queue(load, self._service(chip, load, calibration))
 
     def _service(self, chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
         key = (*_chip_key(chip), load.precision, load.batch_max)
@@ -255,12 +261,14 @@ class ServiceGoal:
         return self._services[key]
 
     def load_on(self, chip: Chip, shape: Shape, calibration: Calibration) -> InferenceLoad:
-        """What one shape on a chip has to do: of a split model, the layers behind the best cut for that chip.
+        """What one shape on a chip has to do: of a split model, the layers behind the best cut for that chip; with what
+        the server costs beside the model, where that was measured.
 
         Raises:
             PerformanceError: the profile can't be split.
         """
         load = dataclasses.replace(self.load, precision=shape.precision, batch_max=shape.batch, replicas=shape.replicas)
+        load = with_server(load, calibration)
         if self.edge is None:
             return load
         split = self._split(self.edge, chip, shape.precision, calibration)

@@ -57,7 +57,9 @@ def _measure(device: str, name: str, precisions: tuple[str, ...], threads: int |
 
         from planner.calibration.measure import DTYPES, measure
     except ModuleNotFoundError as error:
-        raise FusionError(f"measuring needs {error.name}, which is not installed; install fusion[train,dev]") from None
+        raise FusionError(
+            f"measuring needs {error.name}, which is not installed; install fusion[train,serve,dev]"
+        ) from None
     chosen = precisions or ("fp32",)
     if unknown := [precision for precision in chosen if precision not in DTYPES]:
         raise FusionError(f"--precision is {unknown[0]}; it must be one of {', '.join(DTYPES)}")
@@ -119,8 +121,10 @@ def _lines(calibration: Calibration, precisions: tuple[str, ...]) -> list[str]:
         kept = f"{host.page_fault_s_per_byte * 4096e6:.1f} µs a page of memory that was given back"
         lines.append(f"allocator: {kept if host.returns_memory else 'keeps freed memory'}")
         lines.append(f"nets timed whole, in {precision}: {ratio.low:.2f} to {ratio.high:.2f} times the prediction")
+    threads = (serving.http, serving.loop, serving.model)
+    request_s, batch_s = sum(each.request_s for each in threads), sum(each.batch_s for each in threads)
     lines.append(
-        f"loopback server: {serving.round_trip_s * 1e6:.0f} µs round trip, {serving.request_s * 1e6:.0f} µs a request, "
-        f"{serving.batch_s * 1e6:.0f} µs a batch"
+        f"server: {request_s * 1e6:.0f} µs a request, of it {serving.loop.request_s * 1e6:.0f} µs on the event loop, "
+        f"{batch_s * 1e6:.0f} µs a batch, {serving.wake_ups_s * 1e6:.0f} µs of waiting for threads to wake up"
     )
     return lines

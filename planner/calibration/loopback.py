@@ -1,9 +1,9 @@
-"""What a small batching server costs beside its model: sockets, event loop, batching, answers; and the server itself.
+"""What `fusion serve` costs beside its model, by its threads: HTTP, the event loop, and the model's own.
 
-The server is one process with one event loop: what has arrived waits in one queue, and a batch of at most `batch_max`
-is answered when the loop has read what there was. The model runs in the loop, so a request's cost is the server's
-processor time. Requests are of one size, answers are `ANSWER_BYTES`. While the costs are taken a net runs for each batch,
-whose own time is taken off: what a model leaves in the caches is not the server's code, which then takes longer.
+The server's code runs in a process of its own on one processor, the client on another; both are this machine's. A net runs
+for each batch, whose own time is taken off: what a model leaves in the caches is not the server's code, which then takes
+longer. Times are the processor's, of each thread, and of responses the quickest tenth counts, so that another program's
+turn is no part of them.
 """
 
 from __future__ import annotations
@@ -13,170 +13,168 @@ import multiprocessing
 import os
 import socket
 import statistics
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from threading import Thread
+from pathlib import Path
 
+import numpy as np
 import torch
+import uvloop
 from torch import nn
 
-from planner.calibration.store import ServingCosts
+from planner.calibration.store import ServingCosts, ThreadCosts
+from workloads.serving.answering import Answering
+from workloads.serving.app import App
+from workloads.serving.chip import Chip
+from workloads.serving.choosing import Choice, Curve
+from workloads.serving.config import ModelConfig, ServingConfig, VersionConfig
+from workloads.serving.metrics import Metrics
+from workloads.serving.model import Limits, ServedModel
+from workloads.serving.models import Model, Models
+from workloads.serving.package import Array, Artifact, Manifest, PackageFile, TensorSpec
+from workloads.serving.server import http_server
+from workloads.training.logs import Log
 
-ANSWER_BYTES = 8
-BURSTS = 300
+NAME, VERSION = "calibration", "1"
+ANSWERS = 10
+"""Numbers of an answer, as many as a small classifier's."""
+SECONDS = 1.0
+"""For which each load is kept up."""
 BURST = 16
 NET_WIDTH = 512
 SIZES = (256, 16_384)
 """Bytes of a request, at which the costs are taken."""
-
-Answer = Callable[[torch.Tensor], Sequence[int]]
+PATIENCE_S = 60.0
+"""Within which a request is answered on the slowest of machines."""
+UNUSED = "file:///nowhere"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A running server, in a process of its own."""
+class Work:
+    """Processor seconds of a server's threads, and what it did in them."""
 
-    port: int
-    process: BaseProcess
-    control: Connection
+    http_s: float
+    loop_s: float
+    model_s: float
+    """Beside `forward_s`."""
+    forward_s: float
+    batches: float
+    requests: float
 
-    def processor_s(self) -> float:
-        """Seconds of processor time that it has taken."""
-        return self._times()[0]
-
-    def beside_answers_s(self) -> float:
-        """Those of them that it did not spend on finding answers."""
-        total, answers = self._times()
-        return total - answers
-
-    def _times(self) -> tuple[float, float]:
-        self.control.send("times")
-        total, answers = self.control.recv()
-        return float(total), float(answers)
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.join()
+    def since(self, before: Work) -> Work:
+        """What was added."""
+        return Work(*(after - earlier for after, earlier in zip(astuple(self), astuple(before), strict=True)))
 
 
-def start_server(
-    make: Callable[[], Answer], request_bytes: int, batch_max: int, processors: Collection[int] | None, threads: int
-) -> Server:
-    """A server of the answers that `make`, called in its process, gives to (batch, numbers) tensors of fp32."""
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(there, make, request_bytes, batch_max, processors, threads), daemon=True
-    )
-    process.start()
-    return Server(int(here.recv()), process, here)
+class Net:
+    """A small net that runs once for a batch, whatever its size; its answers are parts of the inputs."""
 
+    def __init__(self) -> None:
+        self._net = nn.Sequential(*(nn.Linear(NET_WIDTH, NET_WIDTH) for _ in range(2)))
+        self._inputs = torch.ones(1, NET_WIDTH)
+        self.forward_s = 0.0
+        self.batches = self.requests = 0
+        self.thread_clock: int | None = None
 
-def _serve(
-    control: Connection,
-    make: Callable[[], Answer],
-    request_bytes: int,
-    batch_max: int,
-    processors: Collection[int] | None,
-    threads: int,
-) -> None:
-    if processors:
-        os.sched_setaffinity(0, processors)
-    torch.set_num_threads(threads)
-
-    async def main() -> None:
-        queue: deque[tuple[asyncio.Transport, bytes]] = deque()
-        loop = asyncio.get_running_loop()
-        batcher = _Batcher(queue, make(), batch_max, loop)
-        server = await loop.create_server(lambda: _Requests(queue, request_bytes, batcher), "127.0.0.1", 0)
-
-        def told() -> None:
-            control.recv()
-            control.send((time.process_time(), batcher.answers_s))
-
-        loop.add_reader(control.fileno(), told)
-        control.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    with torch.inference_mode():
-        asyncio.run(main())
-
-
-class _Batcher:
-    """Answers what waits."""
-
-    def __init__(
-        self,
-        queue: deque[tuple[asyncio.Transport, bytes]],
-        answer: Answer,
-        batch_max: int,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self.queue, self.answer, self.batch_max, self.loop = queue, answer, batch_max, loop
-        self.due = False
-        self.answers_s = 0.0
-
-    def wake(self) -> None:
-        """Answer once the loop has read what there is."""
-        if not self.due:
-            self.due = True
-            self.loop.call_soon(self._run)
-
-    def _run(self) -> None:
-        self.due = False
-        batch = [self.queue.popleft() for _ in range(min(len(self.queue), self.batch_max))]
-        numbers = torch.frombuffer(bytearray().join(data for _, data in batch), dtype=torch.float32)
+    def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+        """Forward of `workloads.serving.backends`."""
+        if self.thread_clock is None:
+            self.thread_clock = time.pthread_getcpuclockid(threading.get_ident())
         began = time.thread_time()
-        answers = self.answer(numbers.view(len(batch), -1))
-        self.answers_s += time.thread_time() - began
-        for (transport, _), number in zip(batch, answers, strict=True):
-            transport.write(number.to_bytes(ANSWER_BYTES, "little"))
-        if self.queue:
-            self.wake()
+        with torch.inference_mode():
+            self._net(self._inputs)
+        answers = [inputs[0][:, :ANSWERS].copy()]
+        self.forward_s += time.thread_time() - began
+        self.batches, self.requests = self.batches + 1, self.requests + len(inputs[0])
+        return answers
+
+    def work(self) -> Work:
+        """So far; called on the event loop's thread."""
+        loop_s = time.thread_time()
+        thread_s = 0.0 if self.thread_clock is None else time.clock_gettime(self.thread_clock)
+        http_s = time.process_time() - loop_s - thread_s
+        return Work(http_s, loop_s, thread_s - self.forward_s, self.forward_s, self.batches, self.requests)
 
 
-class _Requests(asyncio.Protocol):
-    """One connection: requests of equal size, one after the other."""
+@contextmanager
+def running_server(request_bytes: int, processors: Collection[int]) -> Iterator[tuple[int, Callable[[], Work]]]:
+    """A server of fp32 requests of that size: its port, and what tells its work so far."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(there, request_bytes, processors), daemon=True)
+    process.start()
 
-    def __init__(self, queue: deque[tuple[asyncio.Transport, bytes]], request_bytes: int, batcher: _Batcher) -> None:
-        self.queue, self.request_bytes, self.batcher = queue, request_bytes, batcher
-        self.rest = b""
+    def work() -> Work:
+        here.send("work")
+        return Work(*here.recv())
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        data = self.rest + data if self.rest else data
-        whole = len(data) - len(data) % self.request_bytes
-        for at in range(0, whole, self.request_bytes):
-            self.queue.append((self.transport, data[at : at + self.request_bytes]))
-        self.rest = data[whole:]
-        if self.queue:
-            self.batcher.wake()
+    try:
+        yield int(here.recv()), work
+    finally:
+        process.kill()
+        process.join()
 
 
-def _choice(numbers: torch.Tensor) -> Sequence[int]:
-    """The largest of each row's first numbers: what is left of an answer without its model."""
-    answers: list[int] = numbers[:, :10].argmax(1).tolist()
-    return answers
+def _serve(control: Connection, request_bytes: int, processors: Collection[int]) -> None:
+    os.sched_setaffinity(0, processors)
+    torch.set_num_threads(1)
+    uvloop.run(_served(control, request_bytes))
 
 
-def _net() -> Answer:
-    """Answers that no model found, though one ran."""
-    net = nn.Sequential(*(nn.Linear(NET_WIDTH, NET_WIDTH) for _ in range(2)))
-    inputs = torch.ones(1, NET_WIDTH)
+async def _served(control: Connection, request_bytes: int) -> None:
+    """What `workloads.serving.server` does, with `Net` in the place of a package."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    unused = ModelConfig(versions=(VersionConfig(package=UNUSED),))
+    config, metrics, net = ServingConfig(models=(unused,)), Metrics(), Net()
+    models = Models(Path(os.devnull), metrics, print, lambda model: None)
+    file = PackageFile(name="unused", bytes=0, sha256="0" * 64)
+    manifest = Manifest(
+        name=NAME,
+        version=VERSION,
+        source="fusion calibrate",
+        inputs=(TensorSpec(name="input", datatype="FP32", shape=(request_bytes // 4,)),),
+        outputs=(TensorSpec(name="output", datatype="FP32", shape=(ANSWERS,)),),
+        self_test=file,
+        artifacts=(Artifact(format="pytorch", files=(file,), made_with="", max_abs_error=0),),
+    )
+    served = ServedModel(
+        manifest,
+        Choice(NAME, net, Curve((1,), (1e-3,)), ()),
+        Limits(BURST, PATIENCE_S, queue_max=4 * BURST, cores=1),
+        metrics.of(NAME, VERSION, slo_s=PATIENCE_S, batch_max=BURST),
+        Chip(1),
+        lambda model: None,
+    )
+    models.by_name = {NAME: Model({VERSION: served}, {VERSION: 1.0})}
+    answering = Answering(models, metrics, config)
+    answering.is_ready = True
+    serving = asyncio.create_task(http_server(App(answering, Log(0)), "127.0.0.1", port).serve())
 
-    def answer(numbers: torch.Tensor) -> Sequence[int]:
-        net(inputs)
-        return _choice(numbers)
+    def told() -> None:
+        control.recv()
+        control.send(astuple(net.work()))
 
-    return answer
+    asyncio.get_running_loop().add_reader(control.fileno(), told)
+    await _listens(port)
+    control.send(port)
+    await serving
+
+
+async def _listens(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return
 
 
 def measure_serving(processors: Sequence[int]) -> ServingCosts:
@@ -184,70 +182,95 @@ def measure_serving(processors: Sequence[int]) -> ServingCosts:
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {processors[0]})
     try:
-        by_size = {size: _burst_costs(size, {processors[-1]}) for size in SIZES}
+        small, large = (_costs(size, {processors[-1]}) for size in SIZES)
     finally:
         os.sched_setaffinity(0, mine)
-    (batch_s, small_s), (_, large_s) = (by_size[size] for size in SIZES)
-    by_byte = max(0.0, large_s - small_s) / (SIZES[1] - SIZES[0])
-    return ServingCosts(
-        round_trip_s=_round_trip_s(),
-        batch_s=batch_s,
-        request_s=small_s,
-        request_s_per_byte=by_byte,
-    )
+    threads = {}
+    for name, (batch_s, request_s) in small.by_thread.items():
+        by_byte = max(0.0, large.by_thread[name][1] - request_s) / (SIZES[1] - SIZES[0])
+        threads[name] = ThreadCosts(
+            batch_s=batch_s, request_s=max(0.0, request_s - by_byte * SIZES[0]), request_s_per_byte=by_byte
+        )
+    return ServingCosts(wake_ups_s=small.wake_ups_s, **threads)
 
 
-def _burst_costs(size: int, processors: Collection[int]) -> tuple[float, float]:
-    """Processor seconds of the server by batch and by request, from single requests and bursts."""
-    server = start_server(_net, size, BURST, processors, 1)
-    try:
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _bursts(client, size, 1, server)
-            lone_s, burst_s = (_bursts(client, size, count, server) for count in (1, BURST))
-    finally:
-        server.stop()
-    request_s = max(0.0, burst_s - lone_s) / (BURST - 1)
-    return max(0.0, lone_s - request_s), request_s
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """At one size of requests."""
+
+    by_thread: dict[str, tuple[float, float]]
+    """Processor seconds by batch and by request."""
+    wake_ups_s: float
 
 
-def _bursts(client: socket.socket, size: int, count: int, server: Server) -> float:
-    """Processor seconds of the server by burst; the next is sent when all answers are there."""
-    data, before = bytes(size * count), server.beside_answers_s()
-    for _ in range(BURSTS):
-        client.sendall(data)
-        left = ANSWER_BYTES * count
-        while left:
-            left -= len(client.recv(left))
-    return (server.beside_answers_s() - before) / BURSTS + _choice_s(size, count)
+def _costs(size: int, processors: Collection[int]) -> _Costs:
+    """From single requests and bursts, which the server may see as more than one batch."""
+    body = np.random.default_rng(1).random(size // 4, dtype=np.float32).tobytes()
+    head = f"POST /v2/models/{NAME}/raw HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    with running_server(size, processors) as (port, work), ExitStack() as opened:
+        clients = [opened.enter_context(_connected(port)) for _ in range(BURST)]
+        loads = []
+        for count in (1, BURST):
+            burst = partial(_burst, clients[:count], head.encode() + body)
+            kept_up(burst, SECONDS / 10)
+            before = work()
+            seconds = kept_up(burst, SECONDS)
+            loads.append((work().since(before), statistics.quantiles(seconds, n=10)[0]))
+    (lone, response_s), (crowded, _) = loads
+    counts = np.array([[each.batches, each.requests] for each in (lone, crowded)])
+    by_thread = {}
+    for thread in ("http", "loop", "model"):
+        taken = np.array([getattr(each, f"{thread}_s") for each in (lone, crowded)])
+        batch_s, request_s = np.linalg.solve(counts, taken)
+        if batch_s < 0:  # a burst costs more by request than single ones do
+            batch_s, request_s = 0.0, taken[1] / counts[1, 1]
+        by_thread[thread] = (float(batch_s), max(0.0, float(request_s)))
+    computed_s = (lone.http_s + lone.loop_s + lone.model_s + lone.forward_s) / lone.requests
+    return _Costs(by_thread, max(0.0, response_s - computed_s))
 
 
-def _choice_s(size: int, count: int) -> float:
-    """Processor seconds of a burst's answers without their model."""
-    numbers = torch.zeros(count, size // 4)
-    began = time.thread_time()
-    for _ in range(BURSTS):
-        _choice(numbers)
-    return (time.thread_time() - began) / BURSTS
+@contextmanager
+def _connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield client
 
 
-def _round_trip_s() -> float:
-    """Middle round trip of one byte over loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def kept_up(burst: Callable[[], float], seconds: float) -> list[float]:
+    """One after the other for so long; what each took."""
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(taken) < 2:
+        taken.append(burst())
+    return taken
 
-        def echo() -> None:
-            peer, _ = server.accept()
-            with peer:
-                while data := peer.recv(1):
-                    peer.sendall(data)
 
-        Thread(target=echo, daemon=True).start()
-        with socket.create_connection(server.getsockname()) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            times = []
-            for _ in range(BURSTS):
-                began = time.perf_counter()
-                client.sendall(b"x")
-                client.recv(1)
-                times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def _burst(clients: Sequence[socket.socket], request: bytes) -> float:
+    """Seconds until all of them have their answers."""
+    began = time.perf_counter()
+    for client in clients:
+        client.sendall(request)
+    for client in clients:
+        read_answer(client)
+    return time.perf_counter() - began
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """The body of one answer.
+
+    Raises:
+        RuntimeError: it is not an answer with status 200.
+    """
+    answer = b""
+    while (head := answer.find(b"\r\n\r\n")) < 0 or len(answer) < head + 4 + _length(answer[:head]):
+        more = client.recv(65_536)
+        if not more:
+            raise RuntimeError(f"the loopback server closed the connection after {answer[:100]!r}")
+        answer += more
+    if answer[9:12] != b"200":
+        raise RuntimeError(f"the loopback server answered {answer[:300]!r}")
+    return answer[head + 4 :]
+
+
+def _length(head: bytes) -> int:
+    return int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])

@@ -145,14 +145,29 @@ class MeasuredChip(Stored):
         return Chip(**self.model_dump())
 
 
-class ServingCosts(Stored):
-    """What a batching server on loopback costs beside its model."""
+class ThreadCosts(Stored):
+    """Processor time that one kind of the server's threads takes."""
 
-    round_trip_s: NotNegative
-    """Of a lone request, less what the server computes."""
     batch_s: NotNegative
     request_s: NotNegative
     request_s_per_byte: NotNegative
+
+    def of_request(self, request_bytes: float) -> float:
+        """Seconds of a request of that size."""
+        return self.request_s + self.request_s_per_byte * request_bytes
+
+
+class ServingCosts(Stored):
+    """What `fusion serve` costs beside its model."""
+
+    wake_ups_s: NotNegative
+    """Of a lone request on loopback: its response time less all that is computed meanwhile."""
+    http: ThreadCosts
+    """Of the threads that read and write HTTP."""
+    loop: ThreadCosts
+    """Of the event loop, which every request passes."""
+    model: ThreadCosts
+    """Of the model's thread, beside the model: a batch is gathered and handed over."""
 
 
 class MeasuredOn(Stored):
@@ -209,7 +224,6 @@ class Calibration(Stored):
     convolution_measured: bool = False
     pass_overhead_s: NotNegative = 0.0
     """Of one whole pass: the framework's own."""
-    loopback_round_trip_s: NotNegative = 0.0
     decoders: DecoderFit | None = None
     machine: MeasuredChip | None = None
     measured_on: MeasuredOn | None = None
@@ -350,7 +364,9 @@ def read_calibration(path: Path) -> Calibration:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise PerformanceError(f"calibration {path}: {where}: {first['msg']}") from None
+        raise PerformanceError(
+            f"calibration {path}: {where}: {first['msg']}; measure again with `fusion calibrate`"
+        ) from None
     except TypeError as error:
         problem = str(error).partition("__init__() ")[2]
         raise PerformanceError(f"calibration {path}: a fit's constants: {problem}; measure again") from None

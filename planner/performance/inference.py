@@ -18,9 +18,6 @@ from planner.performance.roofline import forward_time
 from planner.performance.split import Split
 from planner.profiles.model import ModelProfile
 
-LOOPBACK_BYTES_PER_S = 1e30
-"""The copies through loopback are in the server's cost by byte."""
-
 
 @dataclass(frozen=True)
 class InferenceLoad:
@@ -39,7 +36,9 @@ class InferenceLoad:
     overhead_s_per_batch: float = 0.0
     """Of the host: dispatch, copies to and from the device."""
     overhead_s_per_request: float = 0.0
-    """Of the host: parsing, decoding, answering."""
+    """Of the host, beside a batch: gathering its rows; on one processor parsing and answering too."""
+    front_s_per_request: float = 0.0
+    """Of the event loop, which has a processor of its own: parsing, answering; see `BatchQueue.front_s`."""
     service_variation: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,6 +53,7 @@ class InferenceLoad:
             "response_bytes",
             "overhead_s_per_batch",
             "overhead_s_per_request",
+            "front_s_per_request",
             "service_variation",
         ]:
             not_negative(field, getattr(self, field))
@@ -114,7 +114,7 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
     service = service_times(chip, load, calibration)
     efficiency = calibration.model(chip.name, load.precision, load.profile)
     network = load.network_round_trip_s + (load.request_bytes + load.response_bytes) / load.network_bytes_per_s
-    times = queue_times(_queue(load, service, 1.0))
+    times = queue_times(batch_queue(load, service))
     low, high = _responses(load, service, efficiency.low), _responses(load, service, efficiency.high)
     batch = min(len(service), max(1, round(times.mean_batch)))
     pass_time = forward_time(chip, load.profile, load.precision, batch, calibration, largest_batch=load.batch_max)
@@ -158,15 +158,39 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
     )
 
 
-def on_loopback(load: InferenceLoad, serving: ServingCosts) -> InferenceLoad:
-    """The load on a server of this machine, with what `fusion calibrate` found a server to cost."""
+def on_server(load: InferenceLoad, costs: ServingCosts, processors: int, threads: int) -> InferenceLoad:
+    """The load on `fusion serve`, whose model runs on so many threads, with what `fusion calibrate` found it to cost.
+
+    Where there is no processor beside the model's, the server's threads take turns with the model, and all that they do
+    is part of a batch's time (the work of a queue does not depend on its order: L. Kleinrock, "Queueing Systems II",
+    1976, 3.4). Where there is, requests pass the event loop before they meet the batches, and the HTTP threads beside it.
+    """
+    bytes_ = load.request_bytes
+    http_s, loop_s, model_s = (each.of_request(bytes_) for each in (costs.http, costs.loop, costs.model))
+    batch_s = costs.loop.batch_s + costs.model.batch_s
+    if processors <= threads:
+        return replace(
+            load,
+            network_round_trip_s=load.network_round_trip_s + costs.wake_ups_s,
+            overhead_s_per_batch=batch_s + costs.http.batch_s,
+            overhead_s_per_request=http_s + loop_s + model_s,
+        )
     return replace(
         load,
-        network_round_trip_s=serving.round_trip_s,
-        network_bytes_per_s=LOOPBACK_BYTES_PER_S,
-        overhead_s_per_batch=serving.batch_s,
-        overhead_s_per_request=serving.request_s + serving.request_s_per_byte * load.request_bytes,
+        network_round_trip_s=load.network_round_trip_s + costs.wake_ups_s + http_s + costs.http.batch_s,
+        overhead_s_per_batch=batch_s,
+        overhead_s_per_request=model_s,
+        front_s_per_request=loop_s,
     )
+
+
+def with_server(load: InferenceLoad, calibration: Calibration) -> InferenceLoad:
+    """As `on_server`, on the machine of a calibration; unchanged where it did not measure the server."""
+    if calibration.serving is None or calibration.measured_on is None:
+        return load
+    host = calibration.host.get(load.precision)
+    threads = 0 if host is None else host.threads  # of an accelerator, which leaves the processors to the server
+    return on_server(load, calibration.serving, calibration.measured_on.processors, threads)
 
 
 def service_times(chip: Chip, load: InferenceLoad, calibration: Calibration) -> tuple[float, ...]:
@@ -190,13 +214,20 @@ def service_times(chip: Chip, load: InferenceLoad, calibration: Calibration) -> 
     return tuple(seconds)
 
 
-def _queue(load: InferenceLoad, service: tuple[float, ...], factor: float) -> BatchQueue:
-    scaled = tuple(seconds * factor for seconds in service)
-    return BatchQueue(load.requests_per_s, scaled, load.replicas, load.batch_wait_s, load.service_variation)
+def batch_queue(load: InferenceLoad, service: tuple[float, ...], factor: float = 1.0) -> BatchQueue:
+    """The queue of a load whose batches take `factor` times these seconds."""
+    return BatchQueue(
+        load.requests_per_s,
+        tuple(seconds * factor for seconds in service),
+        load.replicas,
+        load.batch_wait_s,
+        load.service_variation,
+        load.front_s_per_request,
+    )
 
 
 def _responses(load: InferenceLoad, service: tuple[float, ...], factor: float) -> Quantiles:
     try:
-        return queue_times(_queue(load, service, factor)).response
+        return queue_times(batch_queue(load, service, factor)).response
     except Overloaded:
         return Quantiles(math.inf, math.inf, math.inf, math.inf)

@@ -2,7 +2,10 @@
 
 The dispatcher is the serving layer's: one queue in order of arrival; an idle replica takes what waits, up to
 `batch_max`, as soon as the batch is full or its oldest request has waited `batch_wait_s` (0: at once). A batch of b
-takes `service_s[b - 1]`.
+takes `service_s[b - 1]`. Before that each request passes its replica's front station, one at a time in `front_s`: the
+event loop that reads and answers requests, with the demands of both visits added up (P. Denning, J. Buzen, "The
+operational analysis of queueing network models", Computing Surveys 10, 1978: demand = visits · service). So it is a
+tandem of an M/D/c queue and the batch-service queue, whose arrivals are the first one's departures.
 
 Method. No closed form covers this queue (load-dependent deterministic batches, several servers, a deadline), so the
 recursion of J. Kiefer and J. Wolfowitz, "On the theory of queues with many servers" (Trans. AMS 78, 1955), extended
@@ -63,12 +66,15 @@ class BatchQueue:
     batch_wait_s: float = 0.0
     service_variation: float = 0.0
     """Coefficient of variation of the service time of one batch (log-normal)."""
+    front_s: float = 0.0
+    """Of one request at its replica's front station; 0: there is none."""
 
     def __post_init__(self) -> None:
         positive("arrivals_per_s", self.arrivals_per_s)
         whole("replicas", self.replicas, at_most=100_000)
         not_negative("batch_wait_s", self.batch_wait_s)
         not_negative("service_variation", self.service_variation)
+        not_negative("front_s", self.front_s)
         whole("batch_max", len(self.service_s), at_most=100_000)
         for batch, seconds in enumerate(self.service_s, start=1):
             positive(f"service_s of a batch of {batch}", seconds)
@@ -80,8 +86,9 @@ class BatchQueue:
 
     @property
     def capacity_per_s(self) -> float:
-        """Requests by second when every batch is full."""
-        return self.replicas * self.batch_max / self.service_s[-1]
+        """Requests by second when every batch is full, or that the front stations let through where that is less."""
+        in_batches = self.replicas * self.batch_max / self.service_s[-1]
+        return min(in_batches, self.replicas / self.front_s) if self.front_s else in_batches
 
     @property
     def utilisation(self) -> float:
@@ -101,7 +108,8 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class QueueTimes:
-    """What requests see: `waiting` for their batch to start, and `response` until it is done."""
+    """What requests see: `waiting` for their batch to start, the front station included, and `response` until it is
+    done."""
 
     waiting: Quantiles
     response: Quantiles
@@ -193,13 +201,14 @@ def _replay(queue: BatchQueue, arrivals: int, p99_s_max: float = math.inf) -> _R
     Time runs in mean gaps between arrivals, so that one trace serves every rate.
     """
     trace, rate = _unit_times(arrivals), queue.arrivals_per_s
+    ready = _behind_front(queue, trace)
     if queue.batch_max == 1 and not queue.service_variation:
         service = queue.service_s[0] * rate
-        waits, held = _single_waits(trace, service, queue.replicas), 0.0
+        waits, held = ready - trace + _single_waits(ready, service, queue.replicas), 0.0
         responses, worked, batches = waits + service, arrivals * service, arrivals
         span = float((trace + responses).max())
     else:
-        found = _batches(queue, arrivals, p99_s_max)
+        found = _batches(queue, ready, p99_s_max)
         if found is None:
             return None
         starts, firsts, services, holds = found
@@ -219,6 +228,12 @@ def _replay(queue: BatchQueue, arrivals: int, p99_s_max: float = math.inf) -> _R
         mean_batch=(arrivals - warm) / counted,
         span_s=span / rate,
     )
+
+
+def _behind_front(queue: BatchQueue, trace: Seconds) -> Seconds:
+    """When the requests of a trace have passed the front station, in its order and unit."""
+    front = queue.front_s * queue.arrivals_per_s
+    return trace + _single_waits(trace, front, queue.replicas) + front if front else trace
 
 
 def _warm_up(arrivals: int) -> int:
@@ -254,12 +269,13 @@ def _single_waits(trace: Seconds, service: float, replicas: int) -> Seconds:
 
 
 def _batches(
-    queue: BatchQueue, arrivals: int, p99_s_max: float
+    queue: BatchQueue, come: Seconds, p99_s_max: float
 ) -> tuple[Seconds, npt.NDArray[np.int64], Seconds, Seconds] | None:
-    """Start, first request, service time of each batch of the trace, and how long an idle replica waited for it to
-    fill, in mean gaps between arrivals; None as `_replay`.
+    """Start, first request, service time of each batch of the requests that `come` then, and how long an idle
+    replica waited for it to fill, in mean gaps between arrivals; None as `_replay`.
     """
-    trace, most = unit_trace(arrivals), queue.batch_max
+    arrivals, most = len(come), queue.batch_max
+    trace: list[float] = come.tolist() if queue.front_s else unit_trace(arrivals)
     service = [0.0, *(seconds * queue.arrivals_per_s for seconds in queue.service_s)]
     deadline = queue.batch_wait_s * queue.arrivals_per_s
     noise = _noise(queue.service_variation) if queue.service_variation else ()

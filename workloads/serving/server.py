@@ -76,17 +76,7 @@ async def _serve(read: Read) -> int:
     traces = _traces(log)
     answering = Answering(models, metrics, config, traces)
     port = _port(config)
-    server = Server(
-        App(answering, log),
-        address=config.host,
-        port=port,
-        interface=Interfaces.RSGI,
-        websockets=False,
-        log_enabled=False,
-        backlog=2048,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
-        http2_settings=HTTP2Settings(keep_alive_interval=PING_MS, max_headers_size=HEADERS_MAX_BYTES),
-    )
+    server = http_server(App(answering, log), config.host, port)
     rpc = await _rpc(answering, log)
     serving = asyncio.create_task(server.serve())  # health answers while models load
     reload = asyncio.Event()
@@ -125,6 +115,21 @@ def _traces(log: Log) -> Traces | None:
     from workloads.serving.traces import from_environment
 
     return from_environment(*found, log)
+
+
+def http_server(app: App, host: str, port: int) -> Server:
+    """The server of HTTP/1.1 and HTTP/2, on the event loop that runs its `serve`."""
+    return Server(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.RSGI,
+        websockets=False,
+        log_enabled=False,
+        backlog=2048,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+        http2_settings=HTTP2Settings(keep_alive_interval=PING_MS, max_headers_size=HEADERS_MAX_BYTES),
+    )
 
 
 async def _rpc(answering: Answering, log: Log) -> RpcServer | None:

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
+from planner.calibration.store import MeasuredOn, ServingCosts, ThreadCosts
 from planner.performance import DoesNotFit, InferenceLoad, Overloaded, builtin, predict_inference
-from planner.performance.inference import service_times
+from planner.performance.inference import on_server, service_times, with_server
 from planner.profiles.model import profile
 from tests.unit.planner.chips import chip
 
@@ -68,3 +69,43 @@ def test_a_lone_request_waits_for_its_batch_and_a_crowded_one_for_a_replica():
         0, abs=1e-6
     )
     assert crowded.parts.queue_s > crowded.parts.batch_wait_s
+
+
+COSTS = ServingCosts(
+    wake_ups_s=5e-5,
+    http=ThreadCosts(batch_s=1e-5, request_s=2e-5, request_s_per_byte=1e-9),
+    loop=ThreadCosts(batch_s=4e-5, request_s=2e-4, request_s_per_byte=2e-9),
+    model=ThreadCosts(batch_s=3e-5, request_s=1e-5, request_s_per_byte=1e-9),
+)
+
+
+def test_on_one_processor_all_that_the_server_does_is_part_of_its_batches():
+    bare = dataclasses.replace(LOAD, request_bytes=10_000)
+    load = on_server(bare, COSTS, processors=1, threads=1)
+    added = [
+        with_s - without_s
+        for with_s, without_s in zip(
+            service_times(chip("A100-80GB"), load, builtin()),
+            service_times(chip("A100-80GB"), bare, builtin()),
+            strict=True,
+        )
+    ]
+    assert added == pytest.approx([8e-5 + rows * 2.7e-4 for rows in range(1, 9)])
+    assert (load.front_s_per_request, load.network_round_trip_s) == (0, pytest.approx(5e-5))
+
+
+def test_an_event_loop_with_a_processor_of_its_own_limits_what_is_answered_however_fast_the_model_is():
+    load = on_server(LOAD, COSTS, processors=2, threads=1)
+    slow_model = predict_inference(chip("A100-80GB"), load, builtin()).capacity_per_s.value
+    assert slow_model < 1 / 2e-4
+    fast = dataclasses.replace(load, profile=profile("fusionnet-8"), batch_max=64)
+    assert predict_inference(chip("A100-80GB"), fast, builtin()).capacity_per_s.value == pytest.approx(1 / 2e-4)
+    with pytest.raises(Overloaded, match="at least 2 replicas"):
+        predict_inference(chip("A100-80GB"), dataclasses.replace(fast, requests_per_s=6000), builtin())
+
+
+def test_a_calibration_that_measured_the_server_counts_it():
+    on = MeasuredOn(processor="x", processors=4, accelerator="A100", torch="2")
+    measured = builtin().model_copy(update={"serving": COSTS, "measured_on": on})
+    assert with_server(LOAD, builtin()) == LOAD
+    assert with_server(LOAD, measured) == on_server(LOAD, COSTS, processors=4, threads=0)

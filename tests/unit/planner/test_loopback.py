@@ -1,53 +1,49 @@
-"""The small batching server whose costs `fusion calibrate` takes: what it answers, and whose time it counts."""
+"""What `fusion calibrate` takes of a server: the real one's threads, without the model's time."""
 
+import os
 import socket
-import time
 
+import numpy as np
 import pytest
-import torch
 
-from planner.calibration.loopback import ANSWER_BYTES, start_server
+from planner.calibration.loopback import ANSWERS, NAME, measure_serving, read_answer, running_server
 
-MODEL_S = 2e-3
-
-
-def slow_sums():
-    """Answers that each batch takes `MODEL_S` of processor time for."""
-
-    def answer(numbers):
-        end = time.thread_time() + MODEL_S
-        while time.thread_time() < end:
-            pass
-        return [int(total) for total in numbers.sum(1)]
-
-    return answer
+BYTES = 256
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server():
-    started = start_server(slow_sums, 16, 4, None, 1)
-    yield started
-    started.stop()
+    with running_server(BYTES, os.sched_getaffinity(0)) as started:
+        yield started
 
 
-def asked(server, numbers):
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(numbers.numpy().tobytes())
-        answers = b""
-        while len(answers) < ANSWER_BYTES * len(numbers):
-            answers += client.recv(4096)
-    return [int.from_bytes(answers[at : at + ANSWER_BYTES], "little") for at in range(0, len(answers), ANSWER_BYTES)]
+def ask(port, path, body):
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        return read_answer(client)
 
 
-def test_requests_of_one_stream_are_answered_in_their_order(server):
-    numbers = torch.arange(40, dtype=torch.float32).view(10, 4)
-    assert asked(server, numbers) == [int(row.sum()) for row in numbers]
+def test_it_is_fusions_server_that_answers(server):
+    port, _ = server
+    row = np.arange(BYTES // 4, dtype=np.float32)
+    answer = np.frombuffer(ask(port, f"/v2/models/{NAME}/raw", row.tobytes()), np.float32)
+    assert answer.tolist() == row[:ANSWERS].tolist()
+    with pytest.raises(RuntimeError, match="such model; this server has calibration"):
+        ask(port, "/v2/models/other/raw", row.tobytes())
 
 
-def test_the_models_time_is_no_cost_of_the_servers(server):
-    before, beside_before = server.processor_s(), server.beside_answers_s()
+def test_every_request_is_counted_once_and_each_threads_time_grows_with_them(server):
+    port, work = server
+    before = work()
     for _ in range(20):
-        asked(server, torch.ones(1, 4))
-    total, beside = server.processor_s() - before, server.beside_answers_s() - beside_before
-    assert total >= 20 * MODEL_S
-    assert beside < total - 19 * MODEL_S
+        ask(port, f"/v2/models/{NAME}/raw", bytes(BYTES))
+    done = work().since(before)
+    assert (done.requests, done.batches) == (20, 20)
+    assert min(done.http_s, done.loop_s, done.model_s, done.forward_s) > 0
+
+
+def test_the_costs_are_of_this_machines_size():
+    costs = measure_serving(sorted(os.sched_getaffinity(0)))
+    assert 1e-6 < costs.loop.request_s < 0.01
+    assert costs.http.of_request(10_000) >= costs.http.request_s
+    assert 0 <= costs.model.batch_s < 0.01

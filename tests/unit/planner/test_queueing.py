@@ -1,6 +1,7 @@
 """Queue times: exact where theory is exact, near a simulation elsewhere, ordered in every parameter, clear when
 overloaded."""
 
+import dataclasses
 import math
 
 import pytest
@@ -35,6 +36,28 @@ def test_p99_lies_within_a_tenth_of_a_simulation(utilisation, batch_max, replica
     ordered = Simulation(asked, 100_000, seed=11).run()
     simulated = ordered[int(0.99 * len(ordered))]
     assert queue_times(asked).response.p99_s == pytest.approx(simulated, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "of_front", "batch_max", "replicas"),
+    [(0.3, 0.3, 8, 1), (0.6, 0.9, 16, 1), (0.8, 1.0, 4, 2), (0.5, 1.5, 32, 1), (0.8, 0.9, 1, 4)],
+)
+def test_behind_a_front_station_p99_lies_within_a_tenth_of_a_simulation(utilisation, of_front, batch_max, replicas):
+    """`of_front`: the front station's utilisation over that of the batches."""
+    plain = queue(utilisation, batch_max, replicas)
+    front_s = of_front * utilisation * replicas / plain.arrivals_per_s
+    asked = dataclasses.replace(plain, front_s=front_s)
+    assert asked.utilisation == pytest.approx(utilisation * max(1.0, of_front))
+    ordered = Simulation(asked, 80_000, seed=11).run()
+    simulated = ordered[int(0.99 * len(ordered))]
+    assert queue_times(asked).response.p99_s == pytest.approx(simulated, rel=0.1)
+
+
+def test_a_lone_request_passes_the_front_station_and_one_that_is_too_slow_is_named():
+    alone = BatchQueue(0.01, (0.02,), front_s=0.003)
+    assert queue_times(alone).response.p50_s == pytest.approx(0.023)
+    with pytest.raises(Overloaded, match="at most 333"):
+        queue_times(dataclasses.replace(alone, service_s=(0.0001,), arrivals_per_s=400))
 
 
 @pytest.mark.parametrize("utilisation", [0.75, 0.9, 0.95])
