@@ -37,6 +37,7 @@ from workloads.serving.metrics import Metrics
 from workloads.serving.model import Limits, ServedModel
 from workloads.serving.models import Model, Models
 from workloads.serving.package import Array, Artifact, Manifest, PackageFile, TensorSpec
+from workloads.serving.pipelines import Pipeline
 from workloads.serving.server import http_server
 from workloads.training.logs import Log
 
@@ -150,6 +151,7 @@ async def _served(control: Connection, request_bytes: int) -> None:
         metrics.of(NAME, VERSION, slo_s=PATIENCE_S, batch_max=BURST),
         Chip(1),
         lambda model: None,
+        Pipeline(manifest),
     )
     models.by_name = {NAME: Model({VERSION: served}, {VERSION: 1.0})}
     answering = Answering(models, metrics, config)

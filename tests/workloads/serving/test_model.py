@@ -14,6 +14,7 @@ from workloads.serving.choosing import Choice, Curve
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import Answer, Limits, ServedModel
 from workloads.serving.package import Array, Artifact, Manifest, PackageFile, TensorSpec
+from workloads.serving.pipelines import Pipeline
 
 BATCH_MAX = 4
 FILE = PackageFile(name="program.pt2", bytes=1, sha256="0" * 64)
@@ -46,7 +47,9 @@ def served(forward: Doubling) -> ServedModel:
     curve = Curve((1, BATCH_MAX), (0.001, 0.001))
     metrics = Metrics().of("doubling", "1", slo_s=1, batch_max=BATCH_MAX)
     limits = Limits(BATCH_MAX, slo_s=60, queue_max=100, cores=1)
-    return ServedModel(MANIFEST, Choice("eager", forward, curve, ()), limits, metrics, Chip(1), lambda _: None)
+    return ServedModel(
+        MANIFEST, Choice("eager", forward, curve, ()), limits, metrics, Chip(1), lambda _: None, Pipeline(MANIFEST)
+    )
 
 
 async def answer(model: ServedModel, number: float, turns: int = 0) -> float:
