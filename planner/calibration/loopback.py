@@ -109,13 +109,18 @@ def running_server(request_bytes: int, processors: Collection[int]) -> Iterator[
     here, there = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(there, request_bytes, processors), daemon=True)
     process.start()
+    there.close()  # the server's end alone is left, so that its end is noticed
 
     def work() -> Work:
         here.send("work")
         return Work(*here.recv())
 
     try:
-        yield int(here.recv()), work
+        try:
+            port = int(here.recv())
+        except EOFError:
+            raise RuntimeError("the server that is measured did not start; its reason is above") from None
+        yield port, work
     finally:
         process.kill()
         process.join()

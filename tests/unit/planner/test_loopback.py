@@ -42,6 +42,11 @@ def test_every_request_is_counted_once_and_each_threads_time_grows_with_them(ser
     assert min(done.http_s, done.loop_s, done.model_s, done.forward_s) > 0
 
 
+def test_a_server_that_does_not_start_is_no_endless_wait():
+    with pytest.raises(RuntimeError, match="did not start"), running_server(-1, os.sched_getaffinity(0)):
+        pass
+
+
 def test_the_costs_are_of_this_machines_size():
     costs = measure_serving(sorted(os.sched_getaffinity(0)))
     assert 1e-6 < costs.loop.request_s < 0.01
