@@ -26,6 +26,7 @@ def command() -> None:
 @click.option("--tokenizer", help="Of texts: a tokenizer.json, or bytes.")
 @click.option("--length", default=512, type=click.IntRange(2), show_default=True, help="Of texts, in tokens.")
 @click.option("--test-share", default=0.1, show_default=True, help="Held out where the source has no test split.")
+@click.option("--held-out", help="Which split, where the source holds out several.  [default: test before val]")
 @click.option("--shard-mib", default=16.0, type=click.FloatRange(0.001), show_default=True, help="Size of a shard.")
 @click.option("--name", help="What the data set is called.  [default: the last part of URL]")
 def pack_command(
@@ -38,6 +39,7 @@ def pack_command(
     tokenizer: str | None,
     length: int,
     test_share: float,
+    held_out: str | None,
     shard_mib: float,
     name: str | None,
 ) -> None:
@@ -50,7 +52,7 @@ def pack_command(
     with told():
         from workloads.data import pack, sources
 
-        options = sources.Options(label, text, size, channels, tokenizer, length, test_share)
+        options = sources.Options(label, text, size, channels, tokenizer, length, test_share, held_out)
         found = sources.find(source, options)
         samples = pack.shard_samples(found, shard_mib)
         with progress(f"packing {source}", sum(found.counts.values())) as done:
@@ -63,6 +65,8 @@ def pack_command(
                 fingerprint=sources.fingerprint(source, options, samples),
                 done=done,
             )
+    if found.left_out:
+        click.echo(f"left out: {', '.join(found.left_out)} (--held-out names the split to hold out)")
     shards = [shard for split in index.splits.values() for shard in split]
     click.echo(
         f"{url}: {index.samples('train'):,} samples to train on, {index.samples('test'):,} held out; {index.kind} of "

@@ -87,6 +87,49 @@ def test_folders_named_train_and_val_are_the_splits(tmp_path: Path, url: str) ->
     assert "8 samples to train on, 4 held out" in pack(tmp_path / "pets", url, "--size", 4, 4)
 
 
+def parts_of_people(folder: Path, parts: dict[str, int]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, rows in parts.items():
+        pq.write_table(pa.table({"label": ["no", "yes"] * (rows // 2), "age": list(range(rows))}), folder / name)
+    return folder
+
+
+def test_all_parts_of_a_split_are_packed(tmp_path: Path, url: str) -> None:
+    parts = {"train-00000-of-00002.parquet": 8, "train-00001-of-00002.parquet": 6, "test-00000-of-00001.parquet": 4}
+    assert "14 samples to train on, 4 held out" in pack(parts_of_people(tmp_path / "people", parts), url)
+    pq.write_table(pa.table({"label": ["no"], "height": [1]}), tmp_path / "people" / "train-00002.parquet")
+    said = refusal("pack", tmp_path / "people", f"{url}-2")
+    assert "train-00002.parquet: its columns are label (string), height (int64); those of train-00000-of-" in said
+
+
+def test_of_several_held_out_splits_one_is_packed_and_the_user_is_told(tmp_path: Path, url: str) -> None:
+    people = parts_of_people(
+        tmp_path / "people", {"train.parquet": 8, "validation.parquet": 6, "test.parquet": 4, "notes.parquet": 2}
+    )
+    said = pack(people, url)
+    assert "8 samples to train on, 4 held out" in said
+    assert said.startswith("left out: notes, validation (--held-out names the split to hold out)")
+    assert "8 samples to train on, 6 held out" in pack(people, f"{url}-2", "--held-out", "validation")
+    said = refusal("pack", people, f"{url}-3", "--held-out", "val")
+    assert said.endswith(f"--held-out: got val; {people} has test or validation")
+
+
+def test_a_folder_beside_train_is_not_taken_for_it(tmp_path: Path, url: str) -> None:
+    for name, images in (("train", 8), ("val", 4), ("wrong", 6)):
+        image_folder(tmp_path / "pets" / name, images)
+    said = pack(tmp_path / "pets", url, "--size", 4, 4)
+    assert "8 samples to train on, 4 held out" in said
+    assert "left out: wrong" in said
+
+
+def test_names_that_do_not_say_which_split_they_are_of_are_refused(tmp_path: Path, url: str) -> None:
+    people = parts_of_people(tmp_path / "people", {"a.parquet": 4, "b.parquet": 4})
+    assert "expected names that begin with train, and with test or" in refusal("pack", people, url)
+    people = parts_of_people(tmp_path / "two", {"train.parquet": 4})
+    pa.csv.write_csv(pa.table({"label": ["no", "yes"], "age": [1, 2]}), people / "train.csv")
+    assert "train.csv and train.parquet are of the same split; expected one of them" in refusal("pack", people, url)
+
+
 def idx(path: Path, array: np.ndarray[Any, Any]) -> None:
     header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     path.write_bytes(gzip.compress(header + array.tobytes()) if path.suffix == ".gz" else header + array.tobytes())

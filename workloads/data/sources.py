@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class Options:
     tokenizer: str | None = None
     length: int = 512
     test_share: float = 0.1
+    held_out: str | None = None
+    """Which of several held-out splits."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Source:
     """About how large one is in a shard."""
     held_out: Numbers | None = None
     """Where the source has one split only: which of its samples become the other."""
+    left_out: tuple[str, ...] = ()
+    """Splits that are there and not packed, by their names."""
 
     def numbers(self, split: Split) -> Numbers:
         """A split's samples, shuffled: sources are sorted by class more often than not."""
@@ -93,9 +98,10 @@ def find(path: Path, options: Options) -> Source:
         return _hugging_face(path, options)
     if idx := sorted(path.glob("*images*idx*")):
         return _idx(path, idx, options)
-    if files := {_split_of(file): file for file in sorted(path.iterdir()) if file.suffix in TABLES}:
-        read = {split: _table(file) for split, file in files.items()}
-        return _split(_of_tables(read, {}, options, path), options)
+    if files := [file for file in sorted(path.iterdir()) if file.suffix in TABLES]:
+        chosen, left_out = _by_split(files, options, path)
+        read = {split: _one_table(parts) for split, parts in chosen.items()}
+        return _split(replace(_of_tables(read, {}, options, path), left_out=left_out), options)
     return _image_folder(path, options)
 
 
@@ -103,6 +109,8 @@ def _split(source: Source, options: Options) -> Source:
     """The same source with a share of its samples held out, where it has no held-out split of its own."""
     if source.counts.get("test"):
         return source
+    if options.held_out:
+        raise SourceError(f"--held-out: got {options.held_out}, but the source has no held-out split")
     total = source.counts["train"]
     held_out = round(total * options.test_share)
     if not 0 < held_out < total:
@@ -111,12 +119,11 @@ def _split(source: Source, options: Options) -> Source:
             f"and {held_out} held out, expected at least one of each"
         )
     read = source.read
-    return Source(
-        source.fields,
-        lambda _, numbers: read("train", numbers),
-        {"train": total - held_out, "test": held_out},
-        source.sample_bytes,
-        _shuffled(total)[:held_out],
+    return replace(
+        source,
+        read=lambda _, numbers: read("train", numbers),
+        counts={"train": total - held_out, "test": held_out},
+        held_out=_shuffled(total)[:held_out],
     )
 
 
@@ -125,15 +132,37 @@ def _shuffled(count: int) -> Numbers:
     return np.argsort(random.random_raw(count), kind="stable")
 
 
-def _split_of(path: Path) -> Split:
-    return "test" if path.name.split(".")[0].split("-")[0] in HELD_OUT else "train"
+def _by_split(paths: Sequence[Path], options: Options, place: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
+    """What belongs to each split, by the word that its name begins with (`train-00000-of-00002`), and what to none."""
+    named: dict[str, list[Path]] = {}
+    for path in paths:
+        named.setdefault(path.name.split(".")[0].split("-")[0], []).append(path)
+    train = [name for name in named if name not in HELD_OUT]
+    if "train" in train:
+        train = ["train"]
+    if len(train) > 1:
+        raise SourceError(
+            f"{place}: expected names that begin with train, and with {' or '.join(HELD_OUT)} for what is held out; "
+            f"got {', '.join(path.name for name in train for path in named[name])}"
+        )
+    held_out = [name for name in HELD_OUT if name in named]
+    if options.held_out and options.held_out not in held_out:
+        expected = " or ".join(held_out) or "none: there is no held-out split"
+        raise SourceError(f"--held-out: got {options.held_out}; {place} has {expected}")
+    chosen: dict[Split, list[Path]] = {"train": named[train[0]]} if train else {}
+    if held_out:
+        chosen["test"] = named[options.held_out or held_out[0]]
+    taken = [path for group in chosen.values() for path in group]
+    return chosen, tuple(name for name, group in named.items() if group[0] not in taken)
 
 
 def _image_folder(path: Path, options: Options) -> Source:
     """One folder a class, either directly or in `train` and `test` (or `val`)."""
-    folders: dict[Split, Path] = {_split_of(folder): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
-    if not (path / "train").is_dir():
-        folders = {"train": path}
+    folders: dict[Split, Path] = {"train": path}
+    left_out: tuple[str, ...] = ()
+    if (path / "train").is_dir():
+        found, left_out = _by_split([each for each in sorted(path.iterdir()) if each.is_dir()], options, path)
+        folders = {split: _the_one(group) for split, group in found.items()}
     classes = tuple(sorted(folder.name for folder in folders["train"].iterdir() if folder.is_dir()))
     files: dict[Split, list[tuple[Path, int]]] = {}
     for split, folder in folders.items():
@@ -159,7 +188,13 @@ def _image_folder(path: Path, options: Options) -> Source:
     some = [file.stat().st_size for file, _ in files["train"][:: max(1, len(files["train"]) // 100)]]
     fields = _image_fields(options, classes)
     counts: dict[Split, int] = {split: len(listed) for split, listed in files.items()}
-    return _split(Source(fields, read, counts, sum(some) // len(some)), options)
+    return _split(Source(fields, read, counts, sum(some) // len(some), left_out=left_out), options)
+
+
+def _the_one(paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        raise SourceError(f"{paths[0]} and {paths[1].name} are of the same split; expected one of them")
+    return paths[0]
 
 
 def _image_fields(options: Options, classes: Sequence[str]) -> dict[str, Any]:
@@ -181,14 +216,16 @@ def _image_file(path: Path) -> bytes:
 def _idx(path: Path, images: Sequence[Path], options: Options) -> Source:
     """`train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-…`, gzipped or not (MNIST's layout)."""
     arrays: dict[Split, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-    for file in images:
+    chosen, left_out = _by_split(images, options, path)
+    for split, group in chosen.items():
+        file = _the_one(group)
         labels = file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1"))
         if not labels.exists():
             raise SourceError(f"{file}: its labels are missing; expected {labels}")
         pair = _idx_array(file), _idx_array(labels)
         if len(pair[0]) != len(pair[1]):
             raise SourceError(f"{file} has {len(pair[0])} images, {labels} has {len(pair[1])} labels")
-        arrays[_split_of(file)] = pair
+        arrays[split] = pair
     if "train" not in arrays:
         raise SourceError(f"{path}: expected train-images-idx3-ubyte beside {images[0].name}")
     first = arrays["train"][0]
@@ -202,7 +239,7 @@ def _idx(path: Path, images: Sequence[Path], options: Options) -> Source:
     classes = tuple(str(number) for number in range(max(int(labels.max()) for _, labels in arrays.values()) + 1))
     fields = {"kind": "image", "shape": shape, "scale": 255, "classes": classes}
     counts: dict[Split, int] = {split: len(labels) for split, (_, labels) in arrays.items()}
-    return _split(Source(fields, read, counts, int(np.prod(shape))), options)
+    return _split(Source(fields, read, counts, int(np.prod(shape)), left_out=left_out), options)
 
 
 def _idx_array(path: Path) -> NDArray[np.uint8]:
@@ -233,6 +270,24 @@ def _table(path: Path) -> pa.Table:
     raise SourceError(f"{path}: can't be packed; expected a folder, or a file in {', '.join(sorted(TABLES))} or .txt")
 
 
+def _one_table(parts: Sequence[Path]) -> pa.Table:
+    """The files of a split, one after the other, as Parquet of many parts has them."""
+    for part, following in itertools.pairwise(parts):
+        if part.name.split(".")[0] == following.name.split(".")[0]:
+            _the_one([part, following])
+    tables = [_table(part) for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        if table.schema != tables[0].schema:
+            raise SourceError(
+                f"{part}: its columns are {_columns(table)}; those of {parts[0].name} are {_columns(tables[0])}"
+            )
+    return pa.concat_tables(tables)
+
+
+def _columns(table: pa.Table) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text()
@@ -243,9 +298,11 @@ def _text(path: Path) -> str:
 def _hugging_face(path: Path, options: Options) -> Source:
     """What `save_to_disk` of a Dataset or DatasetDict leaves."""
     folders: dict[Split, Path] = {"train": path}
+    left_out: tuple[str, ...] = ()
     if (path / "dataset_dict.json").exists():
         names = json.loads((path / "dataset_dict.json").read_text())["splits"]
-        folders = {_split_of(path / name): path / name for name in reversed(names)}
+        found, left_out = _by_split([path / name for name in names], options, path)
+        folders = {split: _the_one(group) for split, group in found.items()}
     tables: dict[Split, pa.Table] = {}
     names_of: dict[str, Sequence[str]] = {}
     for split, folder in folders.items():
@@ -255,7 +312,7 @@ def _hugging_face(path: Path, options: Options) -> Source:
         )
         features = json.loads((folder / "dataset_info.json").read_text())["features"]
         names_of |= {name: feature["names"] for name, feature in features.items() if "names" in feature}
-    return _split(_of_tables(tables, names_of, options, path), options)
+    return _split(replace(_of_tables(tables, names_of, options, path), left_out=left_out), options)
 
 
 def _of_tables(
