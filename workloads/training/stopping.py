@@ -14,6 +14,8 @@ RANK_LOST_EXIT_CODE = 76
 rank that went may have failed by a fault of its own, so who starts the run again should count these."""
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
+_PARENT_DIED = signal.SIGUSR1
+"""Not SIGTERM, of which a second one ends the process: the kernel tells once for each thread of a killed parent."""
 
 
 class Interrupted(Exception):
@@ -39,15 +41,22 @@ class StopRequest:
         """Take over the signals; call it before the slow imports, so that none is lost."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._remember)
+        signal.signal(_PARENT_DIED, self._remember_parent)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(number, signal.SIG_DFL)
 
+    def _remember_parent(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
 
 def leave_with_parent() -> None:
-    """When torchrun's agent dies, ask this rank to stop: nobody would end it any more, and it holds the chip."""
+    """When torchrun's agent dies, ask this rank to stop: nobody would end it any more, and it holds the chip.
+
+    Call it after `StopRequest.listen`, which takes over the signal.
+    """
     agent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _PARENT_DIED)
     if os.getppid() != agent:  # it died before the kernel was told
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), _PARENT_DIED)
