@@ -24,7 +24,8 @@ INTRODUCTION = """\
 # Stacks to start from
 
 Copy one to `stacks/Pulumi.<your name>.yaml`, put your images, project, addresses and limits in (the lines that say
-`yours`), and see `fusion plan <your name>` and `pulumi preview`. `python -m tools.stack_pages` writes these pages;
+`yours`), and see `fusion plan <your name>` and `pulumi preview`. The workflows of pull requests leave those that have a
+page here alone. `python -m tools.stack_pages` writes these pages;
 `tests/unit/infra/test_stack_pages.py` checks that they say what is planned, and `tests/engine/test_stacks.py` that the
 engine previews each stack within its guardrails. Prices and predictions are those of the catalog; nothing here was
 measured on a cloud.

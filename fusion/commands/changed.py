@@ -31,10 +31,11 @@ def command(base: str | None, head: str, deployed: bool) -> None:
     """List the stacks that a change can change, as JSON for a workflow's matrix.
 
     A stack's file changes that stack; the program, the planner, the policies, Pulumi.yaml and the lock change all;
-    the local cloud changes the stacks that run on it.
+    the local cloud changes the stacks that run on it. Stacks to start from, which have a page in docs/stacks, are
+    nobody's deployment and not listed: copy one under another name.
     """
     root = project_root()
-    stacks = [Stack(name, root) for name in _names(root)]
+    stacks = [Stack(name, root) for name in _names(root) if not (root / "docs/stacks" / f"{name}.md").exists()]
     touched = None if base is None or NOTHING.fullmatch(base) else _touched(root, base, head)
     chosen = [each for each in stacks if touched is None or _is_changed(each, touched)]
     click.echo(json.dumps([_entry(each) for each in chosen if not (deployed and _is_local(each))]))

@@ -237,6 +237,9 @@ def _checked(
 
 def _pytorch(program: torch.export.ExportedProgram, source: Source, folder: Path) -> tuple[list[Path], str]:
     file = folder / "program.pt2"
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # paths of this machine are nobody's business where it is served
     torch.export.save(program, file)
     return [file], f"torch {torch.__version__}"
 

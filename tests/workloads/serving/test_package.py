@@ -50,6 +50,12 @@ def test_openvino_serves_what_it_was_exported_for(module: FusionNet, tmp_path: P
     assert choice.backend == "openvino"
 
 
+def test_a_program_holds_no_path_of_the_machine_that_exported_it(package_url: str, tmp_path: Path) -> None:
+    program = (open_package(package_url, tmp_path).folder / "program.pt2").read_bytes()
+    assert b"site-packages" not in program
+    assert str(Path(__file__).parents[3]).encode() not in program
+
+
 def test_a_version_never_changes(module: FusionNet, package_url: str) -> None:
     with pytest.raises(PackageError, match="holds a package already"):
         export(Source(module, {"input": images(4)}), package_url, name="small", version="1")
