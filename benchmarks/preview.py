@@ -149,7 +149,8 @@ def constructor(token: str) -> str:
     package, module, name = token.split(":")
     if package == "aws":
         return f"aws.{module.partition('/')[0]}.{name}"
-    return f"kubernetes.{module.replace('/', '.')}.{name}"
+    group = module.replace(".k8s.io/", ".").replace("/", ".") if "/" in module else f"core.{module}"
+    return f"kubernetes.{group}.{name}"
 
 
 def literal(value: Any, name: str) -> Any:
