@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,15 @@ from infra.errors import ArgumentError
 
 REGION = "us-east-1"
 ZONES = ("us-east-1a", "us-east-1b")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def current_event_loop() -> None:
+    """The SDK's mocks want one, which `asyncio.run` of any test before, in the same process, has taken away."""
+    try:
+        asyncio.get_event_loop_policy().get_event_loop()
+    except RuntimeError:
+        asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 def pool_args(**changes: Any) -> AcceleratorPoolArgs:
