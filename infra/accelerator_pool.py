@@ -13,7 +13,7 @@ from infra.errors import require
 from infra.network import check_zones
 
 PriceModel = Literal["on_demand", "spot", "capacity_block"]
-NodeAutoscaler = Literal["none", "karpenter"]
+NodeAutoscalerName = Literal["none", "karpenter"]
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 SYSTEM_GIB = 20
@@ -85,7 +85,7 @@ class AcceleratorPoolArgs:
     tags: Mapping[str, str] = field(default_factory=dict)
     stands_in_for: str | None = None
     vcpus: float = 0
-    node_autoscaler: NodeAutoscaler = "none"
+    node_autoscaler: NodeAutoscalerName = "none"
 
     def __post_init__(self) -> None:
         check_zones(self.region, self.zones, at_least=1)

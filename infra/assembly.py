@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from infra import language_model, serving_metrics
-from infra.accelerator_pool import AcceleratorPoolArgs, NodeAutoscaler
+from infra.accelerator_pool import AcceleratorPoolArgs, NodeAutoscalerName
 from infra.budget import BudgetArgs
 from infra.build import METRICS_PORT, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
@@ -199,7 +199,7 @@ def datasets(config: StackConfig) -> dict[str, str]:
     return {job.name: job.training.dataset for job in jobs}
 
 
-def _pool(pool: PoolPlan, plan: Plan, node_autoscaler: NodeAutoscaler) -> AcceleratorPoolArgs:
+def _pool(pool: PoolPlan, plan: Plan, node_autoscaler: NodeAutoscalerName) -> AcceleratorPoolArgs:
     return AcceleratorPoolArgs(
         pool=pool.name,
         region=plan.region,

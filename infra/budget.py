@@ -70,3 +70,16 @@ class Budget(pulumi.ComponentResource):
 def budget_facts(cloud: str, args: BudgetArgs) -> dict[str, object]:
     """What guardrails judge a budget of any cloud by; plain values, known in every preview."""
     return {"cloud": cloud, "stack": args.stack, "limit_usd_per_month": args.limit_usd_per_month, "alarms": 2}
+
+
+def check_recipients(args: BudgetArgs, at_most: int, teller: str) -> None:
+    """Refuse more addresses than a cloud's budget tells.
+
+    Raises:
+        ArgumentError: names them and the way out.
+    """
+    require(
+        len(args.emails) <= at_most,
+        f"emails ({', '.join(args.emails)}): {teller} tells at most {at_most}; name a group's address in place of its "
+        "members'.",
+    )

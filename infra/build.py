@@ -36,6 +36,7 @@ from infra.kubernetes.pods import PodArgs, check_name
 from infra.kubernetes.policies import Policies, PoliciesArgs
 from infra.kubernetes.queue import Flavors, Queue, priority_class
 from infra.kubernetes.training_job import TrainingJob
+from infra.names import STACK_TAG
 from infra.network import Network, NetworkArgs
 from infra.node_autoscaler import NodeAutoscaler
 from infra.object_store import ObjectStore, ObjectStoreArgs
@@ -557,7 +558,7 @@ class _Workloads:
 
 
 def _tags(args: PlatformArgs, component: str) -> dict[str, str]:
-    return {**args.tags, "fusion:stack": args.stack, "fusion:component": component}
+    return {**args.tags, STACK_TAG: args.stack, "fusion:component": component}
 
 
 def _tagged(args: PlatformArgs, component: Tagged, role: str) -> Tagged:

@@ -6,6 +6,8 @@ import hashlib
 from typing import Literal
 
 DIGEST_LENGTH = 6
+STACK_TAG = "fusion:stack"
+"""What everything of a stack carries, with the stack's name: bills and quotas are counted by it."""
 EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
 """An address, by its form alone."""
 BY_DIGEST = r"[^@\s]+@sha256:[0-9a-f]{64}"

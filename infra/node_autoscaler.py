@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import pulumi
@@ -9,7 +10,7 @@ import pulumi
 from infra.accelerator_pool import AcceleratorPool
 
 
-class NodeAutoscaler(pulumi.ComponentResource):
+class NodeAutoscaler(pulumi.ComponentResource, ABC):
     """What an autoscaler in the cluster needs of the cloud, whichever it is.
 
     Attributes:
@@ -18,6 +19,7 @@ class NodeAutoscaler(pulumi.ComponentResource):
 
     identity: pulumi.Resource
 
+    @abstractmethod
     def make_pools(self, pools: Mapping[str, AcceleratorPool], after: Sequence[pulumi.Resource]) -> None:
         """Let it grow the pools that may grow, each to the plan's maximum.
 
@@ -25,4 +27,3 @@ class NodeAutoscaler(pulumi.ComponentResource):
             pools: all of the stack's, by name.
             after: what its objects wait for, such as their definitions.
         """
-        raise NotImplementedError

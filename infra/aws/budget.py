@@ -5,10 +5,9 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from infra.budget import Budget, BudgetArgs, budget_facts
-from infra.errors import require
+from infra.budget import Budget, BudgetArgs, budget_facts, check_recipients
+from infra.names import STACK_TAG
 
-STACK_TAG = "fusion:stack"
 EMAILS_MAX = 10
 """By alarm (AWS Budgets "Quotas and restrictions", subscribers by notification)."""
 
@@ -64,8 +63,4 @@ def check(args: BudgetArgs) -> None:
     Raises:
         ArgumentError: names what and the way out.
     """
-    require(
-        len(args.emails) <= EMAILS_MAX,
-        f"emails ({', '.join(args.emails)}): an alarm of AWS Budgets tells at most {EMAILS_MAX}; name a group's "
-        "address in place of its members'.",
-    )
+    check_recipients(args, EMAILS_MAX, "an alarm of AWS Budgets")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pulumi_aws as aws
 
+from infra.names import STACK_TAG
 from planner.catalog import Catalog, UnknownOffer
 from planner.plan import Plan
 from planner.quotas import amount, aws_quotas_of, is_of, taken
@@ -60,7 +61,7 @@ def _used_by_others(quota: Quota, plan: Plan, catalog: Catalog) -> int:
     if not running:
         return 0
     spot = _instances(vcpus, plan.region, ("instance-lifecycle", "spot"))
-    own = _instances(vcpus, plan.region, ("tag:fusion:stack", plan.stack))
+    own = _instances(vcpus, plan.region, (f"tag:{STACK_TAG}", plan.stack))
     counted = ((running & spot) if quota.price_model == "spot" else (running - spot)) - own
     if not counted:
         return 0

@@ -7,13 +7,12 @@ import math
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.budget import Budget, BudgetArgs, budget_facts
-from infra.errors import require
+from infra.budget import Budget, BudgetArgs, budget_facts, check_recipients
 from infra.gcp.labels import as_labels
+from infra.names import STACK_TAG
 
 CHANNELS_MAX = 5
 """Of a budget ("Set up budget notifications", Cloud Billing)."""
-STACK_TAG = "fusion:stack"
 
 
 class GcpBudget(Budget):
@@ -81,11 +80,7 @@ def check(args: BudgetArgs) -> None:
     Raises:
         ArgumentError: names what and the way out.
     """
-    require(
-        len(args.emails) <= CHANNELS_MAX,
-        f"emails ({', '.join(args.emails)}): a budget of Google Cloud tells at most {CHANNELS_MAX}; name a group's "
-        "address in place of its members'.",
-    )
+    check_recipients(args, CHANNELS_MAX, "a budget of Google Cloud")
 
 
 def _alarm(basis: str, percent: float) -> gcp.billing.BudgetThresholdRuleArgs:
