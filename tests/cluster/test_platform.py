@@ -14,6 +14,13 @@ from tests.custom_resources import crds
 from tests.engine.conftest import Engine
 
 
+def stays_as_it_is(platform: Engine) -> None:
+    """On another update of the same program."""
+    again = platform.up()
+    assert "unchanged" in again
+    assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))
+
+
 @pytest.mark.timeout(900)
 def test_the_real_server_takes_the_platforms_objects_as_the_components_make_them(
     cluster_home: Path, platform: Engine
@@ -28,9 +35,7 @@ def test_the_real_server_takes_the_platforms_objects_as_the_components_make_them
     (job,) = [each for each in jobs if each.metadata.name == "digits"]
     (container,) = job.spec.template.spec.containers
     assert container.resources.limits["nvidia.com/gpu"] == "1"
-    again = platform.up()
-    assert "unchanged" in again
-    assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))
+    stays_as_it_is(platform)
     platform.destroy()
     assert client.BatchV1Api(api).list_job_for_all_namespaces().items == []
     assert platform.exists() == []
@@ -70,9 +75,7 @@ def test_karpenters_pools_plugins_and_what_is_watched_pass_the_pack_stay_as_they
         (pool,) = server.request("GET", MADE_BY_IT[0])["items"]
         assert pool["spec"]["limits"]["nvidia.com/gpu"] == "2", "the plan's maximum"
         assert all(server.request("GET", each)["items"] for each in MADE_BY_IT)
-        again = platform.up()
-        assert "unchanged" in again
-        assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))
+        stays_as_it_is(platform)
         platform.destroy()
         assert [each for each in MADE_BY_IT if server.request("GET", each)["items"]] == []
         assert platform.exists() == []

@@ -13,6 +13,7 @@ from planner.catalog import load
 from planner.errors import PlanError
 from planner.guardrails.rules import check_plan
 from planner.guardrails.settings import GuardrailSettings
+from planner.performance.training import TrainingPrediction
 from planner.plan import Plan
 from planner.repredict import least, runs
 from tests.unit.planner.test_plan import job, planned, service
@@ -64,7 +65,8 @@ def test_what_is_predicted_anew_is_what_the_planner_predicted() -> None:
             if getattr(stated, field):
                 assert getattr(stated, field) == getattr(predicted, name).scaled(scale)
         if stated.run_hours:
-            assert stated.run_hours.value == pytest.approx(predicted.total_s.value / 3600)  # type: ignore[union-attr]
+            assert isinstance(predicted, TrainingPrediction)
+            assert stated.run_hours.value == pytest.approx(predicted.total_s.value / 3600)
 
 
 def test_a_quantile_at_its_limit_passes_and_below_it_does_not() -> None:

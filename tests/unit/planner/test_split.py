@@ -12,6 +12,7 @@ from planner.catalog import load
 from planner.errors import PlanError
 from planner.performance.checks import PerformanceError
 from planner.performance.chip import Chip
+from planner.performance.inference import InferencePrediction
 from planner.performance.link import Link
 from planner.performance.roofline import forward_time
 from planner.performance.split import EdgeSide, best_split, edge_devices
@@ -82,7 +83,9 @@ def test_a_plan_carries_the_split_and_every_quantile_has_the_edge_and_its_link()
 def test_the_latency_guardrail_judges_a_split_service_by_what_it_predicts_anew() -> None:
     plan = classify(**edge(20, 40), p99_ms_max=250)
     (run,) = runs(plan, load())
-    assert run.predict().p99_s.scaled(1e3) == plan.predictions[0].p99_ms  # type: ignore[union-attr]
+    anew = run.predict()
+    assert isinstance(anew, InferencePrediction)
+    assert anew.p99_s.scaled(1e3) == plan.predictions[0].p99_ms
     assert broken(plan) == {}
     message = broken(edited(plan, **edge(20, 400)))["latency-slo"]
     assert "p99 is predicted to be" in message and "its limit of 250 ms" in message

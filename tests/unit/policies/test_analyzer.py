@@ -1,7 +1,7 @@
 """How guardrails are judged: each resource once, at the level that the stack sets, and nothing in silence."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -80,11 +80,10 @@ def test_a_guardrail_that_fails_passes_nothing() -> None:
 
 def test_a_stacks_guardrail_sees_all_resources() -> None:
     @stack_guardrail("two-at-most")
-    def two_at_most(resources: object, _: Update) -> Iterator[str]:
+    def two_at_most(resources: Sequence[Resource], _: Update) -> Iterator[str]:
         """There are two resources at most."""
-        count = len(list(resources))  # type: ignore[call-overload]
-        if count > 2:
-            yield f"there are {count}"
+        if len(resources) > 2:
+            yield f"there are {len(resources)}"
 
     assert judge(two_at_most, *(Declared(INSTANCE, {}, name=f"n{each}") for each in range(3))) == ["there are 3"]
 

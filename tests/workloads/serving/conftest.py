@@ -23,10 +23,23 @@ import yaml
 
 from workloads.models.fusionnet import FusionNet
 from workloads.serving.export import Source, export
-from workloads.serving.package import Array
+from workloads.serving.package import Array, Artifact, Manifest, PackageFile, TensorSpec
 
 SHAPE, CLASSES = (1, 8, 8), 10
 STARTS_WITHIN_S = 120
+
+
+_FILE = PackageFile(name="program.pt2", bytes=1, sha256="0" * 64)
+OF_ONE_NUMBER = Manifest(
+    name="of-one-number",
+    version="1",
+    source="a test",
+    inputs=(TensorSpec(name="input", datatype="FP32", shape=(1,)),),
+    outputs=(TensorSpec(name="output", datatype="FP32", shape=(1,)),),
+    self_test=_FILE,
+    artifacts=(Artifact(format="pytorch", files=(_FILE,), made_with="a test", max_abs_error=0),),
+)
+"""Of a model that a test makes by hand: a number in, a number out; its files are not there."""
 
 
 def images(rows: int, seed: int = 0) -> Array:

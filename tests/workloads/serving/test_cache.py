@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.workloads.serving.conftest import CLASSES, SHAPE, Running, Start, exported, images
-from tests.workloads.serving.test_pipelines import MANIFEST
+from tests.workloads.serving.conftest import CLASSES, OF_ONE_NUMBER, SHAPE, Running, Start, exported, images
 from tests.workloads.serving.test_rpc import address, asked
 from tests.workloads.serving.test_server import expected
 from workloads.models.fusionnet import FusionNet
@@ -31,7 +30,7 @@ SETTINGS = {"slo_ms": 10_000, "batch_max": 8, "backends": ["onnxruntime"], "cach
 
 def cache(bytes_max: int = MIB, version: str = "1") -> tuple[AnswerCache, Metrics]:
     metrics = Metrics()
-    manifest = MANIFEST.model_copy(update={"version": version})
+    manifest = OF_ONE_NUMBER.model_copy(update={"version": version})
     return AnswerCache(manifest, bytes_max, metrics.of("echo", version, slo_s=1, batch_max=1)), metrics
 
 

@@ -9,24 +9,15 @@ import time
 import numpy as np
 import uvloop
 
+from tests.workloads.serving.conftest import OF_ONE_NUMBER
 from workloads.serving.chip import Chip
 from workloads.serving.choosing import Choice, Curve
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import Answer, Limits, ServedModel
-from workloads.serving.package import Array, Artifact, Manifest, PackageFile, TensorSpec
+from workloads.serving.package import Array
 from workloads.serving.pipelines import Pipeline
 
 BATCH_MAX = 4
-FILE = PackageFile(name="program.pt2", bytes=1, sha256="0" * 64)
-MANIFEST = Manifest(
-    name="doubling",
-    version="1",
-    source="a test",
-    inputs=(TensorSpec(name="input", datatype="FP32", shape=(1,)),),
-    outputs=(TensorSpec(name="output", datatype="FP32", shape=(1,)),),
-    self_test=FILE,
-    artifacts=(Artifact(format="pytorch", files=(FILE,), made_with="a test", max_abs_error=0),),
-)
 
 
 class Doubling:
@@ -48,7 +39,13 @@ def served(forward: Doubling) -> ServedModel:
     metrics = Metrics().of("doubling", "1", slo_s=1, batch_max=BATCH_MAX)
     limits = Limits(BATCH_MAX, slo_s=60, queue_max=100, cores=1)
     return ServedModel(
-        MANIFEST, Choice("eager", forward, curve, ()), limits, metrics, Chip(1), lambda _: None, Pipeline(MANIFEST)
+        OF_ONE_NUMBER,
+        Choice("eager", forward, curve, ()),
+        limits,
+        metrics,
+        Chip(1),
+        lambda _: None,
+        Pipeline(OF_ONE_NUMBER),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 import tritonclient.grpc as triton
 from PIL import Image
 
-from tests.workloads.serving.conftest import Running, servers
+from tests.workloads.serving.conftest import OF_ONE_NUMBER, Running, servers
 from tests.workloads.serving.test_rpc import address
 from workloads.models.fusionnet import FusionNet
 from workloads.serving.answering import Answering, Failed
@@ -26,7 +26,7 @@ from workloads.serving.config import ServingConfig
 from workloads.serving.metrics import Metrics
 from workloads.serving.model import Limits, ServedModel
 from workloads.serving.models import Models
-from workloads.serving.package import Array, Manifest, PackageError, PackageFile, TensorSpec
+from workloads.serving.package import Array, PackageError
 from workloads.serving.pipelines import Pipeline, Pre, Step, made, pipeline_of
 from workloads.serving.protocol import InferRequest
 
@@ -148,37 +148,19 @@ def test_a_deadline_covers_the_code_and_the_next_request_is_served(faulty: Runni
     assert faulty.ask(RAW, b"fine")[0] == 200
 
 
-MANIFEST = Manifest(
-    name="echo",
-    version="1",
-    source="a test",
-    inputs=(TensorSpec(name="input", datatype="FP32", shape=(1,)),),
-    outputs=(TensorSpec(name="output", datatype="FP32", shape=(1,)),),
-    self_test=PackageFile(name="self-test.npz", bytes=0, sha256="0" * 64),
-    artifacts=(
-        {  # type: ignore[arg-type] # pydantic makes an Artifact of it
-            "format": "onnx",
-            "files": [{"name": "model.onnx", "bytes": 0, "sha256": "0" * 64}],
-            "made_with": "a test",
-            "max_abs_error": 0,
-        },
-    ),
-)
-
-
 def answering(
     forward: Callable[[Sequence[Array]], list[Array]], pre: Step | None, post: Step | None
 ) -> tuple[Answering, ServedModel]:
     choice = Choice("eager", forward, Curve((1,), (0.001,)), ())
     metrics = Metrics()
     served = ServedModel(
-        MANIFEST,
+        OF_ONE_NUMBER,
         choice,
         Limits(1, 10.0, 64, 1),
         metrics.of("echo", "1", slo_s=10.0, batch_max=1),
         Chip(1),
         lambda _: None,
-        Pipeline(MANIFEST, pre, post),
+        Pipeline(OF_ONE_NUMBER, pre, post),
     )
     models = Models(Path("nowhere"), metrics, lambda *_, **__: None, lambda _: None)
     config = ServingConfig.model_validate({"models": [{"versions": [{"package": "file:///nowhere"}]}]})
@@ -219,7 +201,7 @@ def test_while_a_batch_computes_the_next_request_is_prepared_and_the_last_answer
 
     async def both() -> list[list[Array]]:
         steps = [
-            Step(name, run, MANIFEST.inputs, 1, 64, lambda *_, **__: None)
+            Step(name, run, OF_ONE_NUMBER.inputs, 1, 64, lambda *_, **__: None)
             for name, run in (("pre", pre), ("post", post))
         ]
         server, served = answering(forward, steps[0], steps[1])
@@ -239,7 +221,9 @@ def test_beyond_what_can_wait_for_the_code_requests_are_refused_at_once() -> Non
     held, refused = threading.Event(), list[int]()
 
     async def many() -> None:
-        step = Step("pre", lambda inputs: [held.wait(30) and inputs[0]], MANIFEST.inputs, 1, 2, lambda *_, **__: None)
+        step = Step(
+            "pre", lambda inputs: [held.wait(30) and inputs[0]], OF_ONE_NUMBER.inputs, 1, 2, lambda *_, **__: None
+        )
         server, served = answering(lambda inputs: [inputs[0].copy()], step, None)
         waiting = [asyncio.create_task(server.run(served, asked(1), 0.0)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -264,6 +248,6 @@ def test_beyond_what_can_wait_for_the_code_requests_are_refused_at_once() -> Non
 )
 def test_a_factory_that_can_not_be_had_is_one_sentence(reference: str, expected: str) -> None:
     with pytest.raises(PackageError, match=re.escape(expected)):
-        made(reference, Pre, MANIFEST)
+        made(reference, Pre, OF_ONE_NUMBER)
     with pytest.raises(PackageError, match=re.escape(expected)):
-        pipeline_of(MANIFEST, reference, None, threads=1, queue_max=1, say=print)
+        pipeline_of(OF_ONE_NUMBER, reference, None, threads=1, queue_max=1, say=print)
