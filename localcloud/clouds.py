@@ -121,7 +121,7 @@ class LocalGcp(LocalCloud):
 
         client = storage.Client(
             project=self.setting[1],
-            credentials=credentials.AnonymousCredentials(),  # type: ignore[no-untyped-call]  # untyped there
+            credentials=credentials.AnonymousCredentials(),
             client_options={"api_endpoint": emulator.ensure()},
         )
         buckets = {f"storage/bucket {each.name}" for each in client.list_buckets()}

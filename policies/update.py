@@ -53,7 +53,7 @@ class Update:
     def wrong_settings(self) -> ValidationError | None:
         """What is wrong with the settings; None where they can be read."""
         try:
-            self.settings  # noqa: B018 - read for its error
+            _ = self.settings
         except ValidationError as error:
             return error
         return None

@@ -43,7 +43,7 @@ def command(
     status = 1
     try:
         stack = Stack.find(name)
-        stack.config  # noqa: B018 - what is wrong in the stack's file is told with the file's name
+        _ = stack.config  # what is wrong in the stack's file is told with the file's name, before Pulumi reads it
         stack.select()
         status, preview = _previewed(stack, flags)
     except FusionError as error:

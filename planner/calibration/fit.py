@@ -332,7 +332,7 @@ def _least(
     prior_weight: float = PRIOR_WEIGHT,
 ) -> list[float]:
     """Least squares over the logarithms of the parameters."""
-    from scipy.optimize import least_squares  # type: ignore[import-untyped]  # scipy ships no types
+    from scipy.optimize import least_squares
 
     low, start, high = ([math.log(value) for value in column] for column in zip(*bounds, strict=True))
     found = least_squares(

@@ -177,7 +177,7 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     return torch.native_dropout(input, p, train=True)[0] if training and p else input
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
+class _Recorder(TorchDispatchMode):
     """Sees every operation below autograd, after fused ones were taken apart as the device would."""
 
     def __init__(self, module: nn.Module, held: Any, batch: int) -> None:

@@ -70,7 +70,7 @@ def tune(
             inputs, targets = task.inputs_and_targets(batch)
             optimizer.zero_grad(set_to_none=True)
             mean = of_batch(module, inputs, targets) / targets.numel()
-            mean.backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
+            mean.backward()
             optimizer.step()
             falling.step()
             after_step()

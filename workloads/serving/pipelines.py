@@ -91,7 +91,7 @@ class Step:
 
     def expected_s(self) -> float:
         """Until a request that comes now is through."""
-        return (self._waiting / self._threads + 1) * self._usual_s if self._waiting else self._usual_s
+        return (self._waiting / self._threads + 1) * self._usual_s
 
     def check(self, allowed_s: float) -> None:
         """Pass where a request can go through in time; one that comes alone always may.

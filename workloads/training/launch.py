@@ -41,7 +41,7 @@ def launch(config_path: Path) -> int:
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVE_SECONDS))
     ours = ["-m", "workloads.training", "--config", str(config_path)]
-    how, command, words = config_from_args(parse_args(ours))  # type: ignore[no-untyped-call] # torch leaves it so
+    how, command, words = config_from_args(parse_args(ours))
     try:
         elastic_launch(config=how, entrypoint=command)(*words)
     except SignalException:

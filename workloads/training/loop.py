@@ -95,7 +95,7 @@ class Trainer:
                 total = self.task.loss(self.model(inputs), targets)
             # Parts differ by a sample, and gradients are averaged over ranks: this makes it the mean of all losses.
             loss = total * (self.world.data_size / (batch.global_samples * self.task.predictions_per_sample))
-            self.loss_scale.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
+            self.loss_scale.scaler.scale(loss).backward()
         return loss.detach()
 
     def update(self, step: int) -> None:

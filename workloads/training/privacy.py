@@ -248,7 +248,7 @@ class PrivateTrainer(Trainer):
         if len(batch.labels):
             inputs, targets = self.task.inputs_and_targets(batch)
             total = self.task.loss(self.model(inputs), targets) / self.task.predictions_per_sample
-            total.backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
+            total.backward()
             loss = total.detach() * (self.world.data_size / batch.global_samples)
         self.privacy.clip(last=last)
         return loss
@@ -309,7 +309,7 @@ def check_gradients(model: nn.Module, name: str, task: Task, data: Dataset) -> N
         batch = Batch(inputs[:count], labels[:count], count)
         try:
             given, targets = task.inputs_and_targets(batch)
-            task.loss(model(given), targets).backward()  # type: ignore[no-untyped-call] # PyTorch leaves it untyped
+            task.loss(model(given), targets).backward()
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise ConfigError(f"privacy: Opacus can't take the model {name}: {' '.join(str(error).split())}") from error
         found.append({path: (_taken(weight, "grad_sample"), _taken(weight, "grad")) for path, weight in weights})
