@@ -10,10 +10,10 @@ from typing import Literal
 import pulumi
 
 from infra.errors import require
+from infra.names import NodeAutoscalerName
 from infra.network import check_zones
 
 PriceModel = Literal["on_demand", "spot", "capacity_block"]
-NodeAutoscalerName = Literal["none", "karpenter"]
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 SYSTEM_GIB = 20

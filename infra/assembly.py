@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from infra import language_model, serving_metrics
-from infra.accelerator_pool import AcceleratorPoolArgs, NodeAutoscalerName
+from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.budget import BudgetArgs
 from infra.build import METRICS_PORT, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
@@ -20,6 +20,7 @@ from infra.kubernetes.manifests import ManifestsArgs
 from infra.kubernetes.monitoring import MonitoringArgs, PoolCost
 from infra.kubernetes.pods import PodArgs
 from infra.kubernetes.training_job import CHECKPOINTS_PATH
+from infra.names import NodeAutoscalerName
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
 from infra.queueing import NodeRoom, QueueingSpec, QueueSpec

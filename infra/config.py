@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from infra.gcp.labels import wrong_labels
-from infra.names import BY_DIGEST, DOMAIN, EMAIL, MigStrategy
+from infra.names import BY_DIGEST, DOMAIN, EMAIL, MigStrategy, NodeAutoscalerName
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import (
     TARGET_KINDS,
@@ -138,7 +138,7 @@ class ClusterConfig(Declared):
     queueing: Literal["none", "kueue"] = Field(
         default="none", description="kueue: training jobs are JobSets that wait in a queue; both must be installed"
     )
-    node_autoscaler: Literal["none", "karpenter"] = Field(
+    node_autoscaler: NodeAutoscalerName = Field(
         default="none", description="karpenter: makes the nodes above a pool's minimum, on AWS; must be installed"
     )
     topology_levels: tuple[str, ...] = Field(
@@ -331,7 +331,7 @@ class StackConfig(Declared):
         """Whether the stack's data needs an access log, as the guardrail confidential-data says."""
         return self.guardrails.data_class == "confidential"
 
-    def node_autoscaler_on(self, cloud: str) -> Literal["none", "karpenter"]:
+    def node_autoscaler_on(self, cloud: str) -> NodeAutoscalerName:
         """Who makes the nodes above a pool's minimum there; GKE's node pools scale by themselves."""
         return self.cluster.node_autoscaler if cloud == "aws" else "none"
 

@@ -14,6 +14,8 @@ BY_DIGEST = r"[^@\s]+@sha256:[0-9a-f]{64}"
 """An image that stays what it is."""
 MigStrategy = Literal["none", "single", "mixed"]
 """What becomes of GPUs that are cut into instances: `single` calls each a GPU, `mixed` by its size."""
+NodeAutoscalerName = Literal["none", "karpenter"]
+"""Who makes the nodes above a pool's minimum; with `none` the cloud's own node pools do."""
 DOMAIN = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 

@@ -6,20 +6,18 @@ k8s-device-plugin v0.17, AWS Neuron 2.26 "Kubernetes environment setup", aws-efa
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import yaml
 
-from infra.accelerator_pool import POOL_LABEL
 from infra.errors import require
+from infra.kubernetes.node_agents import NAMESPACE, agent, check_image
 from infra.kubernetes.objects import make_object
-from infra.names import BY_DIGEST, MigStrategy
+from infra.names import MigStrategy
 
-NAMESPACE = "kube-system"
 LABELS = {"app.kubernetes.io/managed-by": "fusion", "app.kubernetes.io/component": "device-plugin"}
 KUBELET = "/var/lib/kubelet/device-plugins"
 GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"
@@ -183,45 +181,18 @@ def _daemon_set(
     volumes: list[dict[str, Any]],
     service_account: str | None = None,
 ) -> dict[str, Any]:
-    labels = {**LABELS, "app.kubernetes.io/name": name}
-    account = {"serviceAccountName": service_account} if service_account else {"automountServiceAccountToken": False}
-    spec = {
+    account = {"serviceAccountName": service_account} if service_account else {}
+    kubelet = {"name": "kubelet", "hostPath": {"path": KUBELET}}
+    return agent(
+        name,
+        pools,
+        container,
+        [kubelet, *volumes],
+        labels=LABELS,
+        priorityClassName="system-node-critical",
         **account,
-        "priorityClassName": "system-node-critical",
-        "affinity": on_pools(pools),
-        "tolerations": [{"operator": "Exists"}],  # whatever keeps others off a node, its chips are told of
-        "containers": [dict(container)],
-        "volumes": [{"name": "kubelet", "hostPath": {"path": KUBELET}}, *volumes],
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": _metadata(name),
-        "spec": {
-            "selector": {"matchLabels": labels},
-            "updateStrategy": {"type": "RollingUpdate"},
-            "template": {"metadata": {"labels": labels}, "spec": spec},
-        },
-    }
-
-
-def on_pools(pools: Iterable[str]) -> dict[str, Any]:
-    """The affinity of pods that belong on the nodes of some pools and on no others."""
-    term = {"matchExpressions": [{"key": POOL_LABEL, "operator": "In", "values": sorted(pools)}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    )
 
 
 def _metadata(name: str) -> dict[str, Any]:
     return {"name": name, "namespace": NAMESPACE, "labels": LABELS}
-
-
-def check_image(what: str, image: str) -> None:
-    """Refuse an image of the system's own that is not named by digest.
-
-    Raises:
-        ArgumentError: it may change.
-    """
-    require(
-        re.fullmatch(BY_DIGEST, image) is not None,
-        f"{what}: image {image!r} may change; name it by digest, such as registry/name@sha256:… .",
-    )

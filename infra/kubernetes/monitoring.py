@@ -16,8 +16,8 @@ import pulumi
 import yaml
 
 from infra.errors import require
-from infra.kubernetes.device_plugins import NAMESPACE as SYSTEM_NAMESPACE
-from infra.kubernetes.device_plugins import check_image, on_pools
+from infra.kubernetes.node_agents import NAMESPACE as SYSTEM_NAMESPACE
+from infra.kubernetes.node_agents import agent, check_image
 from infra.kubernetes.objects import make_object
 from infra.kubernetes.pods import USER_ID
 
@@ -278,7 +278,6 @@ def _dashboard(args: MonitoringArgs, name: str, text: str) -> dict[str, Any]:
 def _dcgm(args: MonitoringArgs, image: str) -> Iterator[dict[str, Any]]:
     """It runs as root to reach the driver, with no capability: DCGM's profiling metrics need one and are left out."""
     name = f"{args.stack}-dcgm"
-    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "fusion"}
     container = {
         "name": "dcgm",
         "image": image,
@@ -288,23 +287,10 @@ def _dcgm(args: MonitoringArgs, image: str) -> Iterator[dict[str, Any]]:
         "securityContext": {"allowPrivilegeEscalation": False, "runAsUser": 0, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": "pods", "mountPath": POD_RESOURCES, "readOnly": True}],
     }
-    spec = {
-        "automountServiceAccountToken": False,
-        "affinity": on_pools(args.gpu_pools),
-        "tolerations": [{"operator": "Exists"}],
-        "containers": [container],
-        "volumes": [{"name": "pods", "hostPath": {"path": POD_RESOURCES}}],
-    }
-    yield {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels},
-        "spec": {
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": spec},
-        },
-    }
-    yield _pod_monitor(args, SYSTEM_NAMESPACE, "dcgm", labels, "metrics")
+    volume = {"name": "pods", "hostPath": {"path": POD_RESOURCES}}
+    found = agent(name, args.gpu_pools, container, [volume], labels={"app.kubernetes.io/managed-by": "fusion"})
+    yield found
+    yield _pod_monitor(args, SYSTEM_NAMESPACE, "dcgm", found["spec"]["selector"]["matchLabels"], "metrics")
 
 
 def _tensorboard(namespace: str, args: TensorBoardArgs) -> Iterator[dict[str, Any]]:
