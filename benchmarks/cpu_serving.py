@@ -15,8 +15,7 @@ stream in which it was above `DISTURBED` is not counted. Where too few are left,
 "predicted" rests on the calibration alone. Rows of "passes measured" rest on the backend's own batch times, as the server
 measures them when it starts, and on the calibration for what the server adds: ONNX Runtime's passes are not predicted.
 
-`--keep-memory` tells glibc to keep freed memory, in calibration, measurement and server alike. Needs torch and two
-processors.
+Needs torch and two processors.
 """
 
 from __future__ import annotations
@@ -49,6 +48,7 @@ from planner.performance.inference import batch_queue, on_server
 from planner.performance.queueing import queue_times
 from planner.performance.roofline import forward_time
 from planner.profiles.model import profile
+from workloads.serving.allocator import keep_freed_memory
 from workloads.serving.backends import BACKENDS, Runtime
 from workloads.serving.choosing import measure
 from workloads.serving.export import export
@@ -111,7 +111,6 @@ CLIENT, SERVER = 0, 1
 """Processors."""
 STARTS_WITHIN_S = 120.0
 CALIBRATE = "from fusion.commands.calibrate import command; command()"
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 
 
 def images(model: Served, count: int) -> np.ndarray:
@@ -440,12 +439,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["fusionnet-8", "fusionnet-32"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of serving, for each load and round")
-    parser.add_argument("--keep-memory", action="store_true")
     parser.add_argument("--batch-times", metavar="MODEL", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--backend-times", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="keeps the rounds: those in the file count too")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     if options.batch_times:
         print(json.dumps(batch_times(MODELS[options.batch_times], 0.3)))
         return
@@ -455,8 +454,6 @@ def main() -> None:
         return
     with contextlib.suppress(OSError):  # as root, where Linux groups processes by session: other programs take less
         Path("/proc/self/autogroup").write_text("-19")
-    if options.keep_memory:
-        os.environ |= KEEP_MEMORY
     rounds = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     with tempfile.TemporaryDirectory(prefix="cpu-serving-") as place:
         urls = {}

@@ -56,6 +56,7 @@ def _measure(device: str, name: str, precisions: tuple[str, ...], threads: int |
         import torch
 
         from planner.calibration.measure import DTYPES, measure
+        from workloads.serving.allocator import keep_freed_memory
     except ModuleNotFoundError as error:
         raise FusionError(
             f"measuring needs {error.name}, which is not installed; install fusion[train,serve,dev]"
@@ -69,6 +70,7 @@ def _measure(device: str, name: str, precisions: tuple[str, ...], threads: int |
         raise FusionError(f"--device is {device!r}; it must be cpu, cuda or cuda:N")
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         calibration = measure(device, name, chosen, lambda what: click.echo(f"measuring: {what}", err=True))
     except (RuntimeError, AssertionError) as error:
@@ -116,10 +118,8 @@ def _lines(calibration: Calibration, precisions: tuple[str, ...]) -> list[str]:
     lines = [f"matrix products in {p}: {machine.peak_flops[p] / 1e9:,.1f} GFLOP/s" for p in precisions]
     lines.append(f"memory: {machine.memory_bandwidth_bytes_per_s / 1e9:,.1f} GB/s")
     lines.append(f"launch: {calibration.gemms[precisions[0]].shared['launch_s'] * 1e6:.1f} µs")
-    for precision, host in calibration.host.items():
+    for precision in calibration.host:
         ratio = calibration.gemms[precision].measured_ratio[machine.name]
-        kept = f"{host.page_fault_s_per_byte * 4096e6:.1f} µs a page of memory that was given back"
-        lines.append(f"allocator: {kept if host.returns_memory else 'keeps freed memory'}")
         lines.append(f"nets timed whole, in {precision}: {ratio.low:.2f} to {ratio.high:.2f} times the prediction")
     threads = (serving.http, serving.loop, serving.model)
     request_s, batch_s = sum(each.request_s for each in threads), sum(each.batch_s for each in threads)

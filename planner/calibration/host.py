@@ -1,14 +1,13 @@
 """Measures what operations cost on this machine's own processors, for `planner.performance.host`. Needs torch.
 
 Every probe is timed once a round, and the rounds' middle counts, so that a disturbance falls on few of a probe's times.
-Page faults within a timing are taken off: the model adds those that a pass will have. With one thread the clock is the
+Whoever calls it has told the allocator to keep freed memory, as `fusion serve` does. With one thread the clock is the
 processor's, which stands while other programs run.
 """
 
 from __future__ import annotations
 
 import math
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -18,12 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from planner.performance.heap import MAPPED_MOST, STARTED
 from planner.performance.host import Curve, HostCosts, lone_convolution
 
 ROUNDS = 15
 LEAST_TIMING_S = 1e-3
-PAGE_BYTES = resource.getpagesize()
 FOOTPRINTS = tuple(2**power for power in (18, 20, 21, 22, 23, 24, 25, 26, 27))
 """Bytes that are touched between two uses of the same weights: from what a core's cache holds to what none does."""
 ROW_SHAPE = (1024, 256)
@@ -52,16 +49,14 @@ class Probe:
 
 def measure_host(dtype: torch.dtype) -> HostCosts:
     """Costs of this machine's processors at one precision, with as many threads as torch has now."""
-    returns_memory = _returns_memory()
-    fault_s = _page_fault_s()
     times: dict[tuple[object, ...], float] = {}
     for probes in (_call_probes, _product_probes, _convolution_probes, _move_probes):
-        times |= _timed(list(probes(dtype)), fault_s)
-    return _costs(times, dtype, fault_s, returns_memory)
+        times |= _timed(list(probes(dtype)))
+    return _costs(times, dtype)
 
 
-def _timed(probes: list[Probe], fault_s: float) -> dict[tuple[object, ...], float]:
-    """Middle seconds of one operation of each probe, without page faults."""
+def _timed(probes: list[Probe]) -> dict[tuple[object, ...], float]:
+    """Middle seconds of one operation of each probe."""
     inner, now = {}, clock()
     for probe in probes:
         probe.call()
@@ -72,11 +67,10 @@ def _timed(probes: list[Probe], fault_s: float) -> dict[tuple[object, ...], floa
     for _ in range(ROUNDS):
         for probe in probes:
             probe.call()  # what the probe before left in the caches is gone
-            faults, began = _faults(), now()
+            began = now()
             for _ in range(inner[probe.name]):
                 probe.call()
-            took = now() - began - (_faults() - faults) * fault_s
-            seconds[probe.name].append(max(took, 0.0) / inner[probe.name] / probe.count)
+            seconds[probe.name].append((now() - began) / inner[probe.name] / probe.count)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
@@ -84,44 +78,6 @@ def clock() -> Callable[[], float]:
     """Seconds that work on the processors is timed by: the thread's own where it is the only one, since another
     program's turn is no part of them; the wall's otherwise."""
     return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-
-
-def _faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-def _page_fault_s() -> float:
-    """Seconds that one page costs from the system and back: a touch of each page of new memory, over those of old."""
-
-    def touched(memory: torch.Tensor) -> None:
-        memory.view(-1, PAGE_BYTES)[:, 0] = 1
-
-    now = clock()
-    old = torch.ones(2 * MAPPED_MOST, dtype=torch.uint8)
-    each = []
-    for _ in range(ROUNDS):
-        began = now()
-        touched(old)
-        old_s = now() - began
-        faults, began = _faults(), now()
-        touched(torch.empty(2 * MAPPED_MOST, dtype=torch.uint8))  # mapped and unmapped, whatever came before
-        each.append(max(0.0, now() - began - old_s) / max(1, _faults() - faults))
-    return statistics.median(each[1:])
-
-
-def _returns_memory() -> bool:
-    """Whether the allocator gives freed memory back to the system, by the page faults of chains of results. Call it
-    first: what is freed later decides where the allocator's threshold lies."""
-    chain = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
-    returned = []
-    for size in (2 * STARTED, 4 * STARTED, 8 * STARTED):
-        inputs = torch.randn(size // 4)
-        for _ in range(4):
-            chain(inputs)
-        faults = _faults()
-        chain(inputs)
-        returned.append(PAGE_BYTES * (_faults() - faults) > size / 2)
-    return any(returned)
 
 
 def _call_probes(dtype: torch.dtype) -> Iterable[Probe]:
@@ -225,9 +181,7 @@ def _in_turn(module: nn.Module, inputs: list[torch.Tensor]) -> Callable[[], obje
     return call
 
 
-def _costs(
-    times: dict[tuple[object, ...], float], dtype: torch.dtype, fault_s: float, returns_memory: bool
-) -> HostCosts:
+def _costs(times: dict[tuple[object, ...], float], dtype: torch.dtype) -> HostCosts:
     size = dtype.itemsize
     nothing = times["launch", "nothing"]
     launch = {str(name[1]): _above(seconds - nothing) for name, seconds in times.items() if name[0] == "launch"}
@@ -265,8 +219,6 @@ def _costs(
             "attention_flops": 4.0 * 4 * 4 * 128 * 128 * 32 / _above(times["attention",] - launch["attention"]),
             **_convolutions(times, launch, dtype),
             "move_s_per_byte": moves,
-            "page_fault_s_per_byte": fault_s / PAGE_BYTES,
-            "returns_memory": returns_memory,
         }
     )
 

@@ -1,9 +1,11 @@
 """What `fusion serve` costs beside its model, by its threads: HTTP, the event loop, and the model's own.
 
 The server's code runs in a process of its own on one processor, the client on another; both are this machine's. A net runs
-for each batch, whose own time is taken off: what a model leaves in the caches is not the server's code, which then takes
-longer. Times are the processor's, of each thread, and of responses the quickest tenth counts, so that another program's
-turn is no part of them.
+for each batch; what it takes by itself, one pass after the other, is taken off, so that what it takes longer beside the
+server counts. Costs come from single requests and from Poisson streams, under which requests share batches but come one by
+one while the net runs: each wakes the threads for itself, and finds other code in the caches. In bursts a request would
+cost a third of it. Times are the processor's, of each thread, and of responses the quickest tenth counts, so that
+another program's turn is no part of them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import random
+import selectors
 import socket
 import statistics
 import threading
@@ -23,11 +27,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import uvloop
 from torch import nn
 
 from planner.calibration.store import ServingCosts, ThreadCosts
+from workloads.serving.allocator import keep_freed_memory
 from workloads.serving.answering import Answering
 from workloads.serving.app import App
 from workloads.serving.chip import Chip
@@ -46,8 +52,16 @@ ANSWERS = 10
 """Numbers of an answer, as many as a small classifier's."""
 SECONDS = 1.0
 """For which each load is kept up."""
-BURST = 16
+BATCH_MAX = 16
+QUEUE_MAX = 16 * BATCH_MAX
+"""Of the server, and most requests that are under way."""
+SEED = 1
 NET_WIDTH = 512
+NET_S = 2e-3
+"""Of a pass, about: longer than the server's threads take for a request, as a model is that needs a planner."""
+TIMED_PASSES = 15
+STREAM_BATCHES = (2.0, 6.0)
+"""Requests of a batch in the streams, about: what comes while one batch runs."""
 SIZES = (256, 16_384)
 """Bytes of a request, at which the costs are taken."""
 PATIENCE_S = 60.0
@@ -62,8 +76,9 @@ class Work:
     http_s: float
     loop_s: float
     model_s: float
-    """Beside `forward_s`."""
-    forward_s: float
+    """Beside `net_s`."""
+    net_s: float
+    """That the net would have taken by itself."""
     batches: float
     requests: float
 
@@ -73,24 +88,37 @@ class Work:
 
 
 class Net:
-    """A small net that runs once for a batch, whatever its size; its answers are parts of the inputs."""
+    """A net that runs once for a batch, whatever its size; its answers are parts of the inputs."""
 
     def __init__(self) -> None:
         self._net = nn.Sequential(*(nn.Linear(NET_WIDTH, NET_WIDTH) for _ in range(2)))
         self._inputs = torch.ones(1, NET_WIDTH)
-        self.forward_s = 0.0
+        self._repeats = 1
+        self._repeats = max(1, round(NET_S / self._timed_s()))
+        self.pass_s = self._timed_s()
         self.batches = self.requests = 0
         self.thread_clock: int | None = None
+
+    def _pass(self) -> None:
+        with torch.inference_mode():
+            for _ in range(self._repeats):
+                self._net(self._inputs)
+
+    def _timed_s(self) -> float:
+        """Processor seconds of a pass, one after the other."""
+        taken = []
+        for _ in range(TIMED_PASSES):
+            began = time.thread_time()
+            self._pass()
+            taken.append(time.thread_time() - began)
+        return statistics.median(taken)
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         """Forward of `workloads.serving.backends`."""
         if self.thread_clock is None:
             self.thread_clock = time.pthread_getcpuclockid(threading.get_ident())
-        began = time.thread_time()
-        with torch.inference_mode():
-            self._net(self._inputs)
+        self._pass()
         answers = [inputs[0][:, :ANSWERS].copy()]
-        self.forward_s += time.thread_time() - began
         self.batches, self.requests = self.batches + 1, self.requests + len(inputs[0])
         return answers
 
@@ -99,7 +127,8 @@ class Net:
         loop_s = time.thread_time()
         thread_s = 0.0 if self.thread_clock is None else time.clock_gettime(self.thread_clock)
         http_s = time.process_time() - loop_s - thread_s
-        return Work(http_s, loop_s, thread_s - self.forward_s, self.forward_s, self.batches, self.requests)
+        net_s = self.batches * self.pass_s
+        return Work(http_s, loop_s, thread_s - net_s, net_s, self.batches, self.requests)
 
 
 @contextmanager
@@ -129,6 +158,7 @@ def running_server(request_bytes: int, processors: Collection[int]) -> Iterator[
 def _serve(control: Connection, request_bytes: int, processors: Collection[int]) -> None:
     os.sched_setaffinity(0, processors)
     torch.set_num_threads(1)
+    keep_freed_memory()
     uvloop.run(_served(control, request_bytes))
 
 
@@ -152,8 +182,8 @@ async def _served(control: Connection, request_bytes: int) -> None:
     served = ServedModel(
         manifest,
         Choice(NAME, net, Curve((1,), (1e-3,)), ()),
-        Limits(BURST, PATIENCE_S, queue_max=4 * BURST, cores=1),
-        metrics.of(NAME, VERSION, slo_s=PATIENCE_S, batch_max=BURST),
+        Limits(BATCH_MAX, PATIENCE_S, queue_max=QUEUE_MAX, cores=1),
+        metrics.of(NAME, VERSION, slo_s=PATIENCE_S, batch_max=BATCH_MAX),
         Chip(1),
         lambda model: None,
         Pipeline(manifest),
@@ -211,29 +241,36 @@ class _Costs:
 
 
 def _costs(size: int, processors: Collection[int]) -> _Costs:
-    """From single requests and bursts, which the server may see as more than one batch."""
+    """From single requests and a stream."""
     body = np.random.default_rng(1).random(size // 4, dtype=np.float32).tobytes()
-    head = f"POST /v2/models/{NAME}/raw HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-    with running_server(size, processors) as (port, work), ExitStack() as opened:
-        clients = [opened.enter_context(_connected(port)) for _ in range(BURST)]
-        loads = []
-        for count in (1, BURST):
-            burst = partial(_burst, clients[:count], head.encode() + body)
-            kept_up(burst, SECONDS / 10)
+    request = f"POST /v2/models/{NAME}/raw HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+    with running_server(size, processors) as (port, work), _connected(port) as client:
+        kept_up(partial(_asked, client, request), SECONDS / 10)
+        before = work()
+        seconds = kept_up(partial(_asked, client, request), SECONDS)
+        lone, response_s = work().since(before), statistics.quantiles(seconds, n=10)[0]
+        computed_s = (lone.http_s + lone.loop_s + lone.model_s + lone.net_s) / lone.requests
+        net_s, loads = lone.net_s / lone.requests, [lone]
+        for batch in STREAM_BATCHES:
             before = work()
-            seconds = kept_up(burst, SECONDS)
-            loads.append((work().since(before), statistics.quantiles(seconds, n=10)[0]))
-    (lone, response_s), (crowded, _) = loads
-    counts = np.array([[each.batches, each.requests] for each in (lone, crowded)])
+            _stream(port, request, batch / (net_s + batch * (computed_s - net_s)), SECONDS)
+            loads.append(work().since(before))
+    counts = np.array([[each.batches, each.requests] for each in loads])
     by_thread = {}
     for thread in ("http", "loop", "model"):
-        taken = np.array([getattr(each, f"{thread}_s") for each in (lone, crowded)])
-        batch_s, request_s = np.linalg.solve(counts, taken)
-        if batch_s < 0:  # a burst costs more by request than single ones do
-            batch_s, request_s = 0.0, taken[1] / counts[1, 1]
-        by_thread[thread] = (float(batch_s), max(0.0, float(request_s)))
-    computed_s = (lone.http_s + lone.loop_s + lone.model_s + lone.forward_s) / lone.requests
+        by_thread[thread] = _parts(counts, np.array([getattr(each, f"{thread}_s") for each in loads]))
     return _Costs(by_thread, max(0.0, response_s - computed_s))
+
+
+def _parts(counts: npt.NDArray[np.float64], taken_s: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Seconds by batch and by request, not negative, that are nearest to what loads of so many of both (loads, 2) took."""
+    by_load = counts[:, 1]
+    batch_s, request_s = np.linalg.lstsq(counts / by_load[:, None], taken_s / by_load, rcond=None)[0]
+    if batch_s < 0:
+        return 0.0, max(0.0, float(taken_s.sum() / by_load.sum()))
+    if request_s < 0:
+        return max(0.0, float(taken_s.sum() / counts[:, 0].sum())), 0.0
+    return float(batch_s), float(request_s)
 
 
 @contextmanager
@@ -252,14 +289,35 @@ def kept_up(burst: Callable[[], float], seconds: float) -> list[float]:
     return taken
 
 
-def _burst(clients: Sequence[socket.socket], request: bytes) -> float:
-    """Seconds until all of them have their answers."""
+def _asked(client: socket.socket, request: bytes) -> float:
+    """Seconds until the answer."""
     began = time.perf_counter()
-    for client in clients:
-        client.sendall(request)
-    for client in clients:
-        read_answer(client)
+    client.sendall(request)
+    read_answer(client)
     return time.perf_counter() - began
+
+
+def _stream(port: int, request: bytes, rate: float, seconds: float) -> None:
+    """Send requests when they are due, by a Poisson process, whatever was answered before; until all are answered."""
+    draw, due_s = random.Random(SEED).expovariate, [0.0]
+    while due_s[-1] < seconds:
+        due_s.append(due_s[-1] + draw(rate))
+    with ExitStack() as opened, selectors.DefaultSelector() as waiting:
+        free: list[socket.socket] = []
+        began, sent, answered = time.perf_counter(), 0, 0
+        while answered < len(due_s):
+            if sent < len(due_s) and sent - answered < QUEUE_MAX and time.perf_counter() - began >= due_s[sent]:
+                client = free.pop() if free else opened.enter_context(_connected(port))
+                client.sendall(request)
+                waiting.register(client, selectors.EVENT_READ)
+                sent += 1
+            for key, _ in waiting.select(0):  # on a processor of its own: to sleep would make it late
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                read_answer(client)
+                waiting.unregister(client)
+                free.append(client)
+                answered += 1
 
 
 def read_answer(client: socket.socket) -> bytes:

@@ -124,8 +124,7 @@ def _checked(calibration: Calibration, precision: str) -> GemmFit:
         for batch in (1, 8, 32):
             inputs = torch.randn(batch, *shape, dtype=DTYPES[precision])
             predicted = host_time(host, layers, precision, batch)
-            # the process has freed larger pieces than these: its allocator keeps their memory
-            measured.append(_median_s(partial(net, inputs), "cpu") / (predicted.total_s - predicted.page_fault_s))
+            measured.append(_median_s(partial(net, inputs), "cpu") / predicted.total_s)
     shared = asdict(_parameters(launch_s=host.launch_s["gemm"]))
     return GemmFit(
         shared=shared,

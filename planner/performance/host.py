@@ -1,13 +1,13 @@
 """Time of a model's forward pass on a machine's own processors, from costs that `fusion calibrate` measured there.
 
 A processor differs from an accelerator in what matters: a layer's weights may still be in a cache or not, the library
-copies weights into a layout of its own at each call, every call costs microseconds of the framework, and memory that
-the allocator gave back to the system is paid for again, page by page. Each of these was measured as a curve; a layer's
-time is read from the curves of its operation class.
+copies weights into a layout of its own at each call, and every call costs microseconds of the framework. Each of these
+was measured as a curve; a layer's time is read from the curves of its operation class. Memory is not paid for again
+at each pass: `fusion serve` keeps what it frees (`workloads.serving.allocator`), as calibration did.
 
 Sources: S. Williams, A. Waterman, D. Patterson, "Roofline" (CACM 52(4), 2009) for time by work and bytes; K. Goto, R.
 van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (ACM TOMS 34(3), 2008) for the copy of the weights
-that is shared by all rows; the heap is `planner.performance.heap`.
+that is shared by all rows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from planner.performance.chip import BYTES
-from planner.performance.heap import Step, refaulted_bytes
-from planner.profiles.model import Layer, ModelProfile, Product
+from planner.profiles.model import Layer, ModelProfile
 
 Cost = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Above = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
@@ -29,10 +28,6 @@ HEAVY = ("gelu", "tanh", "sigmoid", "silu", "exp", "erf", "hardswish", "mish", "
 """Elementwise operations that compute a transcendental function: bound by it, not by the memory."""
 LONE_NUMBERS, LONE_SIDE = 20_480, 3.5
 PAGE_BYTES = 4096
-BLOCK = 16
-"""Channels that oneDNN keeps together."""
-INDEX_BYTES = 8
-"""Of one number of the indices that max-pooling writes beside its results."""
 
 
 class Curve(BaseModel):
@@ -83,10 +78,6 @@ class HostCosts(BaseModel):
     """Reordering of the filters at each call."""
     move_s_per_byte: dict[str, Curve]
     """Of operations that only move data, by byte read and written; by those bytes. `heavy` are transcendental ones."""
-    page_fault_s_per_byte: Cost
-    """Of memory that the system has to give anew."""
-    returns_memory: bool
-    """Whether the allocator gives freed memory back: glibc's does unless it is told to keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +87,15 @@ class HostTime:
     compute_s: float
     memory_s: float
     launch_s: float
-    page_fault_s: float
 
     @property
     def total_s(self) -> float:
         """All of it."""
-        return self.compute_s + self.memory_s + self.launch_s + self.page_fault_s
+        return self.compute_s + self.memory_s + self.launch_s
 
 
-def host_time(
-    host: HostCosts, profile: ModelProfile, precision: str, batch: int, *, largest_batch: int | None = None
-) -> HostTime:
-    """Seconds of one forward pass of a batch, in a process whose largest batch is `largest_batch` (None: this one)."""
+def host_time(host: HostCosts, profile: ModelProfile, precision: str, batch: int) -> HostTime:
+    """Seconds of one forward pass of a batch."""
     size = BYTES[precision]
     touched = size * sum(layer.weight_numbers + batch * layer.written_numbers for layer in profile.layers)
     compute, memory, launch = 0.0, 0.0, host.pass_s
@@ -115,11 +103,7 @@ def host_time(
         compute_s, memory_s = _layer(host, layer, size, batch, touched)
         compute, memory = compute + compute_s, memory + memory_s
         launch += host.launch_s.get(_kind(layer, batch), host.launch_s["elementwise"])
-    faults = 0.0
-    if host.returns_memory:
-        steps, largest = (_steps(profile, size, many) for many in (batch, max(batch, largest_batch or batch)))
-        faults = refaulted_bytes(steps, largest) * host.page_fault_s_per_byte
-    return HostTime(compute, memory, launch, faults)
+    return HostTime(compute, memory, launch)
 
 
 def _layer(host: HostCosts, layer: Layer, size: float, batch: int, touched: float) -> tuple[float, float]:
@@ -162,26 +146,3 @@ def _kind(layer: Layer, batch: int) -> str:
         if lone_convolution(batch, layer.read_numbers, side):
             return "lone conv"
     return layer.operation
-
-
-def _steps(profile: ModelProfile, size: float, batch: int) -> list[Step]:
-    """What each layer takes from the heap: a result, and memory that it returns at once."""
-    steps = []
-    for layer in profile.layers:
-        result = batch * layer.written_numbers * size
-        if layer.product is not None and layer.operation == "conv":
-            steps.append(Step(result, _convolution_scratch(layer, layer.product, size, batch)))
-        elif "max_pool" in layer.name:
-            steps.append(Step(result / 2, second=result / 2 * INDEX_BYTES / size))
-        else:
-            steps.append(Step(result))
-    return steps
-
-
-def _convolution_scratch(layer: Layer, product: Product, size: float, batch: int) -> tuple[float, ...]:
-    """PyTorch's own code unrolls the image; oneDNN keeps its result in a layout of its own before it is copied, and
-    likewise an input of many channels."""
-    if _kind(layer, batch) == "lone conv":
-        return (product.k * product.m * size,)
-    result, inputs = batch * layer.written_numbers * size, batch * layer.read_numbers * size
-    return (inputs, result) if layer.read_numbers >= BLOCK * product.m else (result,)

@@ -117,7 +117,7 @@ def predict_inference(chip: Chip, load: InferenceLoad, calibration: Calibration)
     times = queue_times(batch_queue(load, service))
     low, high = _responses(load, service, efficiency.low), _responses(load, service, efficiency.high)
     batch = min(len(service), max(1, round(times.mean_batch)))
-    pass_time = forward_time(chip, load.profile, load.precision, batch, calibration, largest_batch=load.batch_max)
+    pass_time = forward_time(chip, load.profile, load.precision, batch, calibration)
     waiting = times.waiting.p99_s
     bound = (
         "queue"
@@ -197,7 +197,7 @@ def service_times(chip: Chip, load: InferenceLoad, calibration: Calibration) -> 
     """Seconds of a batch of 1, 2, … batch_max: calculated at powers of two, straight lines between."""
     knots = sorted({min(2**power, load.batch_max) for power in range(load.batch_max.bit_length() + 1)})
     times = [
-        forward_time(chip, load.profile, load.precision, batch, calibration, largest_batch=load.batch_max).total_s
+        forward_time(chip, load.profile, load.precision, batch, calibration).total_s
         + load.overhead_s_per_batch
         + batch * load.overhead_s_per_request
         for batch in knots

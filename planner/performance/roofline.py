@@ -46,10 +46,9 @@ class _Pass:
     calibration: Calibration
     precision: str
     batch: int
-    largest_batch: int | None
 
     def _key(self) -> tuple[object, ...]:
-        return id(self.chip), id(self.profile), id(self.calibration), self.precision, self.batch, self.largest_batch
+        return id(self.chip), id(self.profile), id(self.calibration), self.precision, self.batch
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -64,26 +63,21 @@ def forward_time(
     precision: str,
     batch: int,
     calibration: Calibration,
-    *,
-    largest_batch: int | None = None,
 ) -> PassTime:
     """Seconds of one forward pass of a batch: Σ over layers of max(FLOPs/(peak·eff), bytes/(bandwidth·eff)) +
     launch. On processors that were measured themselves: `planner.performance.host`.
-
-    Args:
-        largest_batch: the largest that the process runs, where it is not this one; decides what memory is kept.
     """
-    return _forward_time(_Pass(chip, profile, calibration, precision, batch, largest_batch))
+    return _forward_time(_Pass(chip, profile, calibration, precision, batch))
 
 
 @functools.lru_cache(maxsize=16_384)
 def _forward_time(asked: _Pass) -> PassTime:
     chip, profile, calibration = asked.chip, asked.profile, asked.calibration
-    precision, batch, largest_batch = asked.precision, asked.batch, asked.largest_batch
+    precision, batch = asked.precision, asked.batch
     whole("batch", batch, at_most=10**7)
     if (host := calibration.host_costs(chip.name, precision)) is not None:
-        time = host_time(host, profile, precision, batch, largest_batch=largest_batch)
-        return PassTime(time.total_s, time.compute_s, time.memory_s + time.page_fault_s, time.launch_s)
+        time = host_time(host, profile, precision, batch)
+        return PassTime(time.total_s, time.compute_s, time.memory_s, time.launch_s)
     parameters = calibration.gemm(chip.name, precision).parameters
     total = compute_bound = memory_bound = launches = 0.0
     touched = sum(count * (layer.weight_numbers + batch * layer.written_numbers) for layer, count in profile.distinct)

@@ -19,6 +19,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from workloads.config import ConfigError
+from workloads.serving.allocator import give_back_once, keep_freed_memory
 from workloads.serving.answering import Answering
 from workloads.serving.app import App
 from workloads.serving.config import ServingConfig, traces_endpoint
@@ -59,6 +60,7 @@ def run(read: Read) -> int:
         PackageError: a package can't be served.
         StorageError: a bucket refused.
     """
+    keep_freed_memory()
     return uvloop.run(_serve(read))
 
 
@@ -85,6 +87,7 @@ async def _serve(read: Read) -> int:
         loop.add_signal_handler(number, event.set)
     try:
         if await _unless(stop, models.apply(config)):
+            give_back_once()
             gc.freeze()  # the collector need not look through the runtimes' modules again and again
             answering.is_ready = True
             ports = {"port": port} if rpc is None else {"port": port, "grpc_port": rpc.port}

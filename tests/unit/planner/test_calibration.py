@@ -106,7 +106,6 @@ def test_this_machine_is_measured_and_read_back(tmp_path):
     assert stored.machine.chip().peak("fp32") > 1e9
     assert 0 <= stored.serving.wake_ups_s < 0.1
     assert stored.serving.loop.of_request(4096) >= stored.serving.loop.request_s > 0
-    assert stored.host["fp32"].page_fault_s_per_byte > 0
     assert stored.gemm(stored.machine.name, "fp32").parameters.launch_s > 0
 
 

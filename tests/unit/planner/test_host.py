@@ -1,18 +1,13 @@
-"""A machine's own processors: costs are read from curves, and memory that was given back is paid for again."""
+"""A machine's own processors: costs are read from curves."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from planner.calibration.store import Calibration, MeasuredChip
 from planner.performance import PerformanceError, builtin
-from planner.performance.heap import MAPPED_MOST, Step, refaulted_bytes
 from planner.performance.host import Curve, HostCosts, host_time, lone_convolution
 from planner.performance.roofline import forward_time
 from planner.profiles.model import profile
-
-MIB = 2**20
 
 
 def flat(cost: float) -> Curve:
@@ -32,33 +27,7 @@ COSTS = HostCosts(
     lone_convolution_flops=flat(5e10),
     convolution_s_per_weight_byte=1e-10,
     move_s_per_byte={"elementwise": flat(1e-11), "reduction": flat(1e-9)},
-    page_fault_s_per_byte=5e-10,
-    returns_memory=False,
 )
-
-
-@pytest.mark.parametrize(("operations", "results"), [(1, 0), (2, 2), (3, 3), (4, 2), (6, 5)])
-def test_chains_of_equal_results_fault_as_they_were_seen_to_with_glibc(operations, results):
-    # counted with ru_minflt for nn.Sequential of that many ReLUs on 4 MiB and on 16 MiB (glibc 2.36, PyTorch 2.15)
-    chain = [Step(4 * MIB)] * operations
-    assert refaulted_bytes(chain, chain) / (4 * MIB) == pytest.approx(results, abs=0.07)
-
-
-def test_a_process_that_ran_a_larger_batch_keeps_the_memory_of_a_smaller_one():
-    small, large = [Step(2 * MIB)] * 3, [Step(16 * MIB)] * 3
-    assert refaulted_bytes(small, small) > 0
-    assert refaulted_bytes(small, large) == 0
-
-
-def test_what_is_too_large_for_the_heap_faults_whole():
-    huge = [Step(2 * MAPPED_MOST)]
-    assert refaulted_bytes(huge, huge) == 2 * MAPPED_MOST
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e8), st.floats(0, 1e8)), min_size=1, max_size=12))
-def test_no_pass_faults_more_than_it_takes(sizes):
-    steps = [Step(result, (scratch,)) for result, scratch in sizes]
-    assert 0 <= refaulted_bytes(steps, steps) <= sum(result + scratch for result, scratch in sizes) * 1.01
 
 
 def test_a_curve_is_straight_between_its_points_and_constant_beyond():
@@ -72,14 +41,6 @@ def test_larger_batches_take_longer_but_less_than_as_many_single_ones(model):
     times = [host_time(COSTS, profile(model), "fp32", batch).total_s for batch in (2, 4, 16, 64)]
     assert times == sorted(times)
     assert times[-1] < 32 * times[0]
-
-
-def test_memory_that_the_allocator_gives_back_is_paid_for():
-    giving = COSTS.model_copy(update={"returns_memory": True})
-    kept, given_back = (host_time(each, profile("fusionnet-32"), "fp32", 64) for each in (COSTS, giving))
-    assert kept.page_fault_s == 0
-    pages = given_back.page_fault_s / COSTS.page_fault_s_per_byte / 4096
-    assert pages == pytest.approx(11_232, rel=0.02)  # counted in a pass with ru_minflt (glibc 2.36, PyTorch 2.15)
 
 
 def test_one_small_image_goes_to_pytorchs_own_convolution():
