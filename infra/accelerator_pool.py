@@ -13,7 +13,7 @@ from infra.errors import require
 from infra.names import NodeAutoscalerName
 from infra.network import check_zones
 
-PriceModel = Literal["on_demand", "spot", "capacity_block"]
+PriceModel = Literal["on_demand", "spot", "capacity_block", "flex_start"]
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 SYSTEM_GIB = 20
@@ -44,15 +44,19 @@ class AcceleratorPoolArgs:
         instance_type: the offer's instance (machine) type.
         accelerator: the catalog's name of the chip, or None for a pool of CPUs.
         accelerator_count: chips a node; a fraction for a shared chip.
-        price_model: `on_demand`, `spot` (may be taken back by the cloud), or `capacity_block` (reserved for a time).
+        price_model: `on_demand`, `spot` (may be taken back by the cloud), `capacity_block` (reserved for a time), or
+            `flex_start` (nodes come when there is room for them, and go after a time that is known).
         nodes_min: the autoscaler's lower bound.
         nodes_desired: the size at creation; the autoscaler's from then on. Defaults to `nodes_min`.
         nodes_max: the autoscaler's upper bound; what cost limits are judged on.
         image_gib: the largest container image that will run here, unpacked.
         disk_gib: root disk of each node.
         reservation_id: a capacity reservation of yours to launch into.
-        fast_interconnect: network adapters for collectives (EFA on AWS), which reach within one zone. None: where the
-            offer has them, nodes_max > 1 and there is one zone.
+        max_run_hours: with flex_start, after how long a node goes; the cloud's longest time unless it is said.
+        queued: with flex_start, a job's nodes come all at once or not at all; whoever queues the jobs asks for them
+            (a ProvisioningRequest, as Kueue makes it).
+        fast_interconnect: network adapters for collectives (EFA on AWS, GPUDirect on Google Cloud), which reach within
+            one zone. None: where the offer has them, nodes_max > 1 and there is one zone.
         compact_placement: nodes close together. None: with the fast interconnect, in one zone, without a reservation.
         labels: more labels for the nodes.
         taints: more taints for the nodes, besides the one that keeps other pods off accelerators.
@@ -78,6 +82,8 @@ class AcceleratorPoolArgs:
     image_gib: int = 20
     disk_gib: int = 100
     reservation_id: str | None = None
+    max_run_hours: int | None = None
+    queued: bool = False
     fast_interconnect: bool | None = None
     compact_placement: bool | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -144,6 +150,30 @@ class AcceleratorPoolArgs:
             not (self.reservation_id and len(self.zones) > 1),
             f"pool {self.pool}: reservation {self.reservation_id} lies in one zone, but zones names {len(self.zones)}; "
             "name only the reservation's zone.",
+        )
+
+        self._check_flex_start()
+
+    def _check_flex_start(self) -> None:
+        is_flexible = self.price_model == "flex_start"
+        require(
+            is_flexible or not (self.queued or self.max_run_hours is not None),
+            f"pool {self.pool}: queued and max_run_hours are of price_model flex_start, and it is {self.price_model}; "
+            "leave them out, or use flex_start.",
+        )
+        require(
+            not (is_flexible and self.reservation_id),
+            f"pool {self.pool}: flex_start takes no nodes from the reservation {self.reservation_id}; use price_model "
+            "on_demand, or remove reservation_id.",
+        )
+        require(
+            not (is_flexible and self.nodes_at_creation),
+            f"pool {self.pool}: nodes of flex_start come when pods wait for them, so it can't start with "
+            f"{self.nodes_at_creation}; use nodes_min 0 and nodes_desired 0.",
+        )
+        require(
+            self.max_run_hours is None or self.max_run_hours >= 1,
+            f"pool {self.pool}: max_run_hours {self.max_run_hours}; use 1 hour or more.",
         )
 
     def _check_placement(self) -> None:
@@ -226,4 +256,6 @@ def pool_facts(cloud: str, args: AcceleratorPoolArgs) -> dict[str, object]:
         "nodes_max": args.nodes_max,
         "disk_gib": args.disk_gib,
         "reservation_id": args.reservation_id,
+        "max_run_hours": args.max_run_hours,
+        "queued": args.queued,
     }

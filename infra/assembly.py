@@ -69,6 +69,8 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
         object_store=ObjectStoreArgs(
             region=region,
             noncurrent_days=config.object_store.noncurrent_days,
+            soft_delete_days=config.object_store.soft_delete_days,
+            retention_days=config.object_store.retention_days,
             delete_with_contents=removable,
             access_log=config.is_confidential,
         ),

@@ -174,6 +174,17 @@ class ObjectStoreConfig(Declared):
 
     delete_with_contents: bool = Field(default=False, description="destroy the bucket even when objects are in it")
     noncurrent_days: int = Field(default=30, ge=1, le=3_650)
+    soft_delete_days: int = Field(default=7, ge=0, le=90, description="on Google Cloud: 0, or 7 to 90")
+    retention_days: int | None = Field(
+        default=None, ge=1, le=36_500, description="on Google Cloud: nobody overwrites or deletes an object so long"
+    )
+
+    @field_validator("soft_delete_days")
+    @classmethod
+    def _none_or_a_week(cls, value: int) -> int:
+        if 0 < value < 7:
+            raise ValueError("expected 0, or 7 to 90")
+        return value
 
 
 _IN_TAGS = matching(r"[\w .:/=+\-@]*", "letters, digits, spaces and . : / = + - @ _")

@@ -49,6 +49,7 @@ L4 = {"aws": "g6.xlarge", "gcp": "g2-standard-4"}
 TWO_L4 = {"aws": ("g6.12xlarge", 4.0), "gcp": ("g2-standard-24", 2.0)}
 T4 = {"aws": "g4dn.xlarge", "gcp": "n1-standard-4+T4x1"}
 H100 = {"aws": ("p5.48xlarge", 8.0), "gcp": ("a3-highgpu-8g", 8.0)}
+FAST_H100 = {"aws": ("p5.48xlarge", 8.0), "gcp": ("a3-megagpu-8g", 8.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,13 @@ class Change:
         component: `network` and so on, as a builder calls it.
         args: by name what is changed, given the cloud.
         base: likewise, what the change is made from, where the component's usual args don't do.
+        value: after a space, where an arg has a row for each of several values.
     """
 
     component: str
     args: Callable[[str], Mapping[str, Any]]
     base: Callable[[str], Mapping[str, Any]] = field(default=lambda _: {})
+    value: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,6 +86,10 @@ def _pool_of(offer: Mapping[str, tuple[str, float]], accelerator: str) -> Callab
         "zones": PLACES[cloud]["zones"][:1],
         "nodes_max": 4,
     }
+
+
+def _flexible(_: str) -> Mapping[str, Any]:
+    return {"price_model": "flex_start"}
 
 
 CHANGES = (
@@ -114,7 +121,8 @@ CHANGES = (
     Change(
         "accelerator_pool", lambda cloud: {"accelerator_count": TWO_L4[cloud][1], "instance_type": TWO_L4[cloud][0]}
     ),
-    _same("accelerator_pool", price_model="spot"),
+    Change("accelerator_pool", lambda _: {"price_model": "spot"}, value=" spot"),
+    Change("accelerator_pool", _flexible, value=" flex_start"),
     _same("accelerator_pool", nodes_min=1),
     _same("accelerator_pool", nodes_desired=2),
     _same("accelerator_pool", nodes_max=6),
@@ -125,10 +133,12 @@ CHANGES = (
         lambda _: {"reservation_id": "cr-0123456789abcdef0"},
         lambda cloud: {"zones": PLACES[cloud]["zones"][:1]},
     ),
+    Change("accelerator_pool", lambda _: {"max_run_hours": 24}, _flexible),
+    Change("accelerator_pool", lambda _: {"queued": True}, _flexible),
     Change(
         "accelerator_pool",
         lambda _: {"fast_interconnect": True},
-        lambda cloud: {**_pool_of(H100, "H100")(cloud), "fast_interconnect": False},
+        lambda cloud: {**_pool_of(FAST_H100, "H100")(cloud), "fast_interconnect": False, "compact_placement": False},
     ),
     Change(
         "accelerator_pool",
@@ -143,6 +153,8 @@ CHANGES = (
     _same("accelerator_pool", stands_in_for="spot"),
     Change("object_store", lambda cloud: {"region": ELSEWHERE[cloud]["region"]}),
     _same("object_store", noncurrent_days=90),
+    _same("object_store", soft_delete_days=30),
+    _same("object_store", retention_days=90),
     _same("object_store", unfinished_upload_days=3),
     _same("object_store", delete_with_contents=True),
     _same("object_store", access_log=True),
@@ -178,13 +190,14 @@ NAMES = frozenset({"name", "namePrefix", "nodeGroupName", "accountId", "reposito
 """Of resources that have other names with other args: not what an arg is for."""
 
 
-class _Echo(Mocks):
+class Echo(Mocks):
     """Gives every resource its inputs back, with what components read of outputs besides."""
 
     def __init__(self) -> None:
         self.registered: list[MockResourceArgs] = []
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        """Keep it; its id is made of its name."""
         self.registered.append(args)
         more: dict[str, Any] = {
             "arn": f"arn:aws:x:::{args.name}",
@@ -204,6 +217,7 @@ class _Echo(Mocks):
         return f"{args.name}-id", {**more, **args.inputs}
 
     def call(self, args: MockCallArgs) -> Any:
+        """The same answer to each question, with what any asks for."""
         return {
             "accountId": "123456789012",
             "partition": "aws",
@@ -212,6 +226,7 @@ class _Echo(Mocks):
             "number": "123456789012",
             "billingAccount": "012345-6789AB-CDEF01",
             "emailAddress": "storage@example.com",
+            "kmsServiceAccountId": "logging@example.com",
         }
 
 
@@ -272,7 +287,7 @@ def _build_identity(builder: Builder[Any, Any], cluster: Any, cloud: str, given:
 
 def registered(component: str, cloud: str, changed: Mapping[str, Any]) -> Inputs:
     """Each value of the inputs of the cloud's and Kubernetes' own resources, by type and path."""
-    mocks = _Echo()
+    mocks = Echo()
     pulumi.runtime.set_mocks(mocks, project="fusion", stack="prod", preview=False)
     pulumi.runtime.test(lambda: _build(component, cloud, changed))()
     found: Inputs = Counter()
@@ -303,8 +318,8 @@ def _base(component: str, cloud: str, base: Callable[[str], Mapping[str, Any]]) 
 def becomes(change: Change, cloud: str) -> str:
     """What differs on a cloud where an arg is changed: types and paths, or why it is refused."""
     base = change.base(cloud)
-    before = _base(change.component, cloud, change.base)
     try:
+        before = _base(change.component, cloud, change.base)
         after = registered(change.component, cloud, {**base, **change.args(cloud)})
     except ArgumentError as error:
         return f"refused: {str(error).partition(': ')[2] or error}"
@@ -331,7 +346,7 @@ def tables() -> str:
     parts: list[str] = []
     for component, kind in TYPES.items():
         rows = [
-            f"| `{'`, `'.join(each.names)}` | {' | '.join(becomes(each, cloud) for cloud in CLOUDS)} |"
+            f"| `{'`, `'.join(each.names)}`{each.value} | {' | '.join(becomes(each, cloud) for cloud in CLOUDS)} |"
             for each in CHANGES
             if each.component == component
         ]

@@ -37,6 +37,8 @@ TERRAFORM = {
     "gcp:container/nodePool:NodePool": "container/resource_container_node_pool",
     "gcp:kms/keyRing:KeyRing": "kms/resource_kms_key_ring",
     "gcp:kms/cryptoKey:CryptoKey": "kms/resource_kms_crypto_key",
+    "gcp:logging/projectBucketConfig:ProjectBucketConfig": "logging/resource_logging_project_bucket_config",
+    "gcp:logging/projectSink:ProjectSink": "logging/resource_logging_project_sink",
     "gcp:serviceaccount/account:Account": "resourcemanager/resource_google_service_account",
     "gcp:projects/iAMCustomRole:IAMCustomRole": "resourcemanager/resource_google_project_iam_custom_role",
     "gcp:projects/service:Service": "resourcemanager/resource_google_project_service",
@@ -157,11 +159,24 @@ class Reader:
 
     def facts(self, function: str, inputs: dict[str, Any]) -> Facts:
         """Of the resource that a function makes."""
-        found = Facts()
-        for key, value in _entries(_body(self._returned(function))):
+        found, returned, more = Facts(), self._returned(function), list[tuple[str, Tokens]]()
+        if len(returned) == 1:
+            returned, more = self._variable(function, returned[0])
+        for key, value in _entries(_body(returned)):
             if key == "Schema":
-                self._fields(self._map(value), inputs, "", found)
+                self._fields([*self._map(value), *more], inputs, "", found)
         return found
+
+    def _variable(self, function: str, name: str) -> tuple[Tokens, list[tuple[str, Tokens]]]:
+        """The literal that a variable of a function is made from, and the fields that are put into its schema."""
+        tokens, made, fields = self.source.functions(self.folder)[function], list[str](), list[tuple[str, Tokens]]()
+        for index, token in enumerate(tokens):
+            end = _end(tokens, tokens.index("{", index)) + 1 if "{" in tokens[index:] else index
+            if token == name and tokens[index + 1 : index + 3] == [":", "="]:
+                made = tokens[index + 3 : end]
+            elif token == f"{name}.Schema" and tokens[index + 1] == "[":
+                fields.append((tokens[index + 2].strip('"'), tokens[index + 5 : end]))
+        return made, fields
 
     def _returned(self, name: str) -> Tokens:
         """The literal that a function returns, or a variable holds."""

@@ -228,6 +228,10 @@ def check(args: AcceleratorPoolArgs) -> None:
         f"{pool} can't be in a cluster placement group; choose another instance type, or leave compact_placement out.",
     )
     require(
+        args.price_model != "flex_start",
+        f"{pool}: AWS sells nothing as flex_start; use price_model spot, or capacity_block with a block of yours.",
+    )
+    require(
         args.price_model != "capacity_block" or kind.capacity_block,
         f"{pool} is not sold as Capacity Blocks; use price_model on_demand with a capacity reservation, or spot.",
     )

@@ -9,6 +9,7 @@ from infra.aws.access_log import make_access_log
 from infra.aws.account import account_of
 from infra.aws.buckets import make_closed_bucket
 from infra.aws.keys import make_key
+from infra.errors import require
 from infra.object_store import ObjectStore, ObjectStoreArgs, store_facts
 
 
@@ -27,6 +28,7 @@ class AwsObjectStore(ObjectStore):
     """
 
     def __init__(self, name: str, args: ObjectStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        check(args)
         super().__init__(
             "fusion:aws:ObjectStore", name, store_facts("aws", args, encryption_keys=1 + args.access_log), opts
         )
@@ -93,3 +95,16 @@ class AwsObjectStore(ObjectStore):
             rules=[unfinished, noncurrent],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[versioning]),
         )
+
+
+def check(args: ObjectStoreArgs) -> None:
+    """Refuse what isn't built on AWS.
+
+    Raises:
+        ArgumentError: names what and the way out.
+    """
+    require(
+        args.retention_days is None,
+        f"object_store.retention_days {args.retention_days}: S3's Object Lock is not built here; leave it out, and "
+        "noncurrent_days keeps what is overwritten or deleted.",
+    )

@@ -35,12 +35,22 @@ TPU_ACCELERATORS = {
     "TPUv6e": "tpu-v6e-slice",
 }
 """The label `cloud.google.com/gke-tpu-accelerator`, which a pod with TPUs must select ("Plan TPUs in GKE")."""
+FLEX_START_HOURS_MAX = 7 * 24
+FLEX_START_LABEL = "cloud.google.com/gke-flex-start"
+"""On the nodes of flex-start, and selected by the pods that are to have such ("Flex-start", GKE)."""
+QUEUED_TAINT = Taint(key="cloud.google.com/gke-queued", value="true")
+"""GKE puts it on the nodes that a ProvisioningRequest asked for ("Flex-start with queued provisioning", GKE)."""
+MADE_NETWORKS = "TCPXO"
+"""The GPUDirect whose networks GKE makes itself ("Configure automated networking for accelerator VMs", GKE)."""
 
 
 class GcpAcceleratorPool(AcceleratorPool):
     """A NodePool; of slices with several hosts one NodePool each, as GKE makes and removes those whole.
 
     `nodes_min` and `nodes_max` count slices then, and `pool_name` has the names of all, with commas between.
+
+    With the fast interconnect GKE makes the pool's further networks, and gives its nodes an interface in each. A pod
+    asks for them by the annotation `networking.gke.io/interfaces`, and needs NCCL's plugin; neither is set here.
 
     Makes: one or more NodePools.
 
@@ -68,8 +78,7 @@ class GcpAcceleratorPool(AcceleratorPool):
             self.pod_environment = TPU_ENVIRONMENT
         if self._machine.hosts > 1:
             self.hosts = Hosts(self._machine.hosts, NODE_POOL_LABEL)
-        own = (Taint(key=self.device_resource, value="present"),) if self.device_resource else ()
-        self.taints = (*own, *args.taints)
+        self.taints = taints(args, self.device_resource)
         names = [self._make_pool(f"{name}{suffix}", fields).name for suffix, fields in pools(args).items()]
         self.pool_name = pulumi.Output.all(*names).apply(", ".join)
         self.register_outputs({"pool_name": self.pool_name})
@@ -91,7 +100,12 @@ class GcpAcceleratorPool(AcceleratorPool):
                 tags=args.tags,
                 more=_of_node(args, machine),
             ),
-            management=gcp.container.NodePoolManagementArgs(auto_repair=True, auto_upgrade=True),
+            # GKE repairs no nodes of flex-start: it has none to put in their place.
+            management=gcp.container.NodePoolManagementArgs(
+                auto_repair=args.price_model != "flex_start", auto_upgrade=True
+            ),
+            network_config=_networks(args),
+            queued_provisioning=gcp.container.NodePoolQueuedProvisioningArgs(enabled=True) if args.queued else None,
             # The size is the autoscaler's once the pool exists.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self._cluster], ignore_changes=["initialNodeCount"]),
             **fields,
@@ -139,6 +153,12 @@ def _placement(args: AcceleratorPoolArgs, machine: Machine) -> gcp.container.Nod
     return gcp.container.NodePoolPlacementPolicyArgs(type="COMPACT") if is_compact(args) else None
 
 
+def _networks(args: AcceleratorPoolArgs) -> gcp.container.NodePoolNetworkConfigArgs | None:
+    if not has_gpudirect(args):
+        return None
+    return gcp.container.NodePoolNetworkConfigArgs(accelerator_network_profile="auto")
+
+
 def _of_node(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, Any]:
     """What sets a pool's nodes apart from others."""
     node = gcp.container
@@ -146,13 +166,11 @@ def _of_node(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, Any]:
     guest = node.NodePoolNodeConfigGuestAcceleratorArgs(
         type=machine.guest_accelerator or "", count=machine.gpus, gpu_driver_installation_config=driver
     )
-    reserved = node.NodePoolNodeConfigReservationAffinityArgs(
-        consume_reservation_type="SPECIFIC_RESERVATION",
-        key="compute.googleapis.com/reservation-name",
-        values=[args.reservation_id or ""],
-    )
+    flexible = args.price_model == "flex_start"
     return {
         "spot": args.price_model == "spot",
+        "flex_start": True if flexible else None,
+        "max_run_duration": f"{args.max_run_hours * 3_600}s" if args.max_run_hours else None,
         "labels": node_labels(args),
         "taints": [
             node.NodePoolNodeConfigTaintArgs(key=each.key, value=each.value, effect=TAINT_EFFECTS[each.effect])
@@ -160,8 +178,21 @@ def _of_node(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, Any]:
         ],
         "guest_accelerators": [guest] if machine.guest_accelerator else None,
         "gvnic": node.NodePoolNodeConfigGvnicArgs(enabled=True) if machine.rule else None,
-        "reservation_affinity": reserved if args.reservation_id else None,
+        "reservation_affinity": _reservation(args),
     }
+
+
+def _reservation(args: AcceleratorPoolArgs) -> gcp.container.NodePoolNodeConfigReservationAffinityArgs | None:
+    affinity = gcp.container.NodePoolNodeConfigReservationAffinityArgs
+    if args.price_model == "flex_start":
+        return affinity(consume_reservation_type="NO_RESERVATION")
+    if args.reservation_id is None:
+        return None
+    return affinity(
+        consume_reservation_type="SPECIFIC_RESERVATION",
+        key="compute.googleapis.com/reservation-name",
+        values=[args.reservation_id],
+    )
 
 
 def check(args: AcceleratorPoolArgs) -> None:
@@ -178,19 +209,44 @@ def check(args: AcceleratorPoolArgs) -> None:
     )
     require(
         not (machine.rule and machine.rule.spot_only and args.price_model == "on_demand" and not args.reservation_id),
-        f"{pool} is not sold on demand; use price_model spot, or a machine type with all eight GPUs.",
+        f"{pool} is not sold on demand; use price_model spot or flex_start, or a machine type with all eight GPUs.",
     )
+    _check_flex_start(args, machine, pool)
     require(
         args.node_autoscaler == "none",
         f"{pool}: node_autoscaler {args.node_autoscaler} makes nodes on AWS alone; leave it out, and GKE's own does.",
     )
+    gpudirect = machine.rule.gpudirect if machine.rule else ""
     require(
-        not args.fast_interconnect,
-        f"{pool}: the networks of GPUDirect are not built here; leave fast_interconnect out.",
+        not args.fast_interconnect or bool(gpudirect),
+        f"{pool} has no GPUDirect; choose a3-megagpu-8g, or leave fast_interconnect out.",
+    )
+    require(
+        not args.fast_interconnect or gpudirect == MADE_NETWORKS,
+        f"{pool}: GKE does not make the networks of GPUDirect-{gpudirect}, and they are not built here; choose "
+        "a3-megagpu-8g, or leave fast_interconnect out.",
     )
     require(
         not args.compact_placement or bool(machine.rule and machine.rule.compact),
         f"{pool} can't be placed compactly; choose another machine type, or leave compact_placement out.",
+    )
+
+
+def _check_flex_start(args: AcceleratorPoolArgs, machine: Machine, pool: str) -> None:
+    if args.price_model != "flex_start":
+        return
+    require(
+        bool(machine.rule and machine.rule.flex_start),
+        f"{pool} is not sold as flex_start; use price_model on_demand or spot, or one of A2, A3, G2, TPU v5 or v6.",
+    )
+    require(
+        args.max_run_hours is None or args.max_run_hours <= FLEX_START_HOURS_MAX,
+        f"{pool}: max_run_hours {args.max_run_hours} is longer than flex_start nodes run, which is "
+        f"{FLEX_START_HOURS_MAX}; use that or less.",
+    )
+    require(
+        not args.compact_placement,
+        f"{pool}: nodes of flex_start are not placed compactly; leave compact_placement out.",
     )
 
 
@@ -204,8 +260,17 @@ def is_compact(args: AcceleratorPoolArgs) -> bool:
     if args.compact_placement is not None:
         return args.compact_placement
     machine = _machine(args)
-    several = args.nodes_max > 1 and len(args.zones) == 1 and args.reservation_id is None
+    is_fixed = args.reservation_id is not None or args.price_model == "flex_start"
+    several = args.nodes_max > 1 and len(args.zones) == 1 and not is_fixed
     return several and machine.slice is None and bool(machine.rule and machine.rule.compact)
+
+
+def has_gpudirect(args: AcceleratorPoolArgs) -> bool:
+    """Whether a pool's nodes get the networks of GPUDirect: as told, else where several nodes in one zone can."""
+    if args.fast_interconnect is not None:
+        return args.fast_interconnect
+    rule = _machine(args).rule
+    return args.nodes_max > 1 and len(args.zones) == 1 and bool(rule and rule.gpudirect == MADE_NETWORKS)
 
 
 def device_resource(machine: Machine) -> str | None:
@@ -217,18 +282,25 @@ def device_resource(machine: Machine) -> str | None:
 
 def node_selector(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, str]:
     """Labels of the pool's nodes; GKE takes pods with TPUs only where they name generation and topology."""
+    own = {POOL_LABEL: args.pool} | ({FLEX_START_LABEL: "true"} if args.price_model == "flex_start" else {})
     if machine.slice is None:
-        return {POOL_LABEL: args.pool}
+        return own
     return {
-        POOL_LABEL: args.pool,
+        **own,
         "cloud.google.com/gke-tpu-accelerator": TPU_ACCELERATORS[machine.slice.accelerator],
         "cloud.google.com/gke-tpu-topology": machine.slice.topology,
     }
 
 
+def taints(args: AcceleratorPoolArgs, device: str | None) -> tuple[Taint, ...]:
+    """What a pod must tolerate: GKE's own taints, and those that were asked for."""
+    own = (Taint(key=device, value="present"),) if device else ()
+    return (*own, *((QUEUED_TAINT,) if args.queued else ()), *args.taints)
+
+
 def facts(args: AcceleratorPoolArgs) -> dict[str, object]:
     """What guardrails judge a pool by; plain values, known in every preview."""
-    return pool_facts("gcp", args) | {"compact_placement": is_compact(args)}
+    return pool_facts("gcp", args) | {"compact_placement": is_compact(args), "gpudirect": has_gpudirect(args)}
 
 
 def _machine(args: AcceleratorPoolArgs) -> Machine:

@@ -37,6 +37,8 @@ class MachineRule:
         disk_type: of the boot disk.
         compact: whether GKE takes a compact placement policy for it.
         spot_only: not sold on demand.
+        flex_start: sold as that.
+        gpudirect: how its GPUs send to those of other nodes, past the CPU: `TCPX` or `TCPXO`; empty where they can't.
     """
 
     family: str
@@ -46,6 +48,8 @@ class MachineRule:
     disk_type: str
     compact: bool
     spot_only: bool
+    flex_start: bool
+    gpudirect: str
 
     @property
     def machine_types(self) -> tuple[str, ...]:
@@ -150,6 +154,8 @@ def rules() -> tuple[MachineRule, ...]:
                 disk_type=row["disk_type"],
                 compact=row["compact"] == "yes",
                 spot_only=row["spot_only"] == "yes",
+                flex_start=row["flex_start"] == "yes",
+                gpudirect=row["gpudirect"],
             )
             for row in csv.DictReader(lines)
         )

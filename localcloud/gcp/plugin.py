@@ -174,6 +174,10 @@ class GcpBackend(Backend):
             case "gcp:storage/getProjectServiceAccount:getProjectServiceAccount":
                 email = AGENTS["storage"]
                 return {"id": email, "emailAddress": email, "member": f"serviceAccount:{email}", "project": project}
+            case "gcp:logging/getProjectSettings:getProjectSettings":
+                agent = AGENTS["logging"]
+                named = {"id": f"projects/{project}/settings", "name": f"projects/{project}/settings"}
+                return {**named, "project": project, "kmsServiceAccountId": agent, "loggingServiceAccountId": agent}
             case "gcp:compute/getDefaultServiceAccount:getDefaultServiceAccount":
                 email = f"{PROJECT_NUMBER}-compute@developer.gserviceaccount.com"
                 return {"id": email, "email": email, "member": f"serviceAccount:{email}", "project": project}

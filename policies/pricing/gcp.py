@@ -105,6 +105,8 @@ def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantitie
     price_model: PriceModel = "spot" if spot else "on_demand"
     machine = str(plain(config, "machineType", default=NODE_DEFAULT_MACHINE_TYPE))
     offer, nodes_each = _offer_of_pool(machine, config, props, priced.catalog)
+    if plain(config, "flexStart", default=False):
+        _bounded_by_on_demand(offer, place, priced.catalog)
     node = place.node(offer, price_model)
     boot = config.part("bootDisk")
     kind = plain(boot, "diskType") or plain(config, "diskType", default="pd-balanced")
@@ -113,6 +115,18 @@ def _nodes(priced: Priced, props: Props, config: Props, zones: int) -> Quantitie
     ssds = sum(number(config, *path, default=0) for path in LOCAL_SSDS)
     each = added(fixed([(node, 1 / nodes_each)]), disk, _local_ssd(place, ssds))
     return times(each, _bounds(props, zones))
+
+
+def _bounded_by_on_demand(offer: str, place: Place, catalog: Catalog) -> None:
+    """The catalog has no prices of flex-start: it counts as on demand, of which flex-start is a discount on A2 and A3.
+
+    Source: "About Flex-start VMs", Compute Engine, read 2026-11-27. Of G2 and TPUs it is taken to be no dearer.
+    """
+    if catalog.offer(place.cloud, place.region, offer).price_usd_per_hour is None:
+        raise UnpricedResource(
+            "nodeConfig.flexStart is set: the catalog has no prices of flex-start, and none on demand of "
+            f"{offer} that would bound it; use spot, or a machine type that is sold on demand"
+        )
 
 
 def _bounds(props: Props, zones: int) -> Quantity:

@@ -43,6 +43,9 @@ EVERY_BUCKET = "every bucket"
 EVERY_OBJECT = re.compile(r"arn:[^:]*:s3(?::::(?P<bucket>[^/:*]*)/?)?")
 """Of what a trail records: all objects of a bucket, or of all buckets."""
 GCP_BUCKET = "gcp:storage/bucket:Bucket"
+AUDIT_CONFIG = "gcp:projects/iAMAuditConfig:IAMAuditConfig"
+AUDITED = ("storage.googleapis.com", "allServices")
+EVERY_GCP_BUCKET = "every bucket of Google Cloud"
 
 
 @guardrail("data-residency", settings=("regions_allowed",), unknown="judged in up")
@@ -96,11 +99,13 @@ def confidential_data(resources: Sequence[Resource], update: Update) -> Iterator
     ]
     about = {each for resource in resources for each in _logged(resource)}
     for bucket in confidential:
-        named = {EVERY_BUCKET, bucket.urn, *bucket_names(bucket)}
+        every = EVERY_GCP_BUCKET if bucket.type == GCP_BUCKET else EVERY_BUCKET
+        named = {every, bucket.urn, *bucket_names(bucket)}
         if not bucket.props.has("logging") and not named & about:
             yield (
                 f"bucket {bucket.name} is confidential and keeps no access log; add one (a Trail that records the data "
-                "events of its objects, BucketLogging, or logging). Fusion's own bucket has one where "
+                "events of its objects, BucketLogging, logging, or an IAMAuditConfig of storage.googleapis.com with "
+                "DATA_READ and DATA_WRITE). Fusion's own bucket has one where "
                 "fusion:guardrails data_class is confidential"
             )
     in_aws = any(each.type in AWS_BUCKETS for each in confidential)
@@ -113,6 +118,11 @@ def _logged(resource: Resource) -> Iterator[str]:
     if resource.type in ACCESS_LOGS:
         yield from (urn for field in LOGGED for urn in resource.references.get(field, ()))
         yield from bucket_names(resource, *LOGGED)
+    elif resource.type == AUDIT_CONFIG and resource.props.get("service") in AUDITED:
+        logs = list(resource.props.each("auditLogConfigs"))
+        whole = {each.get("logType") for each in logs if not each.get("exemptedMembers", default=[])}
+        if whole >= {"DATA_READ", "DATA_WRITE"}:
+            yield EVERY_GCP_BUCKET
     elif resource.type == TRAIL and resource.props.get("enableLogging", default=True):
         yield from resource.references.get("s3BucketName", ())
         yield from bucket_names(resource, "s3BucketName")

@@ -79,6 +79,21 @@ def test_gpus_and_slices_come_up_within_the_guardrails_stay_as_they_are_and_go_d
     assert not list(google.manifests.rglob("*.yaml"))
 
 
+def test_confidential_data_has_an_access_log_that_its_plan_foresaw_and_that_outlives_the_stack(google: Engine) -> None:
+    google.configure(guardrails={"monthly_cost_limit_usd": 3_000, "data_class": "confidential"})
+    google.up()
+    there = GCP.left(REGION)
+    (log,) = (each for each in there if each.startswith("logging/projectBucketConfig "))
+    (sink,) = (each["inputs"] for each in google.state() if each["type"] == "gcp:logging/projectSink:ProjectSink")
+    (bucket,) = (each["inputs"] for each in google.state() if each["type"] == "gcp:storage/bucket:Bucket")
+    assert sink["destination"] == f"logging.googleapis.com/{log.partition(' ')[2]}"
+    assert f'bucket_name="{bucket["name"]}"' in sink["filter"]
+    (plan,) = (each["inputs"] for each in google.state() if each["type"] == "fusion:platform:Plan")
+    assert plan["platform"]["encryption_keys"] == len([each for each in there if each.startswith("kms/cryptoKey ")])
+    google.destroy()
+    assert GCP.left(REGION) == ["projects/iAMAuditConfig fusion-local/audit_config/storage.googleapis.com"]
+
+
 def test_a_stack_of_either_cloud_goes_where_it_is_cheaper_and_stays_where_it_is_deployed(google: Engine) -> None:
     google.configure(**{"aws:region": "us-east-1", "aws:profile": "fusion-local"}, cloud="auto")
     said = google.up()

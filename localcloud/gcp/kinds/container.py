@@ -39,6 +39,28 @@ ZONES = "abc"
 """Where a regional cluster has nodes unless it says: most regions have these zones ("Regions and zones")."""
 TPU_MACHINE = re.compile(r"(ct[a-z0-9]+|tpu[a-z0-9]+)-[a-z]+-(\d+)t")
 """`ct6e-standard-4t`: the number of chips of a node ("Plan TPUs in GKE")."""
+FLEX_START_S_MAX = 7 * 24 * 3_600
+NOT_FLEX_START = ("a4x-", "g4-", "n1-", "ct3", "ct4")
+"""Machine types that are not sold so ("About Flex-start VMs", Compute Engine; "Flex-start", GKE)."""
+COMPACT_FLEX_START = ("a3-ultragpu-", "a4-", "h4d-")
+"""Of those that are, the ones that are then placed compactly too (Cluster Toolkit, "DWS Flex Start")."""
+FAST_NETWORKS = ("a3-megagpu-", "a3-ultragpu-", "a4-", "a4x-", "ct6e-")
+"""Machine types whose further networks GKE makes ("Configure automated networking for accelerator VMs")."""
+GPUS_OF_FAMILY = {
+    "a2-highgpu": "nvidia-tesla-a100",
+    "a2-megagpu": "nvidia-tesla-a100",
+    "a2-ultragpu": "nvidia-a100-80gb",
+    "a3-highgpu": "nvidia-h100-80gb",
+    "a3-megagpu": "nvidia-h100-mega-80gb",
+    "a3-ultragpu": "nvidia-h200-141gb",
+    "a4-highgpu": "nvidia-b200",
+    "g2-standard": "nvidia-l4",
+}
+"""The only GPU of a family ("GPU machine types", Compute Engine); N1 takes several kinds."""
+GPUS_OF_SIZE = {"g2-standard": {4: 1, 8: 1, 12: 1, 16: 1, 24: 2, 32: 1, 48: 4, 96: 8}}
+"""Where the machine type's last part is its vCPUs and not its GPUs."""
+HYPERDISK_ONLY = ("a3-ultragpu-", "a4-", "a4x-", "g4-", "ct6e-", "c4-", "n4-")
+"""They take no Persistent Disk ("About Hyperdisk", Compute Engine)."""
 NODES_MAX = 1000
 """Of a node pool by zone ("Quotas and limits", GKE)."""
 
@@ -217,6 +239,94 @@ def _pool_agrees(inputs: Properties) -> Iterable[tuple[str, str]]:
     if inputs.get("nodeCount") is not None and inputs.get("autoscaling"):
         yield "nodeCount", "expected none where autoscaling is set; use initialNodeCount"
     yield from _tpu_agrees(inputs)
+    yield from _gpu_agrees(inputs)
+    yield from _purchase_agrees(inputs)
+    yield from _networks_agree(inputs)
+
+
+def _gpu_agrees(inputs: Properties) -> Iterator[tuple[str, str]]:
+    """Kind and number of the GPUs that a machine type has built in, and the disks that it takes."""
+    machine = one(inputs, "nodeConfig.machineType")
+    if not isinstance(machine, str):
+        return
+    family, _, size = machine.rpartition("-")
+    kind, disk = one(inputs, "nodeConfig.guestAccelerators.type"), one(inputs, "nodeConfig.diskType")
+    count = one(inputs, "nodeConfig.guestAccelerators.count")
+    has = GPUS_OF_FAMILY.get(family)
+    number = re.sub(r"\D", "", size)
+    built_in = GPUS_OF_SIZE[family].get(int(number or 0)) if family in GPUS_OF_SIZE else int(number or 0)
+    if has and kind not in (None, has):
+        yield "nodeConfig.guestAccelerators", f"{kind}: {machine} has {has}"
+    if has and isinstance(count, int) and count != built_in:
+        yield "nodeConfig.guestAccelerators", f"{count}: {machine} has {built_in} of {has}"
+    if machine.startswith(HYPERDISK_ONLY) and isinstance(disk, str) and disk.startswith("pd-"):
+        yield "nodeConfig.diskType", f"{disk}: {machine} takes Hyperdisk alone, such as hyperdisk-balanced"
+
+
+def _purchase_agrees(inputs: Properties) -> Iterator[tuple[str, str]]:
+    """Spot, reservations, and how long nodes run."""
+    consumes = one(inputs, "nodeConfig.reservationAffinity.consumeReservationType")
+    if consumes == "SPECIFIC_RESERVATION":
+        if not one(inputs, "nodeConfig.reservationAffinity.values"):
+            yield "nodeConfig.reservationAffinity.values", "required where a reservation is named, and not set"
+        if _is_spot(inputs):
+            yield "nodeConfig.spot", "spot nodes can't come from a reservation; expected one of the two"
+    runs = one(inputs, "nodeConfig.maxRunDuration")
+    if isinstance(runs, str) and not re.fullmatch(r"\d+s", runs):
+        yield "nodeConfig.maxRunDuration", f"{runs}: expected seconds such as 3600s"
+    elif isinstance(runs, str) and int(runs[:-1]) > FLEX_START_S_MAX:
+        yield "nodeConfig.maxRunDuration", f"{runs}: expected at most {FLEX_START_S_MAX}s, seven days"
+    flexible, queued = one(inputs, "nodeConfig.flexStart") is True, one(inputs, "queuedProvisioning.enabled") is True
+    if flexible or queued:
+        yield from _comes_later(inputs, "flexStart" if flexible else "queuedProvisioning")
+    if queued and (one(inputs, "autoscaling.minNodeCount", 0) or one(inputs, "autoscaling.totalMinNodeCount", 0)):
+        yield "autoscaling", "with queuedProvisioning: expected a minimum of 0"
+
+
+def _comes_later(inputs: Properties, how: str) -> Iterator[tuple[str, str]]:
+    """Pools whose nodes come when there is room ("Flex-start" and "Flex-start with queued provisioning", GKE)."""
+    machine = str(one(inputs, "nodeConfig.machineType", ""))
+    consumes = one(inputs, "nodeConfig.reservationAffinity.consumeReservationType")
+    is_compact = one(inputs, "placementPolicy.type") == "COMPACT"
+    wrong = {
+        "nodeConfig.flexStart": (machine.startswith(NOT_FLEX_START), f"{machine} is not sold as flex-start"),
+        "nodeConfig.spot": (_is_spot(inputs), f"expected none with {how}"),
+        "nodeConfig.reservationAffinity": (
+            consumes != "NO_RESERVATION",
+            f"with {how}: expected consumeReservationType NO_RESERVATION",
+        ),
+        "management.autoRepair": (one(inputs, "management.autoRepair") is not False, f"with {how}: expected false"),
+        "autoscaling": (
+            not inputs.get("autoscaling"),
+            f"required with {how}, whose nodes come when pods wait for them",
+        ),
+        "initialNodeCount": (
+            bool(one(inputs, "initialNodeCount", 0) or one(inputs, "nodeCount", 0)),
+            f"with {how}: expected 0",
+        ),
+        "placementPolicy.type": (
+            is_compact and not machine.startswith(COMPACT_FLEX_START) and TPU_MACHINE.fullmatch(machine) is None,
+            f"COMPACT: not possible with {how} on {machine}",
+        ),
+    }
+    yield from ((path, reason) for path, (is_wrong, reason) in wrong.items() if is_wrong)
+
+
+def _is_spot(inputs: Properties) -> bool:
+    return one(inputs, "nodeConfig.spot") is True or one(inputs, "nodeConfig.preemptible") is True
+
+
+def _networks_agree(inputs: Properties) -> Iterator[tuple[str, str]]:
+    profile = one(inputs, "networkConfig.acceleratorNetworkProfile")
+    if profile is None:
+        return
+    machine, path = str(one(inputs, "nodeConfig.machineType", "")), "networkConfig.acceleratorNetworkProfile"
+    if profile != "auto":
+        yield path, f"{profile}: expected auto"
+    if not machine.startswith(FAST_NETWORKS):
+        yield path, f"GKE makes no networks for {machine or 'its machine type'}"
+    if len(inputs.get("nodeLocations") or ()) != 1:
+        yield path, "expected one zone in nodeLocations"
 
 
 def _tpu_agrees(inputs: Properties) -> Iterator[tuple[str, str]]:
@@ -235,6 +345,9 @@ def _tpu_agrees(inputs: Properties) -> Iterator[tuple[str, str]]:
         yield "placementPolicy.tpuTopology", f"{topology}: expected a topology such as 4x4 or 2x2x4"
         return
     chips, each = math.prod(int(side) for side in topology.split("x")), int(found[2])
+    if reason := _no_such_slice(machine, topology):
+        yield "placementPolicy.tpuTopology", f"{topology}: {reason}"
+        return
     if chips % each:
         yield "placementPolicy.tpuTopology", f"{topology}: its {chips} chips are no multiple of the {each} of {machine}"
         return
@@ -245,6 +358,29 @@ def _tpu_agrees(inputs: Properties) -> Iterator[tuple[str, str]]:
             yield path, f"{count}: a slice of {topology} on {machine} is {nodes} nodes, all of them or none"
 
 
+FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+FLAT_SLICES = {1: ("1x1",), 4: FLAT, 8: ("2x4",)}
+"""Topologies of v5e and v6e by chips of a node ("Plan TPUs in GKE", read 2026-11-27)."""
+SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
+"""Slices of v4 and v5p below a cube of 4x4x4; above it all sides are multiples of 4, in rising order (same page)."""
+
+
+def _no_such_slice(machine: str, topology: str) -> str | None:
+    """Why GKE makes no slice of a topology of a machine type; None where it does, or where it is not known."""
+    sides, chips = [int(each) for each in topology.split("x")], int(machine.rpartition("-")[2][:-1])
+    if machine.startswith(("ct5lp-", "ct6e-")):
+        allowed = FLAT_SLICES.get(chips, ())
+        return None if topology in allowed else f"{machine} makes slices of {', '.join(allowed) or 'none'}"
+    if machine.startswith(("ct4p-", "ct5p-")):
+        cubes = len(sides) == 3 and sides == sorted(sides) and not any(side % 4 for side in sides)
+        is_made = topology in SMALL_CUBES or cubes
+        made = (
+            f"{machine} makes slices of {', '.join(SMALL_CUBES)}, and of sides that are multiples of 4 in rising order"
+        )
+        return None if is_made else made
+    return None
+
+
 def _pool_rules(world: World, inputs: Properties, old: Properties | None) -> None:
     location = inputs["location"]
     cluster = world.find(CLUSTER_ID.format(**{**inputs, "name": inputs["cluster"].rpartition("/")[2]}))
@@ -253,6 +389,9 @@ def _pool_rules(world: World, inputs: Properties, old: Properties | None) -> Non
     for account in at(inputs, "nodeConfig.serviceAccount"):
         if not _is_account(world, account):
             raise RefusedError(400, f'Service account "{account}" does not exist', "badRequest")
+    has_dataplane = cluster is None or cluster.inputs.get("datapathProvider") == "ADVANCED_DATAPATH"
+    if one(inputs, "networkConfig.acceleratorNetworkProfile") and not has_dataplane:
+        raise RefusedError(400, "acceleratorNetworkProfile requires a cluster with Dataplane V2", "badRequest")
     if old is None and cluster is not None:
         _has_capacity(inputs, inputs.get("nodeLocations") or cluster.assigned["nodeLocations"] or [location])
 

@@ -176,5 +176,6 @@ KINDS = (
         words("auditLogConfigs project service"),
         name=None,
         assigned=lambda world, inputs: {"etag": ""},
+        is_shared=True,
     ),
 )

@@ -2,15 +2,23 @@
 
 import math
 
+import pulumi
 import pytest
 
 from infra.accelerator_pool import AcceleratorPoolArgs
-from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, node_selector, pools
+from infra.cluster import ClusterArgs, SystemPoolArgs
+from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, node_selector, pools, taints
+from infra.gcp.builder import BUILDER
 from infra.gcp.machines import machine_of, rules
+from infra.network import NetworkArgs
+from localcloud.gcp.plugin import GcpBackend
 from planner.catalog import load
 from planner.catalog.instances import gcp_accelerators
 from planner.guardrails.capacity import no_such_topology
+from tests.unit.infra.cloud import whole
 from tests.unit.infra.conftest import refusal
+from tests.unit.localcloud.conftest import Provider
+from tools.cloud_args import Echo
 
 REGION = "us-central1"
 OFFERS = sorted(
@@ -79,6 +87,94 @@ def test_every_offer_is_a_pool_of_one_unit_or_of_none():
         assert (made["initial_node_count"], made["autoscaling"].total_max_node_count) == (0, machine.hosts)
 
 
+def buyings(offer):
+    """The ways to buy a node of an offer that Google sells."""
+    rule = machine_of(*offer[:3]).rule
+    yield "spot"
+    if not rule.spot_only:
+        yield "on_demand"
+    if rule.flex_start:
+        yield "flex_start"
+
+
+def made_of(pools):
+    """By number of the pool, the inputs of its node pools as the engine has them."""
+    mocks = Echo()
+    pulumi.runtime.set_mocks(mocks, project="fusion", stack="prod", preview=False)
+    none = pulumi.ResourceOptions()
+
+    def program():
+        network = BUILDER.network("net", NetworkArgs(region=REGION, zones=(f"{REGION}-a", f"{REGION}-b")), none)
+        system = SystemPoolArgs(instance_type="e2-standard-2")
+        cluster = BUILDER.cluster("gke", ClusterArgs(region=REGION, system_pool=system), network, none)
+        for index, args in enumerate(pools):
+            check(args)
+            BUILDER.accelerator_pool(f"pool.{index}.", args, cluster, none)
+
+    pulumi.runtime.test(program)()
+    found = {index: [] for index in range(len(pools))}
+    for each in mocks.registered:
+        if each.typ == "gcp:container/nodePool:NodePool" and each.name.startswith("pool."):
+            found[int(each.name.split(".")[1])].append(whole(each.inputs) | {"name": "it"})
+    return found
+
+
+def node_pool(args):
+    """The only node pool of a pool."""
+    (inputs,) = made_of([args])[0]
+    return inputs
+
+
+def test_every_offer_bought_in_every_way_is_a_node_pool_that_gkes_documented_rules_accept():
+    bought = [(offer, buying) for offer in MADE for buying in buyings(offer)]
+    rendered = made_of([pool(*offer[:3], nodes_max=2, price_model=buying) for offer, buying in bought])
+    gke = Provider(GcpBackend(), project="fusion-local", region=REGION)
+    try:
+        wrong = {
+            (bought[index][0][0], bought[index][1]): failures
+            for index, made in rendered.items()
+            for inputs in made
+            if (failures := gke.check("gcp:container/nodePool:NodePool", inputs)[1])
+        }
+    finally:
+        gke.kill()
+    assert {len(made) for made in rendered.values()} == {1, 2}  # slices of several hosts are a node pool each
+    assert wrong == {}
+
+
+def test_nodes_of_flex_start_come_when_pods_wait_and_go_after_their_time():
+    args = pool("a3-highgpu-8g", "H100", 8, price_model="flex_start", nodes_max=4, max_run_hours=12, queued=True)
+    inputs = node_pool(args)
+    node = inputs["nodeConfig"]
+    assert (node["flexStart"], node["maxRunDuration"], node["spot"]) == (True, "43200s", False)
+    assert node["reservationAffinity"] == {"consumeReservationType": "NO_RESERVATION"}
+    assert inputs["queuedProvisioning"] == {"enabled": True}
+    assert inputs["management"] == {"autoRepair": False, "autoUpgrade": True}
+    assert (inputs["initialNodeCount"], inputs["autoscaling"]["totalMaxNodeCount"]) == (0, 4)
+    assert "placementPolicy" not in inputs
+
+
+def test_pods_for_flex_start_select_its_nodes_and_tolerate_the_queues_taint():
+    args = pool("a3-highgpu-8g", "H100", 8, price_model="flex_start", queued=True)
+    assert node_selector(args, machine_of("a3-highgpu-8g", "H100", 8))["cloud.google.com/gke-flex-start"] == "true"
+    assert [each.key for each in taints(args, "nvidia.com/gpu")] == ["nvidia.com/gpu", "cloud.google.com/gke-queued"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_fast"),
+    [
+        ({"nodes_max": 2}, True),
+        ({"nodes_max": 1}, False),
+        ({"nodes_max": 2, "fast_interconnect": False}, False),
+        ({"nodes_max": 2, "zones": (f"{REGION}-a", f"{REGION}-b")}, False),
+        ({"nodes_max": 1, "fast_interconnect": True}, True),
+    ],
+)
+def test_nodes_with_gpudirect_that_are_several_in_one_zone_get_its_networks(changes, is_fast):
+    inputs = node_pool(pool("a3-megagpu-8g", "H100", 8, **changes))
+    assert inputs.get("networkConfig") == ({"acceleratorNetworkProfile": "auto"} if is_fast else None)
+
+
 @pytest.mark.parametrize(("instance_type", "reason"), NOT_MADE.items())
 def test_what_gke_does_not_make_is_refused_by_name(instance_type, reason):
     offer = next(each for each in OFFERS if each[0] == instance_type)
@@ -113,7 +209,16 @@ def test_a_pod_selects_generation_and_topology_of_its_slice():
     [
         (pool("a3-highgpu-2g", "H100", 2, price_model="on_demand"), "is not sold on demand"),
         (pool("g2-standard-8", "L4", 1, price_model="capacity_block", reservation_id="b"), "no Capacity Blocks"),
-        (pool("g2-standard-8", "L4", 1, fast_interconnect=True), "the networks of GPUDirect are not built"),
+        (pool("g2-standard-8", "L4", 1, fast_interconnect=True), "has no GPUDirect; choose a3-megagpu-8g"),
+        (pool("a3-highgpu-8g", "H100", 8, fast_interconnect=True), "does not make the networks of GPUDirect-TCPX,"),
+        (pool("n1-standard-8+T4x1", "T4", 1, price_model="flex_start"), "is not sold as flex_start"),
+        (pool("g4-standard-48", "RTXPRO6000", 1, price_model="flex_start"), "is not sold as flex_start"),
+        (pool("tpu-v4-4chip", "TPUv4", 4, price_model="flex_start"), "is not sold as flex_start"),
+        (
+            pool("g2-standard-8", "L4", 1, price_model="flex_start", max_run_hours=169),
+            "longer than flex_start nodes run",
+        ),
+        (pool("a3-highgpu-8g", "H100", 8, price_model="flex_start", compact_placement=True), "not placed compactly"),
         (pool("n1-standard-8+T4x1", "T4", 1, compact_placement=True), "can't be placed compactly"),
         (pool("n1-standard-96+T4x1", "T4", 1), "at most 48 vCPUs, and it has 96"),
         (pool("n1-standard-8+T4x3", "T4", 3), "possible numbers: 1, 2, 4"),

@@ -218,6 +218,64 @@ def test_members_and_custom_roles_have_to_be_there(gcp: Gcp) -> None:
     assert "does not exist" in refused(gcp.create, token, strange, "b")
 
 
+GPU = {"type": "nvidia-tesla-a100", "count": 1}
+OF_MINE = {
+    "consumeReservationType": "SPECIFIC_RESERVATION",
+    "key": "compute.googleapis.com/reservation-name",
+    "values": ["mine"],
+}
+
+
+def node(machine_type: str, **more: Any) -> dict[str, Any]:
+    guests = more.pop("guestAccelerators", None)
+    return {
+        "nodeConfig": {"machineType": machine_type} | more | ({"guestAccelerators": [guests]} if guests else {}),
+        "initialNodeCount": 0,
+    }
+
+
+def slice_of(machine_type: str, topology: str) -> dict[str, Any]:
+    return node(machine_type) | {"placementPolicy": {"type": "COMPACT", "tpuTopology": topology}}
+
+
+def flexible(machine_type: str, **more: Any) -> dict[str, Any]:
+    """A pool of flex-start as GKE takes it."""
+    own = {"flexStart": True, "reservationAffinity": {"consumeReservationType": "NO_RESERVATION"}}
+    return node(machine_type, **own | more) | {
+        "autoscaling": {"totalMinNodeCount": 0, "totalMaxNodeCount": 2},
+        "management": {"autoRepair": False, "autoUpgrade": True},
+    }
+
+
+def networked(machine_type: str, zones: str = "a") -> dict[str, Any]:
+    """A pool whose further networks GKE makes."""
+    places = [f"{REGION}-{each}" for each in zones]
+    return node(machine_type) | {"networkConfig": {"acceleratorNetworkProfile": "auto"}, "nodeLocations": places}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        flexible("a3-highgpu-8g", maxRunDuration="604800s"),
+        flexible("ct5lp-hightpu-4t")
+        | {"placementPolicy": {"type": "COMPACT", "tpuTopology": "4x4"}, "autoscaling": {"totalMaxNodeCount": 4}},
+        flexible("g2-standard-8") | {"queuedProvisioning": {"enabled": True}},
+        flexible("a3-ultragpu-8g") | {"placementPolicy": {"type": "COMPACT"}},
+        networked("a3-megagpu-8g"),
+        node("a2-highgpu-1g", reservationAffinity=OF_MINE),
+        slice_of("ct5p-hightpu-4t", "4x4x12"),
+    ],
+)
+def test_a_pool_that_gke_makes(gcp: Gcp, more: dict[str, Any]) -> None:
+    _, failures = gcp.check(POOL, {"cluster": "main", "location": REGION} | more)
+    assert failures == {}
+
+
+def test_networks_for_accelerators_need_the_clusters_dataplane(gcp: Gcp) -> None:
+    cluster(gcp)
+    assert "requires a cluster with Dataplane V2" in refused(pool, gcp, **networked("a3-megagpu-8g"))
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [
@@ -238,11 +296,67 @@ def test_members_and_custom_roles_have_to_be_there(gcp: Gcp) -> None:
             },
             "placementPolicy.tpuTopology",
         ),
+        (slice_of("ct5lp-hightpu-4t", "2x8"), "placementPolicy.tpuTopology"),
+        (slice_of("ct5lp-hightpu-8t", "4x4"), "placementPolicy.tpuTopology"),
+        (slice_of("ct6e-standard-4t", "2x2x4"), "placementPolicy.tpuTopology"),
+        (slice_of("ct5p-hightpu-4t", "4x4"), "placementPolicy.tpuTopology"),
+        (slice_of("ct5p-hightpu-4t", "8x4x4"), "placementPolicy.tpuTopology"),
+        (slice_of("ct5p-hightpu-4t", "2x2x8"), "placementPolicy.tpuTopology"),
+        (node("a2-highgpu-2g", guestAccelerators=GPU | {"count": 4}), "nodeConfig.guestAccelerators"),
+        (node("g2-standard-24", guestAccelerators={"type": "nvidia-l4", "count": 1}), "nodeConfig.guestAccelerators"),
+        (node("g2-standard-4", guestAccelerators=GPU), "nodeConfig.guestAccelerators"),
+        (node("ct6e-standard-4t", diskType="pd-balanced"), "nodeConfig.diskType"),
+        (node("g4-standard-48", diskType="pd-ssd"), "nodeConfig.diskType"),
+        (node("a2-highgpu-1g", spot=True, reservationAffinity=OF_MINE), "nodeConfig.spot"),
+        (node("a2-highgpu-1g", reservationAffinity=OF_MINE | {"values": []}), "nodeConfig.reservationAffinity.values"),
+        (node("a2-highgpu-1g", maxRunDuration="2h"), "nodeConfig.maxRunDuration"),
+        (node("a2-highgpu-1g", maxRunDuration="604801s"), "nodeConfig.maxRunDuration"),
+        (flexible("g4-standard-48"), "nodeConfig.flexStart"),
+        (flexible("ct4p-hightpu-4t"), "nodeConfig.flexStart"),
+        (flexible("a2-highgpu-1g", spot=True), "nodeConfig.spot"),
+        (flexible("a2-highgpu-1g", reservationAffinity=None), "nodeConfig.reservationAffinity"),
+        (flexible("a2-highgpu-1g") | {"management": {"autoRepair": True}}, "management.autoRepair"),
+        (flexible("a2-highgpu-1g") | {"initialNodeCount": 1}, "initialNodeCount"),
+        (flexible("a2-highgpu-1g") | {"autoscaling": None}, "autoscaling"),
+        (flexible("a2-highgpu-1g") | {"placementPolicy": {"type": "COMPACT"}}, "placementPolicy.type"),
+        (
+            flexible("a2-highgpu-1g")
+            | {
+                "queuedProvisioning": {"enabled": True},
+                "autoscaling": {"totalMinNodeCount": 1, "totalMaxNodeCount": 2},
+            },
+            "autoscaling",
+        ),
+        (networked("a3-highgpu-8g"), "networkConfig.acceleratorNetworkProfile"),
+        (networked("a3-megagpu-8g", zones="ab"), "networkConfig.acceleratorNetworkProfile"),
+        (
+            networked("a3-megagpu-8g") | {"networkConfig": {"acceleratorNetworkProfile": "fast"}},
+            "networkConfig.acceleratorNetworkProfile",
+        ),
     ],
 )
 def test_a_pool_that_gke_would_not_make(gcp: Gcp, more: dict[str, Any], field: str) -> None:
     _, failures = gcp.check(POOL, {"cluster": "main", "location": REGION} | more)
     assert field in failures
+
+
+def test_a_log_bucket_needs_its_key_and_a_sink_its_log_bucket(gcp: Gcp) -> None:
+    token, sink = "gcp:logging/projectBucketConfig:ProjectBucketConfig", "gcp:logging/projectSink:ProjectSink"
+    made_key = key(gcp, agent=None)
+    log = {"project": PROJECT, "location": REGION, "bucketId": "access", "retentionDays": 365}
+    encrypted = log | {"cmekSettings": {"kmsKeyName": made_key.id}}
+    path = f"projects/{PROJECT}/locations/{REGION}/buckets/access"
+    fill = {"name": "it", "destination": f"logging.googleapis.com/{path}"}
+    assert AGENTS["logging"] in refused(gcp.create, token, encrypted, "log")
+    assert "was not found" in refused(gcp.create, sink, fill, "sink")
+    grant = {"cryptoKeyId": made_key.id, "role": "roles/cloudkms.cryptoKeyEncrypterDecrypter"}
+    gcp.create(KEY_GRANT, grant | {"member": f"serviceAccount:{AGENTS['logging']}"}, "grant")
+    assert gcp.create(token, encrypted, "log").id == path
+    assert gcp.create(sink, fill, "sink").id == f"projects/{PROJECT}/sinks/it"
+    _, failures = gcp.check(token, encrypted | {"location": "global", "retentionDays": 4_000})
+    assert set(failures) == {"retentionDays"}
+    _, failures = gcp.check(token, encrypted | {"location": "global"})
+    assert set(failures) == {"cmekSettings"}
 
 
 def test_a_slice_of_tpus_is_all_of_its_nodes(gcp: Gcp) -> None:

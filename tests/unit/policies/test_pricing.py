@@ -164,6 +164,16 @@ GCP: list[tuple[str, dict[str, Any], Decimal]] = [
         },
         2 * (node("gcp", "tpu-v6e-4chip", spot=True) + 100 * service("gcp", "block_storage_gib")),
     ),
+    (
+        "gcp:container/nodePool:NodePool",  # the catalog has no prices of flex-start, which is no dearer than on demand
+        {
+            "location": "us-central1-a",
+            "autoscaling": {"totalMinNodeCount": 0, "totalMaxNodeCount": 2},
+            "initialNodeCount": 0,
+            "nodeConfig": {"machineType": "a3-highgpu-8g", "flexStart": True},
+        },
+        2 * (node("gcp", "a3-highgpu-8g") + 100 * service("gcp", "block_storage_gib")),
+    ),
     ("gcp:tpu/v2Vm:V2Vm", {"acceleratorType": "v5litepod-16"}, node("gcp", "tpu-v5e-16chip")),
     (
         "gcp:tpu/v2Vm:V2Vm",
@@ -457,6 +467,11 @@ def test_a_patch_that_makes_a_disk_costs_what_its_claim_costs() -> None:
             "gcp:container/nodePool:NodePool",
             {"location": "us-central1", "nodeConfig": {"bootDisk": {"provisionedIops": 100_000}}},
             "bootDisk.provisionedIops is 100000",
+        ),
+        (
+            "gcp:container/nodePool:NodePool",
+            {"location": "us-central1", "nodeConfig": {"machineType": "a3-highgpu-1g", "flexStart": True}},
+            "no prices of flex-start, and none on demand of a3-highgpu-1g",
         ),
         ("gcp:container/cluster:Cluster", {"nodePools": UNKNOWN}, "is not known before the update"),
         ("gcp:compute/disk:Disk", {"type": "hyperdisk-balanced", "provisionedIops": 9000}, "at most 3000"),

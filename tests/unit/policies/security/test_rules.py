@@ -905,6 +905,31 @@ def test_a_trail_is_a_buckets_access_log_where_it_records_every_read_and_write(
     assert is_log or "bucket tested is confidential and keeps no access log; add one (a Trail" in told[0]
 
 
+@pytest.mark.parametrize(
+    ("service", "logs", "is_log"),
+    [
+        ("storage.googleapis.com", [{"logType": "DATA_READ"}, {"logType": "DATA_WRITE"}], True),
+        ("allServices", [{"logType": "DATA_READ"}, {"logType": "DATA_WRITE"}], True),
+        ("storage.googleapis.com", [{"logType": "DATA_WRITE"}], False),
+        (
+            "storage.googleapis.com",
+            [{"logType": "DATA_READ", "exemptedMembers": ["user:a@b.c"]}, {"logType": "DATA_WRITE"}],
+            False,
+        ),
+        ("container.googleapis.com", [{"logType": "DATA_READ"}, {"logType": "DATA_WRITE"}], False),
+    ],
+)
+def test_the_projects_audit_config_is_the_access_log_of_its_buckets_where_it_records_everything_of_everybody(
+    service: str, logs: list[dict[str, Any]], is_log: bool
+) -> None:
+    bucket = Declared("gcp:storage/bucket:Bucket", {"name": "data"})
+    audit = Declared("gcp:projects/iAMAuditConfig:IAMAuditConfig", {"service": service, "auditLogConfigs": logs})
+    told = judge(RULES["confidential-data"], bucket, audit, data_class="confidential")
+    assert (told == []) is is_log
+    in_s3 = Declared("aws:s3/bucket:Bucket", {"bucket": "data"})
+    assert len(judge(RULES["confidential-data"], in_s3, audit, data_class="confidential")) == 2
+
+
 def test_a_budget_with_alarms_where_one_is_asked_for() -> None:
     rule = RULES["budget-with-alarms"]
     assert judge(rule) == []
