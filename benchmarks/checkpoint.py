@@ -211,15 +211,16 @@ def check(contender: Contender, training: Training, number: int) -> None:
         raise RuntimeError(f"{contender.name} saved another state than that of the moment of the call")
 
 
-def run(rounds: int) -> dict[str, list[dict[str, float]]]:
+def run(rounds: int, without: str | None) -> dict[str, list[dict[str, float]]]:
     """Every measurement, by contender."""
     training = Training()
-    contenders: list[Contender] = [
+    every: list[Contender] = [
         TorchSave(),
         *(AsyncSave(kind, kept=False) for kind in AsyncCheckpointerType),
         AsyncSave(AsyncCheckpointerType.PROCESS, kept=True),
         Fusion(),
     ]
+    contenders = [contender for contender in every if without is None or without not in contender.name]
     training.step()
     megabytes = sum(tensor.nbytes for tensor in training.model.state_dict().values()) * 3 / 1e6
     print(f"{megabytes:.0f} MB of weights and Adam state, torch {torch.__version__}, {os.cpu_count()} processors")
@@ -241,6 +242,7 @@ def run(rounds: int) -> dict[str, list[dict[str, float]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without", help="leave out contenders whose name has this in it, such as thread")
     parser.add_argument("--json", type=Path, help="also write every measurement here")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -249,7 +251,7 @@ def main() -> None:
     dist.init_process_group("gloo", rank=0, world_size=1)  # DCP's process asks for one
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)):
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        found = run(arguments.rounds)
+        found = run(arguments.rounds, arguments.without)
     dist.destroy_process_group()
     print(f"median of {arguments.rounds} rounds")
     print("| save | stall, ms | next steps slower, ms | durable after, s |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -59,7 +60,9 @@ def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
         document = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror}); expected {expected}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply; expected {expected}") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # PyYAML lets those of `2001-99-99` and `!!map [1]` out
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected {expected}, got {_shown(document)}")
@@ -91,7 +94,7 @@ def checked(document: Mapping[str, Any], kind: type[Config], *, source: str) -> 
 
 
 def _sentence(problem: Mapping[str, Any], source: str) -> str:
-    field = ".".join(str(part) for part in problem["loc"])
+    field = " ".join(".".join(str(part) for part in problem["loc"]).split())
     if not field:
         return f"{source}: {str(problem['msg']).removeprefix('Value error, ')}"
     match problem["type"]:
@@ -108,5 +111,16 @@ def _sentence(problem: Mapping[str, Any], source: str) -> str:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
+    text = json.dumps(_outline(value, levels=3), default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _outline(value: object, levels: int) -> object:
+    """The beginning of a value: by its aliases, YAML can hold endless ones and such as fill the memory."""
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        return "..."
+    if isinstance(value, list):
+        return [_outline(each, levels - 1) for each in value[:8]]
+    return {str(name): _outline(each, levels - 1) for name, each in itertools.islice(value.items(), 8)}

@@ -143,7 +143,7 @@ def write(url: str, data: bytes) -> None:
         filesystem.pipe_file(path, data) if not _is_local(filesystem) else _write_local(Path(path), data)
 
 
-def write_durably(url: str, data: bytes | mmap.mmap) -> None:
+def write_durably(url: str, data: bytes | mmap.mmap, *, parts_at_a_time: int = 12) -> None:
     """Put an object, in parts where it is large; when this returns it outlives a loss of power."""
     with explained("write", url):
         if (found := _object_store(url)) is not None:
@@ -152,7 +152,7 @@ def write_durably(url: str, data: bytes | mmap.mmap) -> None:
                 # Where the answer to the last request was cut, the client can't know that the parts are together, and
                 # fails on an upload that is no more: nothing says whether this object or an older one lies there now.
                 _with_retries(
-                    lambda: obstore.put(found[0], found[1], view, chunk_size=part),
+                    lambda: obstore.put(found[0], found[1], view, chunk_size=part, max_concurrency=parts_at_a_time),
                     (obstore.exceptions.GenericError, FileNotFoundError),
                 )
             return

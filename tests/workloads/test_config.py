@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from workloads.config import ConfigError
-from workloads.training.config import load
+from workloads.training.config import TrainingConfig, load
 
 GOOD: dict[str, Any] = {
     "run": "digits",
@@ -67,9 +71,65 @@ def test_every_wrong_value_is_named_at_once(tmp_path: Path) -> None:
     assert len(refused(tmp_path, GOOD | {"epochs": 0, "seed": -1}).splitlines()) == 2
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "run: [unclosed", "run: a\nepochs: 1\nrun: b\n"])
-def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    assert len(refused(tmp_path, text).splitlines()) == 1
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+"""A list of 9^11, by aliases."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n- b\n",
+        "run: [unclosed",
+        "run: a\nepochs: 1\nrun: b\n",
+        "[" * 3000,
+        "run: &x [*x]",
+        f"run: &x [*x]\n{LAUGHS}",
+        "? [a]\n: 1",
+    ]
+    + ["!!map [1]", "run: 0x_", "run: 2001-99-99", "epochs: " + "9" * 5000, "run: !!python/name:os.system", "\0"],
+)
+def test_a_file_that_is_no_config_is_refused_in_short_lines(tmp_path: Path, text: str) -> None:
+    sentence = refused(tmp_path, text)
+    assert all(line.startswith("FILE: ") and len(line) < 500 for line in sentence.splitlines())
+
+
+def fields_of(section: type[BaseModel], *before: str) -> Iterator[tuple[str, ...]]:
+    """The path to every field of a config and of its sections."""
+    for name, field in section.model_fields.items():
+        yield (*before, name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from fields_of(kind, *before, name)
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.dates() | st.text(st.characters(codec="utf-8"))
+    | st.sampled_from(["ddp", "fsdp", "adagrad", "sgd", "fp8", "poisson", "s3://", "file:///data", "${A}", "$", 1, 2])
+)  # fmt: skip
+KEYS = st.text(st.characters(codec="utf-8"), max_size=5) | st.integers() | st.none()
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=5
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.sampled_from([*fields_of(TrainingConfig)]), VALUES), min_size=1, max_size=3))
+def test_whatever_a_field_holds_it_is_taken_or_refused_with_file_and_field(tmp_path: Path, changes: list[Any]) -> None:
+    document: dict[str, Any] = yaml.safe_load(yaml.safe_dump(GOOD))
+    for (*sections, field), value in changes:
+        there = document
+        for section in sections:
+            if not isinstance(there.get(section), dict):
+                there[section] = {}
+            there = there[section]
+        there[field] = value
+    path = tmp_path / "training.yaml"
+    path.write_text(yaml.safe_dump(document))
+    try:
+        load(path)
+    except ConfigError as error:
+        assert all(line.startswith(f"{path}: ") for line in str(error).splitlines())
 
 
 def test_urls_take_the_stacks_bucket_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,14 @@ def test_the_encoder_does_not_see_padding() -> None:
         ("decoder", "image", {}, "got decoder, which takes tokens data; .* image holds image; expected fusionnet or"),
         ("decoder", "tokens", {"heads": 3}, "model.arguments: decoder refuses them: heads is 3 and width 512; heads"),
         ("vit-b-16", "image", {"patch": 5}, "patch is 5 and the data's images are 32 × 32; it must divide both"),
-        ("encoder", "text", {"depth": 3}, "model.arguments: encoder refuses them: .*'depth'"),
+        (
+            "encoder",
+            "text",
+            {"depth": 3},
+            r"model.arguments.depth: got 3; encoder has no such argument, .* of width, la",
+        ),
+        ("resnet-50", "image", {"width": 3}, r"model.arguments.width: got 3; .* expected none, as it has no arguments"),
+        ("decoder", "tokens", {"vocabulary": 3}, r"model.arguments.vocabulary: the data set tokens says it"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_one_sentence(
@@ -131,6 +138,15 @@ def test_a_model_that_cannot_be_built_is_one_sentence(
     with pytest.raises(ModelError, match=sentence) as error:
         build(name, made.index_of(kind), arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_argument_of_a_registered_model_has_a_type_and_a_range(name: str) -> None:
+    index = made.index_of(REGISTERED[name].kind)
+    for argument in SMALL[name] | ({"mlp_width": 8, "rope_base": 8.0} if name == "decoder" else {}):
+        for value in (-1, 10**30 if argument != "rope_base" else 0, float("nan"), True, "16", [16]):
+            with pytest.raises(ModelError, match=rf"^model\.arguments\.{argument}: got \S+; input should be .*$"):
+                build(name, index, {argument: value})
 
 
 def test_a_task_that_the_data_is_not_for_is_one_sentence() -> None:

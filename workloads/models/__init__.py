@@ -18,11 +18,15 @@ Two things a model may declare, and then the run can use them:
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import nn
 
 from workloads.data.format import Index, Kind
@@ -65,18 +69,54 @@ def build(name: str, index: Index, arguments: Mapping[str, Any]) -> nn.Module:
             f"model.name: got {name}, which takes {known.kind} data; the data set {index.name} holds {index.kind}; "
             f"expected {' or '.join(fitting)}, or module:factory for one of your own"
         )
-    make = factory(name)
+    make, told = factory(name), of_data(index)
+    if twice := [each for each in arguments if each in told]:
+        raise ModelError(f"model.arguments.{twice[0]}: the data set {index.name} says it; expected nothing here")
+    if known:
+        arguments = _checked(name, make, arguments)
     try:
-        model = make(**of_data(index), **arguments)
+        model = make(**told, **arguments)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.arguments: {name} refuses them: {error}") from error
-    except Exception as error:  # a team's own code
-        raise ModelError(f"model.name: {name} fails: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a team's own code, or sizes beyond this machine's memory
+        raise ModelError(f"model.name: {name} fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"model.name: {name} gives a {type(model).__name__}; expected a torch.nn.Module")
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ModelError(f"model.name: {name} has no weights that learn; expected some with requires_grad")
     return model
+
+
+def _checked(name: str, make: Factory, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A registered model's arguments, each of the type and in the range that its factory declares.
+
+    Raises:
+        ModelError: one is not; the first of several.
+    """
+    try:
+        checked = _declared(make).model_validate(dict(arguments))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(("model.arguments", *map(str, problem["loc"])))
+        got = json.dumps(problem["input"], default=str)
+        if problem["type"] == "extra_forbidden":
+            takes = ", ".join(_declared(make).model_fields)
+            expected = f"one of {takes}" if takes else "none, as it has no arguments"
+            raise ModelError(f"{field}: got {got}; {name} has no such argument, expected {expected}") from None
+        raise ModelError(f"{field}: got {got}; {problem['msg'][0].lower()}{problem['msg'][1:]}") from None
+    return {each: getattr(checked, each) for each in arguments}
+
+
+@functools.cache
+def _declared(make: Factory) -> type[BaseModel]:
+    """A factory's arguments as pydantic checks them, without what the data set says, which has no default."""
+    hints = get_type_hints(make.__init__ if inspect.isclass(make) else make, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints[name], parameter.default)
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    return create_model("Arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
 def of_data(index: Index) -> dict[str, Any]:

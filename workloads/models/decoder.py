@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
+from workloads.models.arguments import Base, Layers, Size
 from workloads.models.transformer import INITIAL_STD, by_head, initialize, require_divides
 
 
@@ -64,12 +65,12 @@ class Decoder(nn.Module):
         *,
         shape: tuple[int, ...],
         vocabulary: int,
-        width: int = 512,
-        layers: int = 8,
-        heads: int = 8,
-        kv_heads: int = 2,
-        mlp_width: int | None = None,
-        rope_base: float = 10_000.0,
+        width: Size = 512,
+        layers: Layers = 8,
+        heads: Size = 8,
+        kv_heads: Size = 2,
+        mlp_width: Size | None = None,
+        rope_base: Base = 10_000.0,
     ) -> None:
         super().__init__()
         require_divides("heads", heads, "width", width)

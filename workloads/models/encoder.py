@@ -8,6 +8,7 @@ from torch.distributed.tensor.parallel import ParallelStyle
 
 from workloads.data.format import PADDING
 from workloads.models import transformer
+from workloads.models.arguments import Dropout, Layers, Size
 
 
 class Encoder(nn.Module):
@@ -23,11 +24,11 @@ class Encoder(nn.Module):
         shape: tuple[int, ...],
         classes: int,
         vocabulary: int,
-        width: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        mlp_width: int = 3072,
-        dropout: float = 0.1,
+        width: Size = 768,
+        layers: Layers = 12,
+        heads: Size = 12,
+        mlp_width: Size = 3072,
+        dropout: Dropout = 0.1,
     ) -> None:
         super().__init__()
         self.layers, self.heads = layers, heads

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from workloads.models.arguments import Dropout, Size
+
 
 class FusionNet(nn.Module):
     """conv channels→64 3×3, ReLU, max-pool 2, fc → 256, ReLU, dropout 0.25, fc → classes."""
 
-    def __init__(self, *, shape: tuple[int, ...], classes: int, hidden: int = 256, dropout: float = 0.25) -> None:
+    def __init__(self, *, shape: tuple[int, ...], classes: int, hidden: Size = 256, dropout: Dropout = 0.25) -> None:
         super().__init__()
         if len(shape) != 3 or min(shape[1:]) < 2:
             raise ValueError(f"it needs images of channels × height × width, at least 2 × 2; the data's are {shape}")

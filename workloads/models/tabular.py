@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from workloads.models.arguments import Dropout, Layers, Size
+
 
 class Block(nn.Module):
     """x + fc(dropout(ReLU(fc(norm(x)))))."""
@@ -34,10 +36,10 @@ class TabularNet(nn.Module):
         shape: tuple[int, ...],
         classes: int,
         categories: tuple[int, ...],
-        width: int = 128,
-        layers: int = 3,
-        embedding: int = 16,
-        dropout: float = 0.1,
+        width: Size = 128,
+        layers: Layers = 3,
+        embedding: Size = 16,
+        dropout: Dropout = 0.1,
     ) -> None:
         super().__init__()
         self.numbers = shape[0] - len(categories)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor.parallel import ParallelStyle
 
 from workloads.models import transformer
+from workloads.models.arguments import Dropout, Layers, Size
 
 
 class VisionTransformer(nn.Module):
@@ -17,12 +18,12 @@ class VisionTransformer(nn.Module):
         *,
         shape: tuple[int, ...],
         classes: int,
-        patch: int = 16,
-        width: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        mlp_width: int = 3072,
-        dropout: float = 0.0,
+        patch: Size = 16,
+        width: Size = 768,
+        layers: Layers = 12,
+        heads: Size = 12,
+        mlp_width: Size = 3072,
+        dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         channels, height, image_width = shape

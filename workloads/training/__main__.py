@@ -51,7 +51,12 @@ def main(path: Path) -> None:
 
 
 def train(config: TrainingConfig, stop: StopRequest) -> None:
-    """Import PyTorch, which takes seconds, only for a config that is right, and run."""
+    """Import PyTorch, which takes seconds, only for a config that is right, and run.
+
+    Raises:
+        ConfigError: the config, its model's arguments among them, does not go with the data or the machine.
+        Interrupted: the run is saved.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     from workloads.models import ModelError
     from workloads.training.fetching import ResumeError
@@ -62,7 +67,9 @@ def train(config: TrainingConfig, stop: StopRequest) -> None:
         run(config, stop)
     except RankLost as error:
         fail(str(error), RANK_LOST_EXIT_CODE)
-    except (Diverged, ModelError, StorageError, ResumeError, WorldError) as error:
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+    except (Diverged, StorageError, ResumeError, WorldError) as error:
         fail(str(error))
     except (ConfigError, Interrupted):
         raise

@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
@@ -25,6 +26,9 @@ from workloads.training.manifest import File, Manifest
 
 NICENESS = 10
 """The loader's and the training's threads go first where there are too few CPUs."""
+
+_MOST_PARTS_AT_A_TIME = 12
+"""Of one file; a bucket gives each connection a part of its rate only."""
 
 _COMMAND = "import sys; from workloads.training.saver import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 """Not `-m`, with which the process's requests and answers would be of other classes than the rank's."""
@@ -155,11 +159,20 @@ def _answer(request: Write | Commit, arena: int) -> Answer:
 def _write(request: Write, arena: int) -> dict[str, File]:
     files = {}
     if size := request.arena_bytes:
+        url, at_a_time = storage.join(request.folder, request.name), parts_at_a_time(os.environ)
         with mmap.mmap(arena, size, prot=mmap.PROT_READ) as staged, ThreadPoolExecutor(max_workers=1) as hashing:
             entry = hashing.submit(manifest.described, staged)
-            storage.write_durably(storage.join(request.folder, request.name), staged)
+            if at_a_time == 1:
+                entry.result()
+            storage.write_durably(url, staged, parts_at_a_time=at_a_time)
             files[request.name] = entry.result()
     for name, data in request.others.items():
         storage.write_durably(storage.join(request.folder, name), data)
         files[name] = manifest.described(data)
     return files
+
+
+def parts_at_a_time(environment: Mapping[str, str]) -> int:
+    """Parts of a file that are uploaded side by side: each takes about a CPU, and one of the rank's is the loop's."""
+    ranks = int(environment.get("LOCAL_WORLD_SIZE") or 1)
+    return min(max(1, len(os.sched_getaffinity(0)) // ranks - 1), _MOST_PARTS_AT_A_TIME)
