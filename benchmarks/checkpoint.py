@@ -211,16 +211,19 @@ def check(contender: Contender, training: Training, number: int) -> None:
         raise RuntimeError(f"{contender.name} saved another state than that of the moment of the call")
 
 
-def run(rounds: int, without: str | None) -> dict[str, list[dict[str, float]]]:
-    """Every measurement, by contender."""
-    training = Training()
+def contenders_without(without: str | None) -> list[Contender]:
+    """Those that take part."""
     every: list[Contender] = [
         TorchSave(),
         *(AsyncSave(kind, kept=False) for kind in AsyncCheckpointerType),
         AsyncSave(AsyncCheckpointerType.PROCESS, kept=True),
         Fusion(),
     ]
-    contenders = [contender for contender in every if without is None or without not in contender.name]
+    return [contender for contender in every if without is None or without not in contender.name]
+
+
+def run(rounds: int, contenders: list[Contender], training: Training) -> dict[str, list[dict[str, float]]]:
+    """Every measurement, by contender."""
     training.step()
     megabytes = sum(tensor.nbytes for tensor in training.model.state_dict().values()) * 3 / 1e6
     print(f"{megabytes:.0f} MB of weights and Adam state, torch {torch.__version__}, {os.cpu_count()} processors")
@@ -234,9 +237,20 @@ def run(rounds: int, without: str | None) -> dict[str, list[dict[str, float]]]:
             print(f"round {turn}: {contender.name}: {row}", file=sys.stderr, flush=True)
             if turn:  # the first round starts processes and makes memory
                 found[contender.name].append(row | {"step_s": step_s})
-    for contender in contenders:
-        check(contender, training, rounds + 2)
     return found
+
+
+def show(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print the medians."""
+    print(f"median of {len(next(iter(found.values())))} rounds")
+    print("| save | stall, ms | next steps slower, ms | durable after, s |")
+    print("|---|---|---|---|")
+    for name, rows in found.items():
+        stall, slower, durable = (
+            statistics.median(row[key] for row in rows) for key in ("stall_s", "slower_s", "durable_after_s")
+        )
+        print(f"| {name} | {stall * 1e3:,.0f} | {slower * 1e3:,.0f} | {durable:.1f} |")
+    print(f"a step alone: {statistics.median(rows[0]['step_s'] for rows in found.values()) * 1e3:.0f} ms", flush=True)
 
 
 def main() -> None:
@@ -251,19 +265,15 @@ def main() -> None:
     dist.init_process_group("gloo", rank=0, world_size=1)  # DCP's process asks for one
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)):
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        found = run(arguments.rounds, arguments.without)
+        training, contenders = Training(), contenders_without(arguments.without)
+        found = run(arguments.rounds, contenders, training)
+        show(found)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=2))
+        for contender in contenders:
+            check(contender, training, arguments.rounds + 2)
+    print("every checkpoint was read back: it holds the state of the moment of the call")
     dist.destroy_process_group()
-    print(f"median of {arguments.rounds} rounds")
-    print("| save | stall, ms | next steps slower, ms | durable after, s |")
-    print("|---|---|---|---|")
-    for name, rows in found.items():
-        stall, slower, durable = (
-            statistics.median(row[key] for row in rows) for key in ("stall_s", "slower_s", "durable_after_s")
-        )
-        print(f"| {name} | {stall * 1e3:,.0f} | {slower * 1e3:,.0f} | {durable:.1f} |")
-    print(f"a step alone: {statistics.median(rows[0]['step_s'] for rows in found.values()) * 1e3:.0f} ms")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2))
 
 
 def free_port() -> int:

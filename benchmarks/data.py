@@ -1,11 +1,14 @@
 """Samples a second from one S3 endpoint, cold and cached, against MosaicML streaming, litdata, webdataset and s3torchconnector.
 
-    python -m benchmarks.data [--kind images|tokens] [--rounds 3]
+    python -m benchmarks.data [--kind images|tokens] [--samples 3000] [--rounds 3] [--folder FOLDER]
+
+With a folder the samples, and what the server holds, are made once and kept there (`--rounds 0` makes them alone).
 
 The server is versitygw (Apache-2.0, built here from its Go module) over a folder of this machine. Every reader gets the
 same samples in shards of the same size, the same decoding, as many threads or processes as there are processors, and
 runs in a process of its own; the readers take turns. Each reads two epochs: the first with an empty cache, the second
 with what the first left; each must see every sample exactly once, or the benchmark fails. s3torchconnector has no cache.
+A reader's processor time, its workers' included, says on a busy machine what its samples a second can't.
 
 Images are 256 × 256 JPEGs, decoded to 224 × 224; tokens are 2,048 numbers a sample, compressed with zstd where the
 format can.
@@ -82,6 +85,7 @@ def environment() -> Path:
 @contextmanager
 def server(folder: Path) -> Iterator[None]:
     """versitygw over a folder, one folder in it a bucket."""
+    folder.mkdir(parents=True, exist_ok=True)
     home = CACHE / "benchmarks" / "versitygw"
     if not (home / "versitygw").exists():
         subprocess.run(
@@ -104,10 +108,9 @@ def server(folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def samples(kind: str) -> list[bytes]:
+def samples(kind: str, count: int) -> list[bytes]:
     """Photograph-like JPEGs, or tokens that repeat as words do."""
     random = np.random.default_rng(0)
-    count = SAMPLES[kind]
     if kind == "tokens":
         zipf = np.minimum(random.zipf(1.2, (count, TOKENS)), 50_000).astype(np.int32)
         return [row.tobytes() for row in zipf]
@@ -124,9 +127,9 @@ def _photograph(random: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def prepare(folder: Path, kind: str, python: Path) -> None:
+def prepare(folder: Path, kind: str, count: int, python: Path) -> None:
     """Write every format's files; a sample's label is its number."""
-    files = samples(kind)
+    files = samples(kind, count)
     labels = np.arange(len(files))
     table = pa.table({"input": pa.array(files, pa.large_binary()), "label": labels})
     with pa.OSFile(str(folder / "samples.arrow"), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
@@ -181,7 +184,9 @@ def run(reader: str, kind: str, folder: Path, python: Path) -> list[dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=tuple(SAMPLES), default="images")
+    parser.add_argument("--samples", type=int, help="by default 3,000 images or 8,000 rows of tokens")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep here what is made, or take it from here")
     parser.add_argument("--json", type=Path, help="also write every measurement here")
     parser.add_argument("--reader", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -189,36 +194,48 @@ def main() -> None:
         measure(fusion, arguments.reader)
         return
     python = environment()
+    count = arguments.samples or SAMPLES[arguments.kind]
     found: dict[str, list[list[dict[str, float]]]] = {reader: [] for reader in READERS}
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), arguments.kind, python)
-        (Path(folder) / "server").mkdir()
-        with server(Path(folder) / "server"):
-            upload(Path(folder) / BUCKET)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (arguments.folder or Path(temporary)).absolute()
+        held = folder / f"{arguments.kind}-{count}"
+        with server(held):
+            if not (folder / f"{held.name}-ready").exists():
+                prepare(Path(temporary), arguments.kind, count, python)
+                upload(Path(temporary) / BUCKET)
+                (folder / f"{held.name}-ready").touch()
             for turn in range(arguments.rounds):
                 for reader in (*READERS[turn % len(READERS) :], *READERS[: turn % len(READERS)]):
-                    epochs = run(reader, arguments.kind, Path(folder), python)
+                    epochs = run(reader, arguments.kind, Path(temporary), python)
                     print(f"round {turn + 1}: {reader}: {epochs}", file=sys.stderr, flush=True)
                     for epoch in epochs:
-                        if not epoch["samples"] == epoch["different_samples"] == SAMPLES[arguments.kind]:
+                        if not epoch["samples"] == epoch["different_samples"] == count:
                             raise RuntimeError(f"{reader} did not see every sample exactly once: {epoch}")
                     found[reader].append(epochs)
-    print(
-        f"{SAMPLES[arguments.kind]:,} {arguments.kind}, median of {arguments.rounds} rounds, {os.cpu_count()} processors"
-    )
-    print(
-        "| reader | cold, samples/s | cached, samples/s | first batch, cold, s | first batch, cached, s | memory, MiB |"
-    )
-    print("|---|---|---|---|---|---|")
-    for reader, rounds in found.items():
-        columns = [statistics.median(r[epoch]["samples_per_s"] for r in rounds) for epoch in (0, 1)]
-        firsts = [statistics.median(r[epoch]["first_batch_s"] for r in rounds) for epoch in (0, 1)]
-        memory = statistics.median(max(epoch["memory_mib"] for epoch in r) for r in rounds)
-        print(
-            f"| {reader} | {columns[0]:,.0f} | {columns[1]:,.0f} | {firsts[0]:.2f} | {firsts[1]:.2f} | {memory:,.0f} |"
-        )
+    if arguments.rounds:
+        show(found, f"{count:,} {arguments.kind}")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2))
+
+
+def show(found: dict[str, list[list[dict[str, float]]]], what: str) -> None:
+    """Print the medians."""
+    print(f"{what}, median of {len(found['fusion'])} rounds, {os.cpu_count()} processors")
+    print(
+        "| reader | cold, samples/s | cached, samples/s | first batch, cold, s | first batch, cached, s "
+        "| processor, cold, ms a sample | processor, cached, ms a sample | memory, MiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for reader, rounds in found.items():
+        rates, firsts, busy = (
+            [statistics.median(r[epoch][key] for r in rounds) for epoch in (0, 1)]
+            for key in ("samples_per_s", "first_batch_s", "processor_ms_a_sample")
+        )
+        memory = statistics.median(max(epoch["memory_mib"] for epoch in r) for r in rounds)
+        print(
+            f"| {reader} | {rates[0]:,.0f} | {rates[1]:,.0f} | {firsts[0]:.2f} | {firsts[1]:.2f} "
+            f"| {busy[0]:.2f} | {busy[1]:.2f} | {memory:,.0f} |"
+        )
 
 
 if __name__ == "__main__":

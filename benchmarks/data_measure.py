@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ def measure(reader: Callable[[Path, int], Batches], cache: Path) -> None:
 
 def _epoch(reader: Callable[[Path, int], Batches], cache: Path, epoch: int) -> dict[str, float]:
     memory = _Memory()
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), _processor_seconds()
     first, numbers = 0.0, []
     for inputs, found in reader(cache, epoch):
         first = first or time.perf_counter() - began
@@ -38,8 +39,15 @@ def _epoch(reader: Callable[[Path, int], Batches], cache: Path, epoch: int) -> d
         "different_samples": len(set(numbers)),
         "samples_per_s": len(numbers) / seconds,
         "first_batch_s": first,
+        "processor_ms_a_sample": (_processor_seconds() - busy) / len(numbers) * 1e3,
         "memory_mib": memory.peak(),
     }
+
+
+def _processor_seconds() -> float:
+    """Of this process and of its workers, which have ended with the epoch."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 class _Memory:

@@ -35,8 +35,9 @@ def tensor(data: bytes) -> torch.Tensor:
         return torch.frombuffer(bytearray(data), dtype=torch.int32)
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (SIDE, SIDE))
-        fitted = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1)))
+        fitted = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BILINEAR)
+    pixels = pa.array(fitted).flatten().to_numpy().reshape(SIDE, SIDE, -1)
+    return torch.from_numpy(np.ascontiguousarray(pixels[:, :, :3].transpose(2, 0, 1)))
 
 
 def samples(folder: Path) -> Iterator[tuple[bytes, int]]:

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from workloads import storage
 from workloads.data.cache import ShardCache
 from workloads.data.digits import main
-from workloads.data.format import Index, write_index, write_split
+from workloads.data.format import Index, decode_image, write_index, write_split
 from workloads.data.loader import Dataset, Loader
 from workloads.data.order import epoch_order
 from workloads.storage import StorageError
@@ -158,9 +158,38 @@ def test_image_files_are_scaled_to_cover_the_shape_and_cut_to_their_middle(
     assert batch.inputs.float().mean() < 6, "the black third in the middle"
 
 
-def test_an_image_that_can_not_be_decoded_is_one_sentence_that_names_the_shard(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("width", "height", "channels"), [(28, 28, 1), (7, 5, 1), (7, 5, 3), (2100, 2100, 3)])
+def test_an_image_that_fits_keeps_each_pixel_in_its_place(width: int, height: int, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels).save(file, "BMP")
+    decoded = np.zeros((channels, height, width), dtype=np.uint8)
+    decode_image(file.getvalue(), decoded)
+    assert (decoded == pixels.transpose(2, 0, 1)).all()
+
+
+def image_file(format: str) -> bytearray:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, format)
+    return bytearray(file.getvalue())
+
+
+def torn_png() -> bytes:
+    content = image_file("PNG")
+    content[content.index(b"IDAT") : content.index(b"IDAT") + 4] = b"\xb0\x17^\x01"
+    return bytes(content)
+
+
+def enormous_bmp() -> bytes:
+    content = image_file("BMP")
+    content[18:26] = (100_000).to_bytes(4, "little") * 2
+    return bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"no image", torn_png(), enormous_bmp()], ids=["none", "torn", "enormous"])
+def test_an_image_that_can_not_be_decoded_is_one_sentence_that_names_the_shard(content: bytes, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/data"
-    shards = write_split(url, "train", [b"no image"], np.array([1]), shard_samples=1)
+    shards = write_split(url, "train", [content], np.array([1]), shard_samples=1)
     fields: dict[str, Any] = {"kind": "image", "shape": (3, 8, 8), "classes": ("a", "b"), "stored_as": "files"}
     write_index(url, Index(name="x", source="made here", splits={"train": shards}, **fields))
     with pytest.raises(StorageError, match=r"data/train-00000\.arrow holds an image that can't be read"):

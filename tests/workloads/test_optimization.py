@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -13,13 +15,16 @@ from torch import nn
 
 from fusion.commands.optimize import command
 from fusion.errors import FusionError
+from tests.workloads import made
 from workloads.data.digits import write_digits
+from workloads.data.format import INPUT_TYPES, Kind, to_table, wrong_value
 from workloads.models.resnet import ResNet50
 from workloads.models.vit import VisionTransformer
 from workloads.optimization.sparsity import OptimizationError, prune_channels, zero_two_of_four
 from workloads.optimization.tuning import Tuning, tune
 from workloads.serving import sources
 from workloads.serving.backends import BACKENDS, Runtime
+from workloads.serving.export import export
 from workloads.serving.package import open_package
 
 MODEL = {"hidden": 64}
@@ -78,6 +83,27 @@ def test_each_method_makes_a_smaller_package_that_serves_nearly_as_accurately(
     forward = BACKENDS[backend].load(package, Runtime(threads=1))
     inputs, expected = package.self_test()
     assert (forward(inputs)[0].argmax(1) == expected[0].argmax(1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("with_samples", [False, True], ids=["made-up", "on-purpose"])
+def test_a_package_holds_no_sample_of_the_data(with_samples: bool, trained: sources.Trained, tmp_path: Path) -> None:
+    source = trained.source()
+    if with_samples:
+        source = replace(source, made_up=None)
+    export(source, f"file://{tmp_path}/package", name="digits", version="1", formats=("pytorch",))
+    content = b"".join(file.read_bytes() for file in (tmp_path / "package").rglob("*") if file.is_file())
+    held = [row.tobytes() in content for row in trained.held_out(16)]
+    assert all(held) if with_samples else not any(held)
+
+
+@pytest.mark.parametrize("kind", ["image", "tabular", "text", "tokens"])
+def test_made_up_samples_are_such_as_the_data_sets_index_allows(kind: Kind) -> None:
+    index = made.index_of(kind)
+    rows = sources.made_up(index, 16)
+    labels = None if kind == "tokens" else np.zeros(16, dtype=np.int64)
+    assert rows.shape == (16, *index.shape) and rows.dtype == INPUT_TYPES[kind]
+    assert wrong_value(to_table(rows, labels), index) is None
+    assert len(np.unique(rows, axis=0)) == 16
 
 
 def test_below_the_least_accuracy_nothing_is_published(trained: sources.Trained, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ class Rows:
 
     def _files(self, rows: NDArray[np.int64], inputs: Inputs) -> None:
         for place, row in enumerate(rows.tolist()):
-            inputs[place] = decode_image(self._column[row].as_buffer(), self._index.shape)
+            decode_image(self._column[row].as_buffer(), inputs[place])
 
 
 def _of_type(column: pa.Array, expected: pa.DataType) -> pa.Array:
@@ -285,17 +285,34 @@ def _of_type(column: pa.Array, expected: pa.DataType) -> pa.Array:
     return column
 
 
-def decode_image(file: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An image file as (channels, height, width): scaled until it covers height and width, and its middle cut out.
+def decode_image(file: Any, into: NDArray[np.uint8]) -> None:
+    """Write an image file into (channels, height, width): scaled until it covers height and width, its middle cut out.
 
     Raises:
         OSError: it is no image that Pillow reads.
     """
     from PIL import Image, ImageOps
 
-    channels, height, width = shape
+    channels, height, width = into.shape
     mode = "L" if channels == 1 else "RGB"
-    with Image.open(io.BytesIO(file)) as image:
-        image.draft(mode, (width, height))  # a JPEG is decoded at the smallest eighth of its size that is enough
-        pixels = np.asarray(ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR))
-    return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            image.draft(mode, (width, height))  # a JPEG is decoded at the smallest eighth of its size that is enough
+            converted = image if image.mode == mode else image.convert(mode)  # which copies in any case
+            fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's parsers let out SyntaxError, DecompressionBombError and others
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    pixels = _pixels(fitted).reshape(height, width, -1)
+    np.copyto(into, pixels[:, :, :channels].transpose(2, 0, 1))  # Pillow keeps a fourth byte beside three colours
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """Pillow's own memory, where its rows lie without gaps: NumPy would have a copy, made under Python's lock."""
+    try:
+        values = pa.array(image)
+    except ValueError:
+        return np.asarray(image)
+    flat: NDArray[np.uint8] = (values.flatten() if image.mode == "RGB" else values).to_numpy()
+    return flat

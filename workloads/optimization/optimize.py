@@ -199,7 +199,7 @@ def _tolerance(trained: Trained, module: nn.Module, asked: Asked) -> Tolerance:
     if asked.quantize is None:
         return Tolerance()
     with torch.no_grad():
-        largest = module(torch.from_numpy(trained.held_out(SELF_TEST_ROWS))).abs().max().item()
+        largest = module(*map(torch.from_numpy, trained.source().self_test.values())).abs().max().item()
     return Tolerance(absolute=LOGITS_TOLERANCE * largest)
 
 

@@ -292,7 +292,7 @@ class _Planning:
 
     def export(self, ways: Sequence[Way]) -> None:
         """The packages of both sides, and the config of the server that serves the cloud's."""
-        rows = [each[:TESTED_ROWS] for each in self.rows]
+        rows = [np.ascontiguousarray(each[:TESTED_ROWS]) for each in self.source.self_test.values()]
         by_name = dict(zip(self.graph.names, range(len(self.graph.names)), strict=True))
         made: set[str] = set()
         for way in ways:

@@ -67,13 +67,14 @@ class Source:
 
     Attributes:
         module: maps the inputs, in their order, to one tensor or a tuple of tensors; batch first in all.
-        inputs: (batch, *shape) by name, at least two rows: the self-test's, so real ones are best.
+        inputs: (batch, *shape) by name, at least two rows.
         output_names: of the module's outputs, in their order.
         classes: names of the first output's columns, where it has such.
         text: where it comes from, for people.
         name: of the model, where it has one.
         labels: (batch,) the right classes of `inputs`, where they are known.
         scale: by which 8-bit pixels were divided to be `inputs`, where these are images.
+        made_up: what the package keeps in place of `inputs`, where these are somebody's data.
     """
 
     module: nn.Module
@@ -84,6 +85,12 @@ class Source:
     name: str = "model"
     labels: Array | None = None
     scale: float | None = None
+    made_up: Mapping[str, Array] | None = None
+
+    @property
+    def self_test(self) -> Mapping[str, Array]:
+        """The rows that a package keeps, each format is tried on, and a server at its start."""
+        return self.inputs if self.made_up is None else self.made_up
 
 
 def export(
@@ -113,7 +120,7 @@ def export(
     """
     refuse_published(url)
     tolerance = tolerance or Tolerance()
-    inputs = [np.ascontiguousarray(each) for each in source.inputs.values()]
+    inputs = [np.ascontiguousarray(each) for each in source.self_test.values()]
     reference = _reference(source, inputs)
     with tempfile.TemporaryDirectory(prefix="export-") as place:
         folder = Path(place)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from workloads import models, storage
-from workloads.data.format import Index, Split, read_index
+from workloads.data.format import INPUT_TYPES, PADDING, Index, Split, read_index
 from workloads.data.loader import Batch, Dataset
 from workloads.serving.export import Source
 from workloads.serving.package import Array, PackageError
@@ -59,13 +59,37 @@ class Trained:
             name=self.name,
             labels=labels,
             scale=float(self.index.scale) if self.index.kind == "image" else None,
+            made_up={"input": self._as_given(made_up(self.index, SELF_TEST_ROWS))},
         )
 
     def _samples(self, rows: int) -> tuple[Array, Array]:
         data = self.split("test")
         inputs, labels = data.take(np.arange(min(rows, len(data))))
+        return self._as_given(inputs), labels
+
+    def _as_given(self, inputs: Array) -> Array:
+        """Samples as the model takes them."""
+        labels = np.zeros(len(inputs), dtype=np.int64)
         batch = Batch(torch.from_numpy(inputs), torch.from_numpy(labels), len(labels))
-        return self.task.inputs_and_targets(batch)[0].numpy(), labels
+        given: Array = self.task.inputs_and_targets(batch)[0].numpy()
+        return given
+
+
+def made_up(index: Index, rows: int) -> Array:
+    """(rows, *shape): samples of a data set's kind that are nobody's, the same each time."""
+    random = np.random.default_rng(0)
+    shape = (rows, *index.shape)
+    kind = INPUT_TYPES[index.kind]
+    if index.kind == "image":
+        return random.integers(0, int(min(index.scale, 255)) + 1, shape).astype(kind)
+    if index.vocabulary is not None:
+        return random.integers(PADDING + 1, index.vocabulary, shape).astype(kind)
+    columns = random.standard_normal(shape).astype(kind)
+    for column, count in zip(
+        range(index.shape[0] - len(index.categories), index.shape[0]), index.categories, strict=True
+    ):
+        columns[:, column] = random.integers(0, count, rows)
+    return columns
 
 
 def of_run(url: str, rows: int = SELF_TEST_ROWS) -> Source:
