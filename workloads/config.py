@@ -65,7 +65,7 @@ def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
     except (yaml.YAMLError, ValueError, TypeError) as error:  # PyYAML lets those of `2001-99-99` and `!!map [1]` out
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected {expected}, got {_shown(document)}")
+        raise ConfigError(f"{path}: expected {expected}, got {shown(document)}")
     return checked(document, kind, source=str(path))
 
 
@@ -103,14 +103,15 @@ def _sentence(problem: Mapping[str, Any], source: str) -> str:
         case "extra_forbidden":
             return f"{source}: {field}: unknown field; remove it or check its spelling"
         case "model_type" | "dict_type":
-            return f"{source}: {field}: got {_shown(problem['input'])}; expected fields and their values"
+            return f"{source}: {field}: got {shown(problem['input'])}; expected fields and their values"
         case "path_type":
-            return f"{source}: {field}: got {_shown(problem['input'])}; expected a folder's path"
+            return f"{source}: {field}: got {shown(problem['input'])}; expected a folder's path"
     reason = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{source}: {field}: got {_shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
+    return f"{source}: {field}: got {shown(problem['input'])}; {reason[0].lower()}{reason[1:]}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """The beginning of a value from a config, for a message about it."""
     text = json.dumps(_outline(value, levels=3), default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -82,7 +82,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)
         "- a\n- b\n",
         "run: [unclosed",
         "run: a\nepochs: 1\nrun: b\n",
-        "[" * 3000,
+        "[" * 500,
         "run: &x [*x]",
         f"run: &x [*x]\n{LAUGHS}",
         "? [a]\n: 1",

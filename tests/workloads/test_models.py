@@ -14,6 +14,7 @@ from workloads.config import ConfigError
 from workloads.data.format import Kind
 from workloads.models import REGISTERED, ModelError, build
 from workloads.models.decoder import rotate, rotations
+from workloads.serving.sources import of_factory
 from workloads.training.config import TrainingConfig
 from workloads.training.run import run
 from workloads.training.stopping import Diverged, StopRequest
@@ -147,6 +148,15 @@ def test_every_argument_of_a_registered_model_has_a_type_and_a_range(name: str) 
         for value in (-1, 10**30 if argument != "rope_base" else 0, float("nan"), True, "16", [16]):
             with pytest.raises(ModelError, match=rf"^model\.arguments\.{argument}: got \S+; input should be .*$"):
                 build(name, index, {argument: value})
+
+
+def test_a_model_that_is_exported_untrained_takes_the_same_arguments() -> None:
+    with pytest.raises(
+        ModelError, match=r"^model\.arguments\.hidden: got 0; input should be greater than or equal to 1$"
+    ):
+        of_factory("fusionnet", shape=(3, 8, 8), classes=2, arguments={"hidden": 0}, weights=None)
+    with pytest.raises(ModelError, match=r"refuses these arguments: KeyError: 'weights\.pt'"):
+        of_factory("tests.workloads.own_models:failing", shape=(3,), classes=2, arguments={}, weights=None)
 
 
 def test_a_task_that_the_data_is_not_for_is_one_sentence() -> None:

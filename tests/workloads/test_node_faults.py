@@ -25,7 +25,7 @@ from workloads.training.config import TrainingConfig
 from workloads.training.launch import status_of
 from workloads.training.stopping import RANK_LOST_EXIT_CODE, RESUMABLE_EXIT_CODE
 
-SECONDS_TO_END = 180
+SECONDS_TO_END = 280
 LAST_CALL_SECONDS = 6
 """That torchrun waits for more nodes once it has enough; its own default is 30."""
 

@@ -16,6 +16,7 @@ from workloads.storage import StorageError
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.logs import Log
 from workloads.training.manifest import Position
+from workloads.training.saver import parts_at_a_time
 from workloads.training.world import World
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool)
@@ -153,3 +154,14 @@ def settle(kept: Checkpoints) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("the save does not end")
+
+
+@pytest.mark.parametrize(
+    ("processors", "ranks", "parts"),
+    [(1, None, 1), (2, None, 1), (8, "1", 7), (8, "4", 1), (192, "8", 12), (64, "8", 7)],
+)
+def test_a_save_leaves_each_rank_a_processor_for_its_loop(
+    processors: int, ranks: str | None, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    assert parts_at_a_time({} if ranks is None else {"LOCAL_WORLD_SIZE": ranks}) == parts

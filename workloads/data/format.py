@@ -313,6 +313,7 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
     try:
         values = pa.array(image)
     except ValueError:
-        return np.asarray(image)
+        copied: NDArray[np.uint8] = np.asarray(image)
+        return copied
     flat: NDArray[np.uint8] = (values.flatten() if image.mode == "RGB" else values).to_numpy()
     return flat

@@ -21,14 +21,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import nn
 
+from workloads.config import shown
 from workloads.data.format import Index, Kind
 
 Factory = Callable[..., nn.Module]
@@ -72,8 +72,7 @@ def build(name: str, index: Index, arguments: Mapping[str, Any]) -> nn.Module:
     make, told = factory(name), of_data(index)
     if twice := [each for each in arguments if each in told]:
         raise ModelError(f"model.arguments.{twice[0]}: the data set {index.name} says it; expected nothing here")
-    if known:
-        arguments = _checked(name, make, arguments)
+    arguments = checked_arguments(name, arguments)
     try:
         model = make(**told, **arguments)
     except (TypeError, ValueError) as error:
@@ -87,18 +86,21 @@ def build(name: str, index: Index, arguments: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _checked(name: str, make: Factory, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A registered model's arguments, each of the type and in the range that its factory declares.
+def checked_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A registered model's arguments, each of the type and in the range that its factory declares; others as they are.
 
     Raises:
         ModelError: one is not; the first of several.
     """
+    if name not in REGISTERED:
+        return dict(arguments)
+    make = factory(name)
     try:
         checked = _declared(make).model_validate(dict(arguments))
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(("model.arguments", *map(str, problem["loc"])))
-        got = json.dumps(problem["input"], default=str)
+        got = shown(problem["input"])
         if problem["type"] == "extra_forbidden":
             takes = ", ".join(_declared(make).model_fields)
             expected = f"one of {takes}" if takes else "none, as it has no arguments"
@@ -110,13 +112,14 @@ def _checked(name: str, make: Factory, arguments: Mapping[str, Any]) -> dict[str
 @functools.cache
 def _declared(make: Factory) -> type[BaseModel]:
     """A factory's arguments as pydantic checks them, without what the data set says, which has no default."""
-    hints = get_type_hints(make.__init__ if inspect.isclass(make) else make, include_extras=True)
     fields: dict[str, Any] = {
-        name: (hints[name], parameter.default)
-        for name, parameter in inspect.signature(make).parameters.items()
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(make, eval_str=True).parameters.items()
         if parameter.default is not parameter.empty
     }
-    return create_model("Arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    declared: type[BaseModel] = create_model("Arguments", __config__=config, **fields)
+    return declared
 
 
 def of_data(index: Index) -> dict[str, Any]:

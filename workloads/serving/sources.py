@@ -151,10 +151,14 @@ def of_factory(
         ModelError: no such model, or it refuses the arguments.
         PackageError: the weights are of another model.
     """
+    make, arguments = models.factory(name), models.checked_arguments(name, arguments)
     try:
-        module = models.factory(name)(shape=shape, classes=classes, **arguments)
-    except (TypeError, ValueError) as error:
-        raise models.ModelError(f"{name} refuses these arguments: {error}") from error
+        module = make(shape=shape, classes=classes, **arguments)
+    except Exception as error:  # a team's own code
+        reason = " ".join(str(error).split())
+        if not isinstance(error, TypeError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise models.ModelError(f"{name} refuses these arguments: {reason}") from error
     if weights is not None:
         _load(module, weights)
     inputs = np.random.default_rng(0).standard_normal((SELF_TEST_ROWS, *shape), dtype=np.float32)
