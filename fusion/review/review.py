@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +36,17 @@ TO_DO: Mapping[str, str] = {
     "read": "to read",
 }
 """By kind of change, what a preview says of it: nothing is done yet."""
+
+LIMITS_OF_COST = (
+    "monthly-cost-limit",
+    "expected-monthly-cost",
+    "monthly-cost-increase",
+    "workload-cost-limit",
+    "pool-hourly-limit",
+    "request-cost-limit",
+    "training-run-limit",
+)
+"""The guardrails that bound what a stack costs, each where its limit is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,7 @@ def review(preview: Preview, catalog: Catalog, *, stack: str = "", expects_no_ch
         drift=drifted,
         errors=errors,
         warnings=preview.warnings,
-        notes=tuple(_notes(preview)),
+        notes=tuple(_notes(preview, judged)),
     )
 
 
@@ -143,8 +154,11 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count > 1 else ''}"
 
 
-def _notes(preview: Preview) -> list[str]:
-    notes = []
+def _notes(preview: Preview, judged: Collection[GuardrailReview]) -> Iterator[str]:
     if not preview.is_whole:
-        notes.append("The preview ended early: resources that it did not come to are missing from costs and changes.")
-    return notes
+        yield "The preview ended early: resources that it did not come to are missing from costs and changes."
+    if all(each.outcome == "not set" for each in judged if each.name in LIMITS_OF_COST):
+        yield (
+            "No limit set: no cost of this stack, whatever it is, stops it. Set one in its file, such as "
+            "monthly_cost_limit_usd of fusion:guardrails."
+        )

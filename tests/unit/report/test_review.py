@@ -384,3 +384,13 @@ def test_a_limit_of_nothing_is_a_limit(tmp_path):
     found = reviewed(tmp_path, log(passed("urn:a", "monthly-cost-increase"), config=limits))
     assert outcome(found, "monthly-cost-increase") == "passed"
     assert outcome(reviewed(tmp_path, log(passed("urn:a", "imdsv2"))), "monthly-cost-increase") == "not set"
+
+
+def test_a_stack_without_a_limit_of_cost_is_told_so_in_one_line(tmp_path):
+    def told(**limits: object) -> list[str]:
+        config = {"fusion:guardrails": json.dumps(limits)}
+        found = reviewed(tmp_path, log(passed("urn:a", "imdsv2"), config=config))
+        return [each for each in markdown(found).splitlines() if "No limit set" in each]
+
+    assert len(told()) == 1
+    assert told(monthly_cost_limit_usd=10) == told(workload_cost_limits_usd={"chat": 10}) == []
