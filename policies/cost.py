@@ -27,12 +27,14 @@ from planner.plan import Plan
 from policies.deployed import deployed_bill
 from policies.guardrail import guardrail
 from policies.plan import PLAN_TYPE, registered_plan
-from policies.pricing import LaunchTemplates, Place, Quantities, UnpricedResource, billing_of, cluster_place, quantities
+from policies.pricing import Place, Quantities, Registered, UnpricedResource, billing_of, cluster_place, quantities
+from policies.pricing.kubernetes import CAPACITY_TYPE, INSTANCE_TYPE
 from policies.resource import Resource
 from policies.security.hidden import STARTS_FROM
 from policies.update import Update
 
 NODE_GROUP, NODE_POOL = "aws:eks/nodeGroup:NodeGroup", "gcp:container/nodePool:NodePool"
+KARPENTER_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 POOL_LABEL = "fusion.dev/pool"
 LIMITS_OF_THE_STACK = (
     "monthly_cost_limit_usd",
@@ -170,7 +172,7 @@ def _planned(update: Update) -> list[Plan]:
     return []
 
 
-@guardrail("spot-as-planned", PLAN_TYPE, NODE_GROUP, NODE_POOL)
+@guardrail("spot-as-planned", PLAN_TYPE, NODE_GROUP, NODE_POOL, KARPENTER_POOL)
 def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
     """Nodes that the plan buys on spot are bought on spot."""
     plans = update.remembered(_planned)
@@ -198,6 +200,16 @@ def _bought(resource: Resource) -> tuple[str | None, list[str], bool, str]:
     if resource.type == NODE_GROUP:
         is_spot = props.get("capacityType", default="ON_DEMAND") == "SPOT"
         return props.get("labels", POOL_LABEL), props.get("instanceTypes", default=[]), is_spot, "capacityType SPOT"
+    if resource.type == KARPENTER_POOL:
+        template = props.part("spec", "template")
+        asked = {
+            each.get("key"): each.get("values", default=[])
+            for each in template.each("spec", "requirements")
+            if each.get("operator") == "In"
+        }
+        bought = set(asked.get(CAPACITY_TYPE, ["on-demand"]))
+        named = template.get("metadata", "labels", POOL_LABEL)
+        return named, asked.get(INSTANCE_TYPE, []), "on-demand" not in bought, f"{CAPACITY_TYPE} In [spot]"
     config = props.part("nodeConfig")
     is_spot = config.get("spot", default=False) is True or config.get("preemptible", default=False) is True
     return config.get("labels", POOL_LABEL), [str(config.get("machineType"))], is_spot, "nodeConfig.spot"
@@ -207,7 +219,7 @@ def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Monthly
     """A resource that would take the running total over a limit, or whose price can't be known."""
     try:
         billed = {each: getattr(amount, ledger.bound) for each, amount in _billed(resource, update).items()}
-        excess = ledger.add(_key(resource), billed, limit.usd) if billed else None
+        excess = ledger.add(resource.key, billed, limit.usd) if billed else None
     except (UnpricedResource, PlanError, UnknownOffer) as error:
         yield _unpriced(resource, error)
         return
@@ -222,9 +234,9 @@ def _over(resource: Resource, update: Update, ledger: CostLedger, limit: Monthly
 
 def _guessed(resource: Resource, update: Update) -> str:
     """Where a machine's launch template is one of several: how to have it priced by its own."""
-    templates = update.remembered(_templates)
+    registered = update.remembered(_registered)
     named = (each for path in STARTS_FROM.get(resource.type, ()) for each in resource.props.every(*path))
-    if not any(templates.is_guessed(each) for each in named):
+    if not any(registered.is_guessed(each) for each in named):
         return ""
     return (
         " Which launch template it starts from is not known here, so the dearest that it may be counts; name it by the "
@@ -236,21 +248,16 @@ def _unpriced(resource: Resource, error: Exception) -> str:
     return f"{resource.name} ({resource.type}): its cost can't be known: {error}"
 
 
-def _templates(_: Update) -> LaunchTemplates:
-    return LaunchTemplates()
+def _registered(_: Update) -> Registered:
+    return Registered()
 
 
 def _billed(resource: Resource, update: Update) -> Quantities:
-    templates = update.remembered(_templates)
-    templates.take(resource)
+    registered = update.remembered(_registered)
+    registered.take(resource)
     plans = update.remembered(_planned)
     place = Place(plans[0].cloud, plans[0].region) if plans else cluster_place(update.config)
-    return quantities(resource, update.catalog, place, templates)
-
-
-def _key(resource: Resource) -> str:
-    """A resource once, each item of a list of objects by itself."""
-    return f"{resource.urn}{resource.props.path or ''}"
+    return quantities(resource, update.catalog, place, registered)
 
 
 GUARDRAILS = [

@@ -24,7 +24,7 @@ from planner.guardrails.cost import CostLedger
 from planner.plan import items_in
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import LaunchTemplates, Place, UnpricedResource, cluster_place, quantities
+from policies.pricing import Place, Registered, UnpricedResource, cluster_place, quantities
 from policies.resource import NotKnown, Resource, read
 from policies.update import Update
 
@@ -82,17 +82,18 @@ def monthly_usd(update: Update, state: State) -> float:
     ledger.allow(each for each in planned if _is_sold(each.tariff, update.catalog))
     no_longer_sold = total(each for each in planned if not _is_sold(each.tariff, update.catalog))
     resources: list[Resource] = []
-    templates = LaunchTemplates()
+    registered = Registered()
     for each in standing:
         resource = _resource(each, regions, update)
-        templates.take(resource, each.get("id"))
-        resources += objects_of(resource)
+        for one in objects_of(resource):
+            registered.take(one, each.get("id"))
+            resources.append(one)
     cluster_in = _place(plans[-1]) if plans else cluster_place(update.config)
     for one in resources:
         try:
-            billed = quantities(one, update.catalog, cluster_in, templates)
+            billed = quantities(one, update.catalog, cluster_in, registered)
             most = {tariff: amount.max for tariff, amount in billed.items()}
-            ledger.add(f"{one.urn}{one.props.path or ''}", most, math.inf)
+            ledger.add(one.key, most, math.inf)
         except (UnpricedResource, NotKnown, PlanError, UnknownOffer):
             continue
     return to_the_cent(ledger.total_usd + no_longer_sold.max)

@@ -10,6 +10,8 @@ from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 from pulumi_policy.proxy import _is_unknown
 
 Path = tuple[str | int, ...]
+MARK_LENGTH = 36
+"""Characters of each of the SDK's marks, which are UUIDs."""
 
 
 class NotKnown(Exception):
@@ -27,7 +29,7 @@ def said(path: Path) -> str:
 
 def is_unknown(value: object) -> bool:
     """Whether a value is one of the SDK's marks for what is not known before the update."""
-    return bool(_is_unknown(value))
+    return isinstance(value, str) and len(value) == MARK_LENGTH and bool(_is_unknown(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,11 @@ class Resource:
     parent: str = ""
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_custom: bool = False
+
+    @property
+    def key(self) -> str:
+        """A resource once, each item of a list of objects by itself."""
+        return f"{self.urn}{self.props.path or ''}"
 
 
 def read(inputs: Mapping[str, Any]) -> Props:

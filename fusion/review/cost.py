@@ -21,7 +21,7 @@ from planner.errors import PlanError
 from planner.plan import Plan
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import LaunchTemplates, Place, UnpricedResource, cluster_place, quantities
+from policies.pricing import Place, Registered, UnpricedResource, cluster_place, quantities
 from policies.resource import Resource, read
 
 OUTSIDE = "outside the plan"
@@ -192,12 +192,13 @@ def _billed(
         for step, state in states(preview, after=after)
         for region in [_region(step, state, regions, preview.config, after)]
     ]
-    templates = LaunchTemplates()
+    registered = Registered()
     for _, resource in found:
-        templates.take(resource)
+        for each in objects_of(resource):
+            registered.take(each)
     for step, resource in found:
         try:
-            amounts = _amounts(resource, catalog, cluster_in, templates)
+            amounts = _amounts(resource, catalog, cluster_in, registered)
             for tariff in amounts:
                 price_usd_per_month(catalog, tariff)
         except (UnpricedResource, PlanError, UnknownOffer, TypeError, ValueError) as error:
@@ -208,12 +209,12 @@ def _billed(
 
 
 def _amounts(
-    resource: Resource, catalog: Catalog, cluster_in: Place, templates: LaunchTemplates
+    resource: Resource, catalog: Catalog, cluster_in: Place, registered: Registered
 ) -> Mapping[Tariff, Quantity]:
     """What a resource is billed for at the autoscaler's minimum, as it starts, and at its maximum."""
     found: dict[Tariff, Quantity] = {}
     for each in objects_of(resource):
-        for tariff, amount in quantities(each, catalog, cluster_in, templates).items():
+        for tariff, amount in quantities(each, catalog, cluster_in, registered).items():
             found[tariff] = found.get(tariff, NOTHING) + amount
     return found
 

@@ -63,7 +63,7 @@ def _node_group(priced: Priced) -> Quantities:
         desired = most = with_prepared(most, props.part("warmPoolConfig"))
     nodes = Quantity(least, desired, most)
     if props.has("launchTemplate"):
-        templates = priced.templates.of(props.part("launchTemplate"))
+        templates = priced.registered.templates(props.part("launchTemplate"))
         if templates and all(map(is_in_a_reservation, templates)):
             node = dataclasses.replace(node, reservation="used")
         return times(added({node: Quantity.fixed(1)}, _dearest_disks(priced, templates)), nodes)

@@ -52,10 +52,25 @@ def _group(priced: Priced) -> Quantities:
         return _at_bounds(
             *(_shared_out(at, _on_demand(units, base, percent), units) for units in (least, desired, most))
         )
-    if not props.has("launchTemplate"):
-        raise UnpricedResource("launchTemplate decides its price and is not set; a launchConfiguration is not priced")
-    choices = list(_of_template(priced, props.part("launchTemplate"), [], None))
+    if props.has("launchConfiguration"):
+        choices = list(_of_configuration(priced, props.part("launchConfiguration")))
+    elif props.has("launchTemplate"):
+        choices = list(_of_template(priced, props.part("launchTemplate"), [], None))
+    else:
+        raise UnpricedResource("launchTemplate decides its price and is not set; name one of this stack by its name")
     return _at_bounds(*(_worst(choices, units) for units in (least, desired, most)))
+
+
+def _of_configuration(priced: Priced, named: Props) -> Iterator[Choice]:
+    """A machine of the launch configuration, or of each that it may be."""
+    found = priced.registered.configurations(named)
+    if not found:
+        raise UnpricedResource(
+            "its launchConfiguration decides its price and is none that this stack declares before it; declare it, "
+            "or use a launch template"
+        )
+    for each in found:
+        yield _choice(priced, dearest_machine(priced, each, None, "spot" if each.has("spotPrice") else None), each)
 
 
 def _on_demand(units: float, base: float, percent: float) -> float:
@@ -115,7 +130,7 @@ def _of_template(
     for each in overrides or [Props({})]:
         own = each.part("launchTemplateSpecification")
         template = own if each.has("launchTemplateSpecification") else shared
-        if not priced.templates.of(template):
+        if not priced.registered.templates(template):
             raise UnpricedResource(UNSEEN)
         yield _choice(priced, dearest_machine(priced, each, template, bought), each)
 

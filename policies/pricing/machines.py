@@ -65,7 +65,7 @@ def dearest_machine(
     Raises:
         UnpricedResource: no template that may be its own says what decides its price.
     """
-    may_be = [] if template is None else priced.templates.of(template)
+    may_be = [] if template is None else priced.registered.templates(template)
     if not may_be and (template is None or own.has("instanceType")):
         may_be = [NO_TEMPLATE]
     starting = [each for each in may_be if template is None or _says_its_type(own, each)]

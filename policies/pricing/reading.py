@@ -18,6 +18,19 @@ from policies.resource import NotKnown, Props, Resource
 
 Quantities = dict[Tariff, Quantity]
 LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
+LAUNCH_CONFIGURATION = "aws:ec2/launchConfiguration:LaunchConfiguration"
+NODE_CLASSES = tuple(f"kubernetes:karpenter.k8s.aws/{version}:EC2NodeClass" for version in ("v1", "v1beta1"))
+STATEFUL_SETS = ("kubernetes:apps/v1:StatefulSet", "kubernetes:apps/v1:StatefulSetPatch")
+AUTOSCALERS = (
+    *(
+        f"kubernetes:autoscaling/{version}:HorizontalPodAutoscaler{patch}"
+        for version in ("v1", "v2", "v2beta1", "v2beta2")
+        for patch in ("", "Patch")
+    ),
+    "kubernetes:keda.sh/v1alpha1:ScaledObject",
+)
+KEPT = frozenset((LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS))
+"""What decides the price of others: what their machines and disks are, and how many there may be."""
 
 
 class UnpricedResource(ValueError):
@@ -41,35 +54,50 @@ class Place:
 
 
 @dataclass(slots=True)
-class LaunchTemplates:
-    """The launch templates of a stack, as far as they were registered."""
+class Registered:
+    """What was registered so far of a stack and decides the price of others: see `KEPT`."""
 
-    _known: dict[str, Resource] = field(default_factory=dict)
+    _kept: dict[str, Resource] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
 
     def take(self, resource: Resource, id: str | None = None) -> None:
-        """Remember it if it is one; with its id where it is deployed."""
-        if resource.type == LAUNCH_TEMPLATE:
-            self._known[resource.urn] = resource
+        """Remember it if others are priced by it; with its id where it is deployed."""
+        if resource.type in KEPT:
+            self._kept[resource.key] = resource
             if id:
-                self._ids[id] = resource.urn
+                self._ids[id] = resource.key
 
-    def of(self, named: Props) -> list[Props]:
-        """Those that may be the one that a resource names: the one of that name, else all.
+    def of_type(self, *types: str) -> list[Resource]:
+        """Those of some types, in the order that they were registered."""
+        return [each for each in self._kept.values() if each.type in types]
+
+    def before(self, resource: Resource, *types: str) -> list[Resource]:
+        """Those of some types that were registered before another."""
+        keys = list(self._kept)
+        end = keys.index(resource.key) if resource.key in self._kept else len(keys)
+        return [self._kept[each] for each in keys[:end] if self._kept[each].type in types]
+
+    def templates(self, named: Props) -> list[Props]:
+        """The launch templates that may be the one that a resource names: the one of that name, else all.
 
         An id of a template that is not deployed tells nothing: it is an output, which guardrails never see.
         """
         name = _first(named, "name", "launchTemplateName")
         if name is not None and not name.is_unknown():
-            return [each.props for each in self._known.values() if each.props.part("name").value == name.value]
+            return [each.props for each in self.of_type(LAUNCH_TEMPLATE) if each.props.part("name").value == name.value]
         id = _first(named, "id", "launchTemplateId")
         if id is not None and not id.is_unknown() and id.value in self._ids:
-            return [self._known[self._ids[id.value]].props]
-        return [each.props for each in self._known.values()]
+            return [self._kept[self._ids[id.value]].props]
+        return [each.props for each in self.of_type(LAUNCH_TEMPLATE)]
+
+    def configurations(self, named: Props) -> list[Props]:
+        """The launch configurations that may be the one of a name: all where it is not known yet."""
+        known = [each.props for each in self.of_type(LAUNCH_CONFIGURATION)]
+        return known if named.is_unknown() else [each for each in known if each.part("name").value == named.value]
 
     def is_guessed(self, named: Props) -> bool:
-        """Whether several may be the one that a resource names."""
-        return named.value is not None and len(self.of(named)) > 1
+        """Whether several launch templates may be the one that a resource names."""
+        return named.value is not None and len(self.templates(named)) > 1
 
 
 def _first(props: Props, *keys: str) -> Props | None:
@@ -79,12 +107,12 @@ def _first(props: Props, *keys: str) -> Props | None:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """What a rule prices: a resource, where it is, the prices there, and the stack's launch templates."""
+    """What a rule prices: a resource, where it is, the prices there, and what was registered that decides it."""
 
     resource: Resource
     place: Place
     catalog: Catalog
-    templates: LaunchTemplates
+    registered: Registered
 
     @property
     def props(self) -> Props:

@@ -14,7 +14,7 @@ from planner.catalog import load
 from planner.cost import Quantity, Tariff
 from planner.plan import Plan
 from policies.plan import PLAN_TYPE
-from policies.pricing import LaunchTemplates, Place, quantities
+from policies.pricing import Place, Registered, quantities
 from policies.resource import Props, Resource, read
 from tests.engine.conftest import DIGITS, PACK, ROOT, Engine, make_engine
 
@@ -93,15 +93,15 @@ def previewed(engine: Engine) -> str:
 
 
 def test_the_monthly_price_of_the_plan_is_the_sum_of_what_is_provisioned(built: Built) -> None:
-    catalog, templates, place = load(), LaunchTemplates(), Place(built.plan.cloud, built.plan.region)
+    catalog, registered, place = load(), Registered(), Place(built.plan.cloud, built.plan.region)
     provisioned: dict[Tariff, Quantity] = {}
     for each in built.resources:
         name = each["urn"].rpartition("::")[2]
         resource = Resource(
             each["type"], name, read(each.get("inputs", {})), each["urn"], built.plan.region, each.get("parent", "")
         )
-        templates.take(resource)
-        for tariff, amount in quantities(resource, catalog, place, templates).items():
+        registered.take(resource)
+        for tariff, amount in quantities(resource, catalog, place, registered).items():
             provisioned[tariff] = provisioned.get(tariff, Quantity.fixed(0)) + amount
     planned: dict[Tariff, Quantity] = {}
     for item in built.plan.items:

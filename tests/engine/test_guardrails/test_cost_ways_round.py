@@ -15,13 +15,20 @@ MAKES = """
     def instance(name, kind="p5.48xlarge", **options):
         return made(INSTANCE, name, {"instanceType": kind, "ami": "ami-1"}, **options)
 """
-DEPLOYED = MAKES + '    instance("kept"), instance("grown", "m6i.large")\n'
+DEPLOYED = MAKES + '    instance("kept"), instance("grown", "m6i.large"), instance("old", "t3.nano")\n'
 ATTEMPTS = (
     MAKES
     + """
     instance("kept", "m6i.large", ignore_changes=["instanceType"])
     instance("grown", delete_before_replace=True, replace_on_changes=["*"])
-    instance("aliased", aliases=[pulumi.Alias(name="another")], retain_on_delete=True)
+    instance("aliased", aliases=[pulumi.Alias(name="another")])
+    instance("renamed", aliases=[pulumi.Alias(name="old")])
+    instance("protected", protect=True)
+    instance("retained", retain_on_delete=True)
+    instance("imitating-local-plan", additional_secret_outputs=["instanceType"])
+    instance("changed-later", "t3.nano", transforms=[
+        lambda args: pulumi.ResourceTransformResult(args.props | {"instanceType": "p5.48xlarge"}, args.opts)])
+    instance("secret", pulumi.Output.secret("p5.48xlarge"))
 
     scaling = {"minSize": 0, "maxSize": 2}
     before = []
@@ -44,6 +51,8 @@ ATTEMPTS = (
     made(GROUP, "group-by-id", {"minSize": 0, "maxSize": 9, "launchTemplate": {"id": template.id}}, depends_on=after)
     made(GROUP, "group-by-name", {"minSize": 0, "maxSize": 9, "launchTemplate": {"name": "own"}}, depends_on=after)
     made(GROUP, "group-of-elsewhere", {"minSize": 0, "maxSize": 1, "launchTemplate": {"name": "foreign"}})
+    configuration = made("aws:ec2/launchConfiguration:LaunchConfiguration", "configuration", {"name": "c", "instanceType": "p5.48xlarge"})
+    made(GROUP, "group-of-a-configuration", {"minSize": 0, "maxSize": 1, "launchConfiguration": "c"}, depends_on=[configuration])
     made(INSTANCE, "instance-of-a-template", {"launchTemplate": {"name": "own"}}, depends_on=after)
     spot = {"targetCapacity": 500, "launchSpecifications": [{"instanceType": "m6i.large"}]}
     made("aws:ec2/spotFleetRequest:SpotFleetRequest", "spot-fleet", spot)
@@ -68,6 +77,15 @@ OTHERS = {
     "dynamic-provider": "pulumi-python:dynamic:Resource",
 }
 REFUSED = {
+    *(
+        "renamed",
+        "protected",
+        "retained",
+        "imitating-local-plan",
+        "changed-later",
+        "secret",
+        "group-of-a-configuration",
+    ),
     *("kept", "grown", "aliased", "loop-3", "in-a-component-that-imitates", "of-another-stack", "group-by-id"),
     *("group-by-name", "group-of-elsewhere", "instance-of-a-template", "spot-fleet", "schedule", *OTHERS),
 }
@@ -85,9 +103,40 @@ def test_no_way_round_the_monthly_limit_is_open(small: Engine) -> None:
     )
     small.program(DEPLOYED)
     small.up()
-    assert small.recorded() == ["grown", "kept"]
+    assert small.recorded() == ["grown", "kept", "old"]
     small.program(f"OTHERS = {OTHERS!r}\n" + ATTEMPTS.replace("\n    ", "\n").strip())
     printed = small.run("up", "--yes", status=None, **PACK)
     found = broken(printed)
     assert {name for name, guardrails in found.items() if guardrails & OF_COST} == REFUSED, printed
-    assert small.recorded() == ["grown", "kept"]
+    assert small.recorded() == ["grown", "kept", "old"]
+
+
+SPLIT = (
+    MAKES
+    + """
+    before = []
+    for region in ("us-east-1", "us-west-2"):
+        provider = pulumi.ProviderResource("aws", f"of-{region}", {"region": region})
+        for number in range(2):
+            name = f"{region}-{number}"
+            nodes = {"instanceTypes": ["g5.xlarge"], "diskSize": 20, "scalingConfig": {"minSize": 0, "maxSize": 1}}
+            options = {"provider": provider, "depends_on": before}
+            before = [made("aws:eks/nodeGroup:NodeGroup", name, nodes, **options)]
+"""
+)
+ONE_NODE_USD = 735.98
+"""Of g5.xlarge at $1.006 an hour, with 20 GiB of gp3 at $0.08: both regions have these prices."""
+
+
+def test_small_pools_of_several_providers_are_stopped_by_their_sum(small: Engine) -> None:
+    record(small, "aws")
+    levels = dict.fromkeys(SECURITY_ONLY, "disabled")
+    small.configure(guardrails={"monthly_cost_limit_usd": round(4 * ONE_NODE_USD - 0.01, 2), "levels": levels})
+    small.program(SPLIT)
+    printed = small.up(status=None, **PACK)
+    assert broken(printed) == {"us-west-2-1": {"monthly-cost-limit"}}
+    assert "$0.01 over the limit of $2,943.91" in " ".join(printed.split())
+    assert small.recorded() == ["us-east-1-0", "us-east-1-1", "us-west-2-0"]
+    small.configure(guardrails={"monthly_cost_limit_usd": round(4 * ONE_NODE_USD, 2), "levels": levels})
+    small.up(**PACK)
+    assert len(small.recorded()) == 4

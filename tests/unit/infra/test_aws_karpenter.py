@@ -8,7 +8,7 @@ from infra.aws.karpenter import rights
 from infra.errors import ArgumentError
 from infra.purchase import RUNGS, rung_of
 from planner.catalog import load
-from policies.pricing import Place, quantities
+from policies.pricing import Place, Registered, quantities
 from policies.resource import Resource, read
 from tests.custom_resources import problems
 from tests.unit.infra.cloud import Cloud
@@ -55,13 +55,16 @@ def test_node_groups_keep_the_minimum_and_karpenter_may_add_the_rest_of_the_plan
         assert kept["maxSize"] + devices / pool["accelerator_count"] == pool["nodes_max"]
 
 
-def test_the_pack_counts_as_many_nodes_as_the_plan_has_beyond_the_minimum(stack: Cloud) -> None:
-    planned = pools_of_the_plan(stack)
+def test_the_pack_counts_as_many_nodes_with_their_disks_as_the_plan_has_beyond_the_minimum(stack: Cloud) -> None:
+    planned, registered = pools_of_the_plan(stack), Registered()
+    for name, node_class in of_kind(stack, "EC2NodeClass").items():
+        registered.take(Resource("kubernetes:karpenter.k8s.aws/v1:EC2NodeClass", name, read(node_class), name))
     for name, pool in of_kind(stack, "NodePool").items():
         resource = Resource("kubernetes:karpenter.sh/v1:NodePool", name, read(pool), "urn", "")
-        ((machine, nodes),) = quantities(resource, load(), Place("aws", REGION)).items()
+        (machine, nodes), (_, gib) = quantities(resource, load(), Place("aws", REGION), registered).items()
         assert (machine.item, machine.price_model) == (planned[name]["instance_type"], planned[name]["price_model"])
         assert nodes.max == planned[name]["nodes_max"] - planned[name]["nodes_min"]
+        assert gib.max == nodes.max * planned[name]["disk_gib"]
 
 
 def test_a_pool_buys_as_planned_and_spot_comes_before_its_stand_in(stack: Cloud) -> None:

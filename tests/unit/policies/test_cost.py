@@ -68,6 +68,27 @@ def test_a_pool_of_gke_that_is_planned_on_spot_is_bought_on_spot(config: dict[st
     assert bool(judge(cost.spot_as_planned, Declared(PLAN_TYPE, SPOT_PLAN.as_props()), pool)) == refused
 
 
+@pytest.mark.parametrize(
+    ("label", "bought", "refused"),
+    [
+        (SPOT_PLAN.pools[0].name, ["spot"], False),
+        (SPOT_PLAN.pools[0].name, ["spot", "on-demand"], True),
+        (SPOT_PLAN.pools[0].name, None, True),
+        (None, ["on-demand"], True),
+        ("another", ["on-demand"], False),
+    ],
+)
+def test_a_pool_of_karpenter_that_is_planned_on_spot_is_bought_on_spot(
+    label: str | None, bought: list[str] | None, refused: bool
+) -> None:
+    asked = {"node.kubernetes.io/instance-type": [SPOT_PLAN.pools[0].instance_type]}
+    asked |= {"karpenter.sh/capacity-type": bought} if bought else {}
+    requirements = [{"key": key, "operator": "In", "values": values} for key, values in asked.items()]
+    template = {"metadata": {"labels": {POOL_LABEL: label}}, "spec": {"requirements": requirements}}
+    pool = Declared("kubernetes:karpenter.sh/v1:NodePool", {"spec": {"template": template}})
+    assert bool(judge(cost.spot_as_planned, Declared(PLAN_TYPE, SPOT_PLAN.as_props()), pool)) == refused
+
+
 def test_a_pool_that_is_planned_on_demand_may_be() -> None:
     plan = Declared(PLAN_TYPE, planned(job(needs=G5)).as_props())
     assert judge(cost.spot_as_planned, plan, group()) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planner.catalog import load
 from planner.cost import price_usd_per_month
 from policies.cost import expected_monthly_cost, monthly_cost_limit
-from policies.pricing import LaunchTemplates, UnpricedResource, quantities
+from policies.pricing import Registered, UnpricedResource, quantities
 from policies.resource import Resource, read
 from policies.testing import UNKNOWN, Declared, judge
 from tests.unit.policies.test_pricing import exact, node, service
@@ -35,10 +35,10 @@ def template(name: str, instance_type: str | None = "m6i.large", **inputs: Any) 
 
 
 def billed(kind: str, inputs: dict[str, Any], *templates: Declared) -> dict[str, Decimal]:
-    known = LaunchTemplates()
+    known = Registered()
     for each in templates:
-        known.take(Resource(TEMPLATE, each.name, read(each.inputs), each.urn, "us-east-1"))
-    amounts = quantities(Resource(kind, "tested", read(inputs), "urn", "us-east-1"), load(), templates=known)
+        known.take(Resource(each.type, each.name, read(each.inputs), each.urn, "us-east-1"))
+    amounts = quantities(Resource(kind, "tested", read(inputs), "urn", "us-east-1"), load(), registered=known)
     found = {
         bound: sum(getattr(each, bound) * price_usd_per_month(load(), tariff) for tariff, each in amounts.items())
         for bound in ("min", "expected", "max")
@@ -166,7 +166,8 @@ WEIGHTS = (of_type("m6i.large", 1), of_type("g5.xlarge", 4))
         (GROUP, SIZES | NAMED, [template("a", UNKNOWN)], "instanceType decides its price and is not known"),
         (GROUP, SIZES | NAMED | {"maxSize": UNKNOWN}, [template("a")], "maxSize decides its price and is not known"),
         (GROUP, SIZES | NAMED | {"desiredCapacityType": "vcpu"}, [template("a")], "set it to units"),
-        (GROUP, SIZES | {"launchConfiguration": "c"}, [template("a")], "a launchConfiguration is not priced"),
+        (GROUP, SIZES, [template("a")], "launchTemplate decides its price and is not set"),
+        (GROUP, SIZES | {"launchConfiguration": "c"}, [template("c")], "launchConfiguration decides its price and is"),
         (GROUP, SIZES | mixed(*WEIGHTS) | {"maxSize": 10**9}, [template("a")], "expected at most 100,000"),
         (GROUP, SIZES | mixed({"instanceRequirements": {"vcpuCount": {"min": 1}}}), [template("a")], "of any price"),
         (GROUP, SIZES | NAMED, [template("a", placement={"tenancy": "dedicated"})], "tenancy dedicated"),
@@ -180,6 +181,31 @@ def test_what_decides_the_price_and_is_not_seen_is_refused(
 ) -> None:
     with pytest.raises(UnpricedResource, match=said):
         billed(kind, inputs, *templates)
+
+
+def configuration(name: str, instance_type: str, **inputs: Any) -> Declared:
+    given = {"name": name, "instanceType": instance_type} | inputs
+    return Declared("aws:ec2/launchConfiguration:LaunchConfiguration", given, name=name)
+
+
+@pytest.mark.parametrize(
+    ("named", "inputs", "machine"),
+    [
+        ("a", {}, SMALL),
+        (UNKNOWN, {}, LARGE),
+        ("a", {"spotPrice": "0.1"}, SMALL_SPOT),
+        ("a", {"rootBlockDevice": {"volumeSize": 100}}, SMALL + 92 * DISK),
+        (
+            "a",
+            {"ebsBlockDevices": [{"deviceName": "/dev/sdb", "volumeSize": 9, "volumeType": "gp3"}]},
+            SMALL + 9 * DISK,
+        ),
+        ("a", {"associatePublicIpAddress": True}, SMALL + service("aws", "public_ipv4")),
+    ],
+)
+def test_a_group_is_billed_for_the_machines_of_its_launch_configuration(named, inputs, machine) -> None:
+    known = (configuration("a", "m6i.large", **inputs), configuration("b", "g5.xlarge"))
+    assert billed(GROUP, SIZES | {"launchConfiguration": named}, *known) == at(machine, 3 * machine, 10 * machine)
 
 
 def test_where_the_template_may_be_any_of_several_the_dearest_counts_and_the_name_tells_it() -> None:

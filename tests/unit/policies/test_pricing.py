@@ -14,7 +14,7 @@ import pytest
 from planner.catalog import load
 from planner.cost import price_usd_per_month
 from policies.cost import expected_monthly_cost, monthly_cost_limit, priced_types
-from policies.pricing import Place, UnpricedResource, billing_of, quantities
+from policies.pricing import Place, Registered, UnpricedResource, billing_of, quantities
 from policies.pricing.kubernetes import gib
 from policies.resource import Resource, read
 from policies.testing import UNKNOWN, Declared, judge
@@ -48,9 +48,20 @@ def service(cloud: str, name: str) -> Decimal:
     return Decimal(row["price_usd"]) * (MONTH if row["unit"] == "hour" else 1)
 
 
-def monthly(kind: str, inputs: Mapping[str, Any], bound: str = "max", cluster_in: Place | None = None) -> Decimal:
+def monthly(
+    kind: str,
+    inputs: Mapping[str, Any],
+    bound: str = "max",
+    cluster_in: Place | None = None,
+    after: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Decimal:
+    """What a resource costs, registered after others by their type."""
+    registered = Registered()
+    for before, its in (after or {}).items():
+        registered.take(Resource(before, "before", read(its), before))
     resource = Resource(kind, "tested", read(inputs), "urn", REGIONS[kind.partition(":")[0]])
-    amounts = quantities(resource, load(), cluster_in or Place("", ""))
+    registered.take(resource)
+    amounts = quantities(resource, load(), cluster_in or Place("", ""), registered)
     usd = sum(getattr(each, bound) * price_usd_per_month(load(), tariff) for tariff, each in amounts.items())
     return Decimal(f"{usd:.6f}")
 
@@ -290,7 +301,18 @@ def karpenter_pool(types: list[str], limits: dict[str, Any], capacity: tuple[str
         {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": types},
         {"key": "karpenter.sh/capacity-type", "operator": "In", "values": list(capacity)},
     ]
-    return {"spec": {"limits": limits, "template": {"spec": {"requirements": requirements}}}}
+    template = {"nodeClassRef": {"name": "own"}, "requirements": requirements}
+    return {"spec": {"limits": limits, "template": {"spec": template}}}
+
+
+def node_class(*disks: dict[str, Any], name: str = "own", **spec: Any) -> dict[str, Any]:
+    mapped = {"blockDeviceMappings": [{"deviceName": "/dev/xvda", "ebs": each} for each in disks]} if disks else {}
+    return {"metadata": {"name": name}, "spec": mapped | spec}
+
+
+NODE_POOL, NODE_CLASS = "kubernetes:karpenter.sh/v1:NodePool", "kubernetes:karpenter.k8s.aws/v1:EC2NodeClass"
+IN_AWS = Place("aws", "us-east-1")
+AWS_DISK = service("aws", "block_storage_gib")
 
 
 @pytest.mark.parametrize(
@@ -303,16 +325,90 @@ def karpenter_pool(types: list[str], limits: dict[str, Any], capacity: tuple[str
     ],
 )
 def test_a_pool_of_karpenter_costs_what_its_limits_let_it_buy(limits, capacity, nodes) -> None:
-    inputs = karpenter_pool(["g5.xlarge"], limits, capacity)
-    kind, here = "kubernetes:karpenter.sh/v1:NodePool", Place("aws", "us-east-1")
-    assert monthly(kind, inputs, cluster_in=here) == exact(nodes * node("aws", "g5.xlarge", capacity == ("spot",)))
-    assert monthly(kind, inputs, "expected", cluster_in=here) == 0, "it begins without nodes"
+    inputs, after = karpenter_pool(["g5.xlarge"], limits, capacity), {NODE_CLASS: node_class({"volumeSize": "100Gi"})}
+    each = node("aws", "g5.xlarge", capacity == ("spot",)) + 100 * AWS_DISK
+    assert monthly(NODE_POOL, inputs, cluster_in=IN_AWS, after=after) == exact(nodes * each)
+    assert monthly(NODE_POOL, inputs, "expected", cluster_in=IN_AWS, after=after) == 0, "it begins without nodes"
 
 
 def test_a_pool_of_karpenter_costs_as_the_dearest_of_what_it_may_buy() -> None:
     inputs = karpenter_pool(["g5.xlarge", "p5.48xlarge"], {"cpu": "192"}, ("on-demand",))
-    found = monthly("kubernetes:karpenter.sh/v1:NodePool", inputs, cluster_in=Place("aws", "us-east-1"))
-    assert found == exact(max(48 * node("aws", "g5.xlarge"), node("aws", "p5.48xlarge")))
+    found = monthly(NODE_POOL, inputs, cluster_in=IN_AWS, after={NODE_CLASS: node_class({"volumeSize": "20Gi"})})
+    disk = 20 * AWS_DISK
+    assert found == exact(max(48 * (node("aws", "g5.xlarge") + disk), node("aws", "p5.48xlarge") + disk))
+
+
+@pytest.mark.parametrize(
+    ("given", "beside"),
+    [
+        (node_class(), 20 * AWS_DISK),
+        (node_class(amiSelectorTerms=[{"alias": "bottlerocket@latest"}]), 24 * AWS_DISK),
+        (node_class(amiFamily="Windows2022"), 50 * AWS_DISK),
+        (
+            node_class({"volumeSize": "20Gi"}, {"volumeSize": "1Ti", "iops": 4000, "throughput": 225}),
+            1044 * AWS_DISK
+            + 1000 * service("aws", "block_storage_iops")
+            + 100 * service("aws", "block_storage_mb_per_s"),
+        ),
+        (
+            node_class({"volumeSize": "10Gi", "volumeType": "gp2"}, associatePublicIPAddress=True),
+            10 * service("aws", "block_storage_gp2_gib") + service("aws", "public_ipv4"),
+        ),
+    ],
+)
+def test_each_node_of_karpenter_has_the_disks_and_the_address_of_its_class(given, beside) -> None:
+    inputs = karpenter_pool(["g5.xlarge"], {"cpu": "8"})
+    found = monthly(NODE_POOL, inputs, cluster_in=IN_AWS, after={NODE_CLASS: given})
+    assert found == exact(2 * (node("aws", "g5.xlarge", spot=True) + beside))
+
+
+@pytest.mark.parametrize("after", [{}, {NODE_CLASS: node_class({"volumeSize": "20Gi"}, name="another")}])
+def test_a_pool_of_karpenter_whose_class_is_not_of_the_stack_has_no_price(after) -> None:
+    with pytest.raises(UnpricedResource, match=r"nodeClassRef\.name is 'own', and no EC2NodeClass of that name"):
+        monthly(NODE_POOL, karpenter_pool(["g5.xlarge"], {"cpu": "8"}), cluster_in=IN_AWS, after=after)
+
+
+STATEFUL_SET = "kubernetes:apps/v1:StatefulSet"
+AUTOSCALER, SCALED_OBJECT = (
+    "kubernetes:autoscaling/v2:HorizontalPodAutoscaler",
+    "kubernetes:keda.sh/v1alpha1:ScaledObject",
+)
+
+
+def stateful_set(name: str = "store", replicas: int = 2) -> dict[str, Any]:
+    claim = {"spec": {"resources": {"requests": {"storage": "10Gi"}}}}
+    return {"metadata": {"name": name}, "spec": {"replicas": replicas, "volumeClaimTemplates": [claim]}}
+
+
+def autoscaler(name: Any = "store", kind: str = "StatefulSet", most: int = 7, **metadata: str) -> dict[str, Any]:
+    return {"metadata": metadata, "spec": {"scaleTargetRef": {"kind": kind, "name": name}, "maxReplicas": most}}
+
+
+SCALED_WITHOUT_MAXIMUM = {"spec": {"scaleTargetRef": {"kind": "StatefulSet", "name": "store"}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "disks"),
+    [
+        (AUTOSCALER, autoscaler(), 7),
+        (AUTOSCALER, autoscaler(UNKNOWN), 7),
+        (AUTOSCALER, autoscaler(most=1), 2),
+        (AUTOSCALER, autoscaler("another"), 2),
+        (AUTOSCALER, autoscaler(kind="Deployment"), 2),
+        (AUTOSCALER, autoscaler(namespace="elsewhere"), 2),
+        (f"{AUTOSCALER}Patch", {"spec": {"maxReplicas": 7}}, 7),
+        (SCALED_OBJECT, SCALED_WITHOUT_MAXIMUM, 100),
+    ],
+)
+def test_a_stateful_set_has_disks_up_to_its_autoscalers_maximum_whichever_is_first(kind, given, disks) -> None:
+    store, disk = stateful_set(), 10 * AWS_DISK
+    for first, second in (((kind, given), (STATEFUL_SET, store)), ((STATEFUL_SET, store), (kind, given))):
+        alone = monthly(*first, cluster_in=IN_AWS)
+        after = monthly(*second, cluster_in=IN_AWS, after=dict([first]))
+        assert alone + after == exact(disks * disk)
+        expected = monthly(*first, "expected", cluster_in=IN_AWS)
+        expected += monthly(*second, "expected", cluster_in=IN_AWS, after=dict([first]))
+        assert expected == exact(2 * disk)
 
 
 @pytest.mark.parametrize(
@@ -324,9 +420,9 @@ def test_a_pool_of_karpenter_costs_as_the_dearest_of_what_it_may_buy() -> None:
     ],
 )
 def test_a_pool_of_karpenter_without_bounds_has_no_price(spec, says) -> None:
-    pool = Resource("kubernetes:karpenter.sh/v1:NodePool", "tested", read({"spec": spec}), "urn", "")
+    after = {NODE_CLASS: node_class({"volumeSize": "20Gi"})}
     with pytest.raises(UnpricedResource, match=says):
-        quantities(pool, load(), Place("aws", "us-east-1"))
+        monthly(NODE_POOL, {"spec": spec}, cluster_in=IN_AWS, after=after)
 
 
 def test_under_a_limit_a_type_of_unknown_price_is_refused_unless_it_is_exempt() -> None:
