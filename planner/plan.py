@@ -166,11 +166,12 @@ class Plan:
             pydantic.ValidationError: they are not those of a plan.
         """
         known = {name: _bounded(value) for name, value in props.items() if name in cls.__dataclass_fields__}
-        return _reader().validate_python(known)
+        return plan_reader().validate_python(known)
 
 
 @functools.cache  # a guardrail after the other reads the plan; the schema takes longer than the reading
-def _reader() -> TypeAdapter[Plan]:
+def plan_reader() -> TypeAdapter[Plan]:
+    """What reads the plain values of a plan."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Plan)

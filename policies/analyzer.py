@@ -7,6 +7,7 @@ SDK's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import gc
@@ -22,6 +23,7 @@ from google.protobuf import json_format, struct_pb2
 from pulumi.runtime.proto import (
     AnalyzeRequest,
     AnalyzeResponse,
+    AnalyzerInfo,
     AnalyzerResource,
     AnalyzerStackConfigureRequest,
     AnalyzerStackConfigureResponse,
@@ -32,12 +34,17 @@ from pulumi.runtime.proto import (
     analyzer_pb2_grpc,
 )
 from pulumi_policy import EnforcementLevel, Policy
+from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 from pulumi_policy.policy import _GRPC_CHANNEL_OPTIONS, _PolicyAnalyzerServicer
 
+from planner.catalog import load
+from planner.catalog.instances import not_sold
 from planner.errors import PlanError
+from planner.plan import plan_reader
 from policies.guardrail import Guardrail
 from policies.objects import objects_of
-from policies.resource import NotKnown, Resource, read
+from policies.pricing import billing_of
+from policies.resource import NotKnown, Path, Props, Resource
 from policies.update import SETTINGS_KEY, Update
 
 SETTINGS_GUARDRAIL = "guardrail-settings"
@@ -71,6 +78,18 @@ class Analyzer(_PolicyAnalyzerServicer):
         self._lock = threading.Lock()
         self._update = Update()
         self._settings_judged = False
+        self._prepared: threading.Thread | None = None
+
+    def GetAnalyzerInfo(self, request: Any, context: Any) -> AnalyzerInfo:
+        """What the guardrails are called and take; the engine asks before it starts the program.
+
+        While that starts, what the first resources need is read, so that they don't wait for it.
+        """
+        answer: AnalyzerInfo = super().GetAnalyzerInfo(request, context)  # type: ignore[no-untyped-call]
+        if self._prepared is None:
+            self._prepared = threading.Thread(target=_prepare, daemon=True)
+            self._prepared.start()
+        return answer
 
     def Configure(self, request: ConfigureAnalyzerRequest, context: Any) -> Any:
         """Take the pack's config."""
@@ -101,6 +120,8 @@ class Analyzer(_PolicyAnalyzerServicer):
 
     def Analyze(self, request: AnalyzeRequest, _context: Any) -> AnalyzeResponse:
         """What one resource violates."""
+        if self._prepared is not None:
+            self._prepared.join()
         response = AnalyzeResponse()
         with self._lock:
             self._declared[request.urn] = frozenset(request.properties.fields)
@@ -216,13 +237,22 @@ class Analyzer(_PolicyAnalyzerServicer):
         return error is not None
 
 
+def _prepare() -> None:
+    """Read what nearly every stack is judged by; what can't be read here is told by the guardrail that needs it."""
+    with contextlib.suppress(Exception):
+        plan_reader()
+        catalog = load()
+        not_sold("aws", "us-east-1", "p5.48xlarge", catalog)
+        billing_of("")
+
+
 def _settings_guardrail() -> Guardrail:
     description = "What the stack and the pack's config set of the guardrails can be read."
     return Guardrail(SETTINGS_GUARDRAIL, description, frozenset(), (), "mandatory", "refused", judge=lambda *_: ())
 
 
 def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Resource:
-    props = read(_python(request.properties))
+    props = _read(request.properties)
     return Resource(
         type=request.type,
         name=request.name,
@@ -239,19 +269,29 @@ def _references(request: AnalyzerResource) -> dict[str, tuple[str, ...]]:
     return {name: tuple(each.urns) for name, each in request.propertyDependencies.items()}
 
 
-def _python(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """Plain values; `json_format` is slower and refuses infinite numbers."""
-    return {key: _value(each) for key, each in struct.fields.items()}
+def _read(struct: struct_pb2.Struct) -> Props:
+    """Plain values with the marks of secrets taken off, in one pass; `json_format` is slower and refuses infinity."""
+    secrets: set[Path] = set()
+    return Props(_plain_struct(struct, (), secrets), (), secrets=frozenset(secrets))
 
 
-def _value(value: struct_pb2.Value) -> Any:
+def _plain_struct(struct: struct_pb2.Struct, path: Path, secrets: set[Path]) -> Any:
+    fields = struct.fields
+    if SPECIAL_SIG_KEY in fields and fields[SPECIAL_SIG_KEY].string_value == SPECIAL_SECRET_SIG:
+        secrets.add(path)
+        return _plain_value(fields["value"], path, secrets) if "value" in fields else None
+    return {key: _plain_value(each, (*path, key), secrets) for key, each in fields.items()}
+
+
+def _plain_value(value: struct_pb2.Value, path: Path, secrets: set[Path]) -> Any:
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value
         case "struct_value":
-            return _python(value.struct_value)
+            return _plain_struct(value.struct_value, path, secrets)
         case "list_value":
-            return [_value(each) for each in value.list_value.values]
+            values = value.list_value.values
+            return [_plain_value(each, (*path, index), secrets) for index, each in enumerate(values)]
         case "number_value":
             return value.number_value
         case "bool_value":
