@@ -71,7 +71,7 @@ def budget_with_alarms(resources: Sequence[Resource], update: Update) -> Iterato
         return
     budgets = [each for each in resources if each.type in BUDGETS]
     if not budgets:
-        yield "the stack has no budget; add one with alarms"
+        yield "the stack has no budget; add one with alarms, such as fusion:budget_alarms with emails"
     elif not any(each.props.has("notifications") or each.props.has("thresholdRules") for each in budgets):
         yield f"the budget {budgets[0].name} has no alarm; add a threshold and whom to tell"
 

@@ -933,7 +933,9 @@ def test_the_projects_audit_config_is_the_access_log_of_its_buckets_where_it_rec
 def test_a_budget_with_alarms_where_one_is_asked_for() -> None:
     rule = RULES["budget-with-alarms"]
     assert judge(rule) == []
-    assert judge(rule, budget_required=True) == ["the stack has no budget; add one with alarms"]
+    assert judge(rule, budget_required=True) == [
+        "the stack has no budget; add one with alarms, such as fusion:budget_alarms with emails"
+    ]
     budget = Declared("aws:budgets/budget:Budget", {"notifications": [{"threshold": 80}]})
     assert judge(rule, budget, budget_required=True) == []
     assert "has no alarm" in judge(rule, Declared("aws:budgets/budget:Budget", {}), budget_required=True)[0]
