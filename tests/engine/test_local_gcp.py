@@ -129,7 +129,7 @@ def test_a_platform_comes_up_its_bucket_is_used_and_it_goes_down_to_nothing(gcp:
 
     gcp.program(PROGRAM.replace("MACHINE", '"ct5lp-hightpu-8t"'))
     said = gcp.preview(status=None)
-    assert "a slice of 4x4 on ct5lp-hightpu-8t is 2 nodes, all of them or none" in said
+    assert "4x4: ct5lp-hightpu-8t makes slices of 2x4" in said
 
     gcp.destroy()
     assert GCP.left("us-central1") == []
