@@ -28,6 +28,16 @@ IDLE_PERCENT, IDLE_MINUTES = 5, 30
 """A GPU that computes less than that share of the time, for that long, does nothing."""
 SCRAPE_SECONDS = 30
 DCGM_PORT, TENSORBOARD_PORT = 9_400, 6_006
+COUNTERS_PATH, COUNTERS_FILE = "/etc/fusion", "counters.csv"
+COUNTERS = {
+    "DCGM_FI_DEV_GPU_UTIL": ("gauge", "GPU utilization (in %)."),
+    "DCGM_FI_DEV_FB_USED": ("gauge", "Framebuffer memory used (in MiB)."),
+    "DCGM_FI_DEV_GPU_TEMP": ("gauge", "GPU temperature (in C)."),
+    "DCGM_FI_DEV_POWER_USAGE": ("gauge", "Power draw (in W)."),
+    "DCGM_FI_DEV_XID_ERRORS": ("gauge", "Value of the last XID error encountered."),
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("gauge", "Ratio of cycles the tensor (HMMA) pipe is active."),
+}
+"""By field its type and help, as dcgm-exporter's default-counters.csv has them."""
 POD_RESOURCES = "/var/lib/kubelet/pod-resources"
 
 
@@ -106,7 +116,7 @@ class Monitoring(pulumi.ComponentResource):
     """What a stack's people see of it.
 
     Makes: PodMonitors, PrometheusRules (SLO burn, idle GPUs, cost) and ConfigMaps of Grafana dashboards; with images
-    DCGM's exporter as a DaemonSet, and TensorBoard as a Deployment with its Service.
+    DCGM's exporter as a DaemonSet with its list of counters, and TensorBoard as a Deployment with its Service.
 
     Example:
         >>> args = MonitoringArgs(stack="prod", namespace="workloads", labels={"release": "prometheus"})
@@ -276,21 +286,45 @@ def _dashboard(args: MonitoringArgs, name: str, text: str) -> dict[str, Any]:
 
 
 def _dcgm(args: MonitoringArgs, image: str) -> Iterator[dict[str, Any]]:
-    """It runs as root to reach the driver, with no capability: DCGM's profiling metrics need one and are left out."""
+    """As root, which reaches the driver, and with the one capability without which that keeps what tensor cores do.
+
+    Source: dcgm-exporter's chart, its `securityContext`; NVIDIA, "Permission issue with performance counters".
+    """
     name = f"{args.stack}-dcgm"
+    labels = {"app.kubernetes.io/managed-by": "fusion"}
+    metadata = {"name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels}
+    yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {COUNTERS_FILE: counters()}}
     container = {
         "name": "dcgm",
         "image": image,
-        "env": [{"name": "DCGM_EXPORTER_KUBERNETES", "value": "true"}],
+        "env": [
+            {"name": "DCGM_EXPORTER_COLLECTORS", "value": f"{COUNTERS_PATH}/{COUNTERS_FILE}"},
+            {"name": "DCGM_EXPORTER_KUBERNETES", "value": "true"},
+        ],
         "ports": [{"name": "metrics", "containerPort": DCGM_PORT}],
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "runAsUser": 0, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "pods", "mountPath": POD_RESOURCES, "readOnly": True}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "runAsUser": 0,
+            "capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]},
+        },
+        "volumeMounts": [
+            {"name": "pods", "mountPath": POD_RESOURCES, "readOnly": True},
+            {"name": "counters", "mountPath": COUNTERS_PATH, "readOnly": True},
+        ],
     }
-    volume = {"name": "pods", "hostPath": {"path": POD_RESOURCES}}
-    found = agent(name, args.gpu_pools, container, [volume], labels={"app.kubernetes.io/managed-by": "fusion"})
+    volumes = [
+        {"name": "pods", "hostPath": {"path": POD_RESOURCES}},
+        {"name": "counters", "configMap": {"name": name}},
+    ]
+    found = agent(name, args.gpu_pools, container, volumes, labels=labels)
     yield found
     yield _pod_monitor(args, SYSTEM_NAMESPACE, "dcgm", found["spec"]["selector"]["matchLabels"], "metrics")
+
+
+def counters() -> str:
+    """DCGM's fields that the dashboard and the alerts show, and no others: as its exporter reads them, a line each."""
+    return "".join(f"{field}, {kind}, {what}\n" for field, (kind, what) in COUNTERS.items())
 
 
 def _tensorboard(namespace: str, args: TensorBoardArgs) -> Iterator[dict[str, Any]]:

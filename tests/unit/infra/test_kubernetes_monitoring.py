@@ -1,6 +1,7 @@
 """What is seen of a stack, and what tells Kubernetes of its devices."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -62,7 +63,24 @@ def test_each_plugin_runs_on_the_pools_that_have_its_devices_and_on_no_other(sta
     for each in made.values():
         (container,) = each["spec"]["template"]["spec"]["containers"]
         assert container["image"] == IMAGE and not container["securityContext"]["allowPrivilegeEscalation"]
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        more = {"add": ["SYS_ADMIN"]} if each["metadata"]["name"] == "t-dcgm" else {}
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], **more}
+
+
+def test_dcgms_exporter_is_asked_for_every_series_that_a_dashboard_or_an_alert_shows(stack: Cloud) -> None:
+    shown = [
+        json.dumps(each)
+        for kind in ("ConfigMap", "PrometheusRule")
+        for name, each in of_kind(stack, kind).items()
+        if name != "t-dcgm"
+    ]
+    fields = set(re.findall(r"DCGM_FI_\w+", "".join(shown)))
+    listed = of_kind(stack, "ConfigMap")["t-dcgm"]["data"]["counters.csv"].splitlines()
+    assert "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE" in fields
+    assert {line.split(", ")[0] for line in listed} == fields
+    assert {line.split(", ")[1] for line in listed} == {"gauge"}
+    (container,) = of_kind(stack, "DaemonSet")["t-dcgm"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "DCGM_EXPORTER_COLLECTORS", "value": "/etc/fusion/counters.csv"} in container["env"]
 
 
 def test_pods_that_take_turns_on_a_gpu_are_counted_by_the_namespace(stack: Cloud) -> None:
