@@ -63,7 +63,7 @@ def command(name: str, watch: bool, as_json: bool, prometheus: str | None) -> No
 
 
 def _show(look: _Looking, watch: bool) -> None:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
 
     from fusion.status.table import tables
@@ -76,11 +76,16 @@ def _show(look: _Looking, watch: bool) -> None:
     if not watch:
         console.print(drawn())
         return
+    last = drawn()
     try:
-        with Live(drawn(), console=console, auto_refresh=False) as live:
+        with Live(last, console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(LOOK_EVERY_S)
-                live.update(drawn(), refresh=True)
+                try:
+                    last = shown = drawn()
+                except FusionError as error:  # a server that restarts answers the next time
+                    shown = Group(last, f"as it was before: {error}")
+                live.update(shown, refresh=True)
     except KeyboardInterrupt:
         return
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from fusion.commands import status as command
 from fusion.errors import FusionError
 from fusion.status.reading import State, read
 from fusion.status.slo import slos
@@ -152,3 +153,27 @@ def test_a_prometheus_that_does_not_answer_is_named() -> None:
     )
     with pytest.raises(FusionError, match=r"--prometheus http://127\.0\.0\.1:9: can't be asked"):
         list(slos(plan, "http://127.0.0.1:9"))
+
+
+def test_a_watch_shows_what_it_saw_last_while_prometheus_does_not_answer_and_asks_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = {"profile": "resnet-50", "requests_per_s": 100}
+    plan = planned(service(needs={"accelerators": 1, "instance_type": "g5.xlarge"}, target=target))
+    addresses = iter([None, "http://127.0.0.1:9", "http://127.0.0.1:9"])
+    ticks = iter([None, None])
+
+    class Look:
+        def status(self) -> command.Status:
+            found = tuple(slos(plan, next(addresses)))
+            return command.Status(state(), None, found)
+
+    def tick(_: float) -> None:
+        if next(ticks, "end") == "end":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.time, "sleep", tick)
+    command._show(cast("command._Looking", Look()), watch=True)
+    shown = capsys.readouterr().out
+    assert "as it was before: " in shown and "127.0.0.1:9" in shown
+    assert next(addresses, "none left") == "none left", "it asked again after that"
