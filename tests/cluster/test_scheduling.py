@@ -23,7 +23,7 @@ TIMEOUT_S = 120
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane with all its controllers, and the namespace of the workloads."""
     if missing := processes.missing((*api_server.PROGRAMS, *controllers.PROGRAMS)):
-        pytest.skip(f"{', '.join(missing)} not built: run `make control-plane`")
+        pytest.skip(f"{', '.join(missing)} not built: run `python -m tools.control_plane --all`")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSION_HOME", str(tmp_path_factory.mktemp("full-control-plane")))
         try:
