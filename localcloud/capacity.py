@@ -58,9 +58,12 @@ def set_left(key: str, count: int) -> None:
     _file().write_text(json.dumps(limits, indent=1, sort_keys=True))
 
 
-def forget() -> None:
-    """Take all limits away."""
-    _file().unlink(missing_ok=True)
+def forget(cloud: str) -> None:
+    """Take the limits of one cloud away; those of the other stay."""
+    if kept := {key: count for key, count in _limits().items() if not key.startswith(f"{cloud}:")}:
+        _file().write_text(json.dumps(kept, indent=1, sort_keys=True))
+    else:
+        _file().unlink(missing_ok=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -79,11 +79,11 @@ class LocalAws(LocalCloud):
         return inventory(server.ensure(), region)
 
     def stop(self) -> None:
-        """The server, and limits of capacity that were set by hand."""
+        """The server, and its limits of capacity that were set by hand."""
         from localcloud import server
 
         server.stop()
-        capacity.forget()
+        capacity.forget("aws")
 
 
 class LocalGcp(LocalCloud):
@@ -128,14 +128,14 @@ class LocalGcp(LocalCloud):
         return sorted({*buckets, *Inventory(home()).lines()})
 
     def stop(self) -> None:
-        """The bucket server, the inventory, and limits of capacity that were set by hand."""
+        """The bucket server, the inventory, and its limits of capacity that were set by hand."""
         from localcloud.gcp import emulator
         from localcloud.gcp.inventory import Inventory
         from localcloud.server import home
 
         emulator.stop()
         Inventory(home()).forget()
-        capacity.forget()
+        capacity.forget("gcp")
 
 
 LOCAL_CLOUDS: Mapping[str, LocalCloud] = {"aws": LocalAws(), "gcp": LocalGcp()}

@@ -46,3 +46,13 @@ def test_a_pool_of_gke_that_is_sold_out_is_not_made() -> None:
     assert [each for each in GcpBackend().inventory.lines() if "nodePool" in each] == []
     assert pool(gcp, "one", **machine).id
     gcp.kill()
+
+
+def test_the_limits_of_one_cloud_are_forgotten_and_those_of_the_other_stay() -> None:
+    capacity.set_left("aws:g5.xlarge:us-east-1", 0)
+    capacity.set_left("gcp:g2-standard-4:us-central1", 1)
+    capacity.forget("aws")
+    assert capacity.left("aws", "g5.xlarge", "us-east-1a", "spot") is None
+    assert capacity.left("gcp", "g2-standard-4", "us-central1-a", "spot") == 1
+    capacity.forget("gcp")
+    assert capacity.left("gcp", "g2-standard-4", "us-central1-a", "spot") is None
