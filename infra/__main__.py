@@ -1,11 +1,12 @@
 """The Pulumi program: read the stack's config, plan, register the plan, then build the platform that it describes."""
 
 import os
+from typing import Any
 
 import pulumi
 
 from infra import assembly, config, deployed, planning
-from infra.build import build_platform, builder_of
+from infra.build import build_failover, build_platform, builder_of
 from infra.errors import ArgumentError
 from infra.plan_resource import PlanResource
 from infra.run import without_what_only_costs_time
@@ -14,7 +15,7 @@ from planner.catalog import Catalog, CatalogError
 from planner.catalog import load as load_catalog
 from planner.errors import PlanError
 from planner.guardrails.rules import Violation
-from planner.plan import Plan
+from planner.plan import Plan, joined
 
 PACK_IS_LOADED = bool(os.environ.get("PULUMI_OPTION_POLICY_PACK"))
 """The pack then reports the same violations in preview; said twice they would only be noise."""
@@ -36,8 +37,9 @@ def main() -> None:
         for sentence in own_calibrations().refused:
             pulumi.log.warn(sentence)
         plan = _plan(settings, stack, catalog)
-        plan = builder_of(plan.cloud).with_quotas(plan, catalog)
-        platform_args = assembly.platform_args(settings, plan)
+        plan = joined([builder_of(each.cloud).with_quotas(each, catalog) for each in plan.parts])
+        platforms_args = assembly.platforms_args(settings, plan)
+        failover_args = assembly.failover_args(settings, plan)
     except (config.ConfigError, CatalogError) as error:
         raise pulumi.RunError(str(error)) from None
     except (PlanError, ArgumentError) as error:
@@ -52,8 +54,12 @@ def main() -> None:
     broken = _broken(found if PACK_IS_LOADED else [*found, *increases])
     if broken and not pulumi.runtime.is_dry_run():
         raise pulumi.RunError(broken)
-    platform = build_platform(platform_args, PlanResource(f"{stack}-plan", plan))
-    outputs = planning.plan_outputs(plan, settings) | platform.outputs | {"datasets": assembly.datasets(settings)}
+    registered = PlanResource(f"{stack}-plan", plan)
+    first, *others = [build_platform(each, registered).outputs for each in platforms_args]
+    outputs = planning.plan_outputs(plan, settings) | first | {"datasets": assembly.datasets(settings)}
+    outputs |= _on_the_other_cloud(plan, others)
+    if failover_args:
+        outputs["failover"] = build_failover(stack, failover_args, registered)
     for name, value in outputs.items():
         pulumi.export(name, value)
     if broken and not PACK_IS_LOADED:
@@ -73,6 +79,12 @@ def _plan(settings: config.StackConfig, stack: str, catalog: Catalog) -> Plan:
         return planning.plan_stack(settings.on(cloud), stack, catalog)
     except PlanError as error:
         raise PlanError(f"{error}; the stack stays on {cloud}, where it is deployed, until it is destroyed") from None
+
+
+def _on_the_other_cloud(plan: Plan, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a stack that serves on two clouds, the outputs of the second, by its name."""
+    found = {part.cloud: {"region": part.region, **each} for part, each in zip(plan.others, outputs, strict=True)}
+    return {"others": found} if found else {}
 
 
 def _broken(violations: list[Violation]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from infra.budget import BudgetArgs
 from infra.build import METRICS_PORT, InferenceServiceSpec, PlatformArgs, TrainingJobSpec
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.config import DEFAULT_QUEUE, Cloud, StackConfig
+from infra.failover import FailoverArgs
 from infra.inference_service import ProbePaths
 from infra.kubernetes.autoscaling import Scaling, Trigger
 from infra.kubernetes.device_plugins import DevicePluginsArgs, NvidiaArgs
@@ -38,15 +40,44 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The folder of Pulumi.yaml."""
 
 
-def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
-    """The platform that a plan describes; nothing in it is chosen here.
+def platforms_args(config: StackConfig, plan: Plan) -> tuple[PlatformArgs, ...]:
+    """The platforms that a plan describes, one a cloud; nothing in them is chosen here.
 
     Raises:
         infra.errors.ArgumentError: the plan can't be built as it is; one sentence with the way out.
     """
+    if not plan.others:
+        return (platform_args(config, plan),)
+    return tuple(
+        dataclasses.replace(
+            platform_args(config, part),
+            prefix=f"{plan.stack}-{part.cloud}",
+            budget=_budget(config, part, part.monthly_usd.expected / plan.monthly_usd.expected),
+        )
+        for part in plan.parts
+    )
+
+
+def failover_args(config: StackConfig, plan: Plan) -> FailoverArgs | None:
+    """What leads clients of services on two clouds to the one that is well; None where that is not Fusion's."""
+    asked = config.failover
+    if asked is None or asked.domain is None:
+        return None
+    first, second = (each.cloud for each in plan.parts)
+    services = [each for each in plan.workloads if isinstance(each, InferenceService)]
+    return FailoverArgs(
+        domain=asked.domain,
+        clouds=(first, second),
+        services={each.name: _probes(each).ready for each in services},
+        tags=config.tags,
+    )
+
+
+def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
+    """The platform that the plan of one cloud describes; raises as `platforms_args`."""
     region, shape = plan.region, plan.platform
-    jobs = [workload for workload in config.workloads if isinstance(workload, TrainingJob)]
-    services = [workload for workload in config.workloads if isinstance(workload, InferenceService)]
+    jobs = [workload for workload in plan.workloads if isinstance(workload, TrainingJob)]
+    services = [workload for workload in plan.workloads if isinstance(workload, InferenceService)]
     removable = config.object_store.delete_with_contents
     return PlatformArgs(
         stack=plan.stack,
@@ -95,13 +126,15 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
     )
 
 
-def _budget(config: StackConfig, plan: Plan) -> BudgetArgs | None:
+def _budget(config: StackConfig, plan: Plan, share: float = 1) -> BudgetArgs | None:
+    """Of two clouds each has its share of the limit, by what is expected of it: neither sees the other's bill."""
     alarms = config.budget_alarms
     if alarms is None:
         return None
+    limit_usd = alarms.monthly_limit_usd or config.guardrails.monthly_cost_limit_usd
     return BudgetArgs(
         stack=plan.stack,
-        limit_usd_per_month=alarms.monthly_limit_usd or config.guardrails.monthly_cost_limit_usd,
+        limit_usd_per_month=limit_usd if share == 1 else max(1.0, math.floor(limit_usd * share)),
         emails=alarms.emails,
         actual_percent=alarms.actual_percent,
         forecast_percent=alarms.forecast_percent,
@@ -336,12 +369,16 @@ def _server(service: InferenceService, plan: Plan) -> PodArgs:
     )
 
 
+def _probes(service: InferenceService) -> ProbePaths:
+    return language_model.PROBES if language_model.runs_vllm(service) else ProbePaths()
+
+
 def _inference_service(service: InferenceService, plan: Plan) -> InferenceServiceSpec:
     return InferenceServiceSpec(
         name=service.name,
         pool=plan.pool_of(service.name).name,
         pod=_server(service, plan),
-        probes=language_model.PROBES if language_model.runs_vllm(service) else ProbePaths(),
+        probes=_probes(service),
         devices=_devices(service, plan),
         read=(f"runs/{service.name}/",),
         replicas_min=service.replicas.min,

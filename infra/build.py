@@ -24,6 +24,7 @@ from infra.builder import Builder
 from infra.cluster import Cluster, ClusterArgs
 from infra.config import Cloud
 from infra.errors import require
+from infra.failover import FailoverArgs, host
 from infra.inference_service import InferenceServiceArgs, ProbePaths, Route
 from infra.kubernetes.autoscaling import Scaling
 from infra.kubernetes.device_plugins import GPU, DevicePlugins, DevicePluginsArgs
@@ -116,13 +117,14 @@ class PlatformArgs:
     """Everything that a stack has.
 
     Attributes:
-        stack: the stack's name; all names begin with it.
+        stack: the stack's name.
         network, cluster, object_store: args of the components that every stack has.
         registry: args of the container registry; None where images come from elsewhere.
         budget: args of the budget with alarms; None for a stack without one.
         pools: pools of nodes for the workloads.
         training_jobs, inference_services: what runs on the pools.
         cloud: where the components are built.
+        prefix: what all names begin with; the stack's name unless it has a platform on another cloud too.
         namespace: the workloads' Kubernetes namespace.
         manifests: others' objects, applied before the stack's own.
         queueing: how training jobs wait for nodes; None where each starts as it finds room.
@@ -146,6 +148,7 @@ class PlatformArgs:
     inference_services: tuple[InferenceServiceSpec, ...]
     budget: BudgetArgs | None = None
     cloud: Cloud = "aws"
+    prefix: str | None = None
     namespace: str = NAMESPACE
     manifests: tuple[ManifestsArgs, ...] = ()
     queueing: QueueingSpec | None = None
@@ -157,8 +160,8 @@ class PlatformArgs:
 
     def __post_init__(self) -> None:
         require(
-            re.fullmatch(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?", self.stack) is not None,
-            f"stack {self.stack!r} can't begin the names of cloud resources; use up to 30 lower-case letters, digits "
+            re.fullmatch(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?", self.names) is not None,
+            f"stack {self.names!r} can't begin the names of cloud resources; use up to 30 lower-case letters, digits "
             "and dashes, a letter first.",
         )
         check_name("namespace", self.namespace, 63)
@@ -172,6 +175,11 @@ class PlatformArgs:
             builder.check_accelerator_pool(pool)
         self._check_pools()
         self._check_workloads({pool.pool: builder.hosts_per_node(pool) for pool in self.pools})
+
+    @property
+    def names(self) -> str:
+        """What all names begin with."""
+        return self.prefix or self.stack
 
     @property
     def workloads(self) -> tuple[WorkloadSpec, ...]:
@@ -289,7 +297,7 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         >>> for name, value in platform.outputs.items():
         ...     pulumi.export(name, value)
     """
-    builder, stack = builder_of(args.cloud), args.stack
+    builder, stack = builder_of(args.cloud), args.names
     # The plan has no children, and depends_on of a component waits for its children only: so wait for its URN.
     after_plan = pulumi.ResourceOptions(depends_on=registered_plan.urn.apply(lambda _: []))
     if args.budget:
@@ -308,7 +316,12 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         if args.registry
         else None
     )
-    provider = kubernetes.Provider(f"{stack}-kubernetes", kubeconfig=cluster.kubeconfig, opts=after_plan)
+    provider = kubernetes.Provider(
+        f"{stack}-kubernetes",
+        kubeconfig=cluster.kubeconfig,
+        render_yaml_to_directory=_own_folder(args),
+        opts=after_plan,
+    )
     workloads = _Workloads(args, after_plan, cluster, pools, store, provider)
     return Platform(
         network=network,
@@ -321,6 +334,19 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         training_jobs={job.name: workloads.training_job(job) for job in args.training_jobs},
         inference_services={each.name: workloads.inference_service(each) for each in args.inference_services},
     )
+
+
+def build_failover(stack: str, args: FailoverArgs, registered_plan: pulumi.Resource) -> dict[str, Any]:
+    """What leads clients to the cloud that is well; its outputs."""
+    opts = pulumi.ResourceOptions(depends_on=registered_plan.urn.apply(lambda _: []))
+    build = builder_of("aws").failover
+    assert build is not None
+    tags = {**args.tags, STACK_TAG: stack, "fusion:component": "failover"}
+    made = build(f"{stack}-failover", dataclasses.replace(args, tags=tags), opts)
+    return {
+        "hosts": {name: host(name, args.domain) for name in args.services},
+        "name_servers": made.name_servers,
+    }
 
 
 class _Workloads:
@@ -340,10 +366,10 @@ class _Workloads:
         self._pools = pools
         self._store = store
         in_cluster = pulumi.ResourceOptions.merge(after_plan, pulumi.ResourceOptions(provider=provider))
-        namespace = make_namespace(f"{args.stack}-namespace", args.namespace, in_cluster)
+        namespace = make_namespace(f"{args.names}-namespace", args.namespace, in_cluster)
         # What is in the namespace waits for it, and it for the plan.
         in_namespace = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[namespace]))
-        policies = Policies(f"{args.stack}-policies", self._policies(), in_namespace)
+        policies = Policies(f"{args.names}-policies", self._policies(), in_namespace)
         autoscaler = self._make_node_autoscaler(in_cluster)
         rights = pulumi.ResourceOptions(depends_on=[autoscaler.identity] if autoscaler else [])
         manifests = self._manifests(pulumi.ResourceOptions.merge(in_cluster, rights))
@@ -353,11 +379,11 @@ class _Workloads:
             before.append(autoscaler)
         if args.device_plugins:
             on_pools = dataclasses.replace(args.device_plugins, pools=self._pools_by_resource())
-            before.append(DevicePlugins(f"{args.stack}-devices", on_pools, in_cluster))
+            before.append(DevicePlugins(f"{args.names}-devices", on_pools, in_cluster))
         self._options = pulumi.ResourceOptions(depends_on=before, providers=[provider])
         self._queues = self._make_queues()
         if args.gateway and args.inference_services:
-            Gateway(f"{args.stack}-gateway", args.gateway, self._options)
+            Gateway(f"{args.names}-gateway", args.gateway, self._options)
         self._priority = self._make_priority(in_cluster) if args.inference_services else None
         self.identities = {
             workload.name: self._identity(workload) for workload in args.workloads if workload.read or workload.write
@@ -408,18 +434,18 @@ class _Workloads:
             )
         on_pools = self._pools_by_resource().get(GPU, ())
         seen = dataclasses.replace(args, gpu_pools=on_pools, tensorboard=tensorboard)
-        Monitoring(f"{self._args.stack}-monitoring", seen, self._options)
+        Monitoring(f"{self._args.names}-monitoring", seen, self._options)
 
     def _make_node_autoscaler(self, opts: pulumi.ResourceOptions) -> NodeAutoscaler | None:
         build = builder_of(self._args.cloud).node_autoscaler
         if build is None or not any(pool.args.nodes_beyond for pool in self._pools.values()):
             return None
-        name = f"{self._args.stack}-karpenter"
+        name = f"{self._args.names}-karpenter"
         made: NodeAutoscaler = build(name, self._cluster, _tags(self._args, "node-autoscaler"), opts)
         return made
 
     def _manifests(self, opts: pulumi.ResourceOptions) -> list[Manifests]:
-        return [Manifests(f"{self._args.stack}-{each.file.stem}", each, opts) for each in self._args.manifests]
+        return [Manifests(f"{self._args.names}-{each.file.stem}", each, opts) for each in self._args.manifests]
 
     def _make_queues(self) -> dict[str, Queue]:
         """By name, in the order of the config: a job that names none is in the first."""
@@ -428,15 +454,15 @@ class _Workloads:
             return {}
         others = [(each.pool, each.replicas_max, self._placed(each)) for each in args.inference_services]
         of = flavors(spec, self._pools, others, stack=args.stack)
-        made = Flavors(f"{args.stack}-flavors", of, self._options)
+        made = Flavors(f"{args.names}-flavors", of, self._options)
         after = pulumi.ResourceOptions.merge(self._options, pulumi.ResourceOptions(depends_on=[made]))
         return {
-            each.name: Queue(f"{args.stack}-queue-{each.name}", each, after)
+            each.name: Queue(f"{args.names}-queue-{each.name}", each, after)
             for each in queues(spec, of, namespace=args.namespace, cohort=args.stack)
         }
 
     def _make_priority(self, opts: pulumi.ResourceOptions) -> kubernetes.scheduling.v1.PriorityClass:
-        name = f"{self._args.stack}-serving"
+        name = f"{self._args.names}-serving"
         return kubernetes.scheduling.v1.PriorityClass(
             f"{name}-priority",
             metadata={"name": name, "labels": {"app.kubernetes.io/managed-by": "fusion"}},
@@ -485,10 +511,10 @@ class _Workloads:
         )
         in_queue = pulumi.ResourceOptions(depends_on=list(self._queues.values()))
         opts = pulumi.ResourceOptions.merge(self._on_pool(spec), in_queue)
-        return TrainingJob(f"{self._args.stack}-{spec.name}", args, opts)
+        return TrainingJob(f"{self._args.names}-{spec.name}", args, opts)
 
     def inference_service(self, spec: InferenceServiceSpec) -> InferenceService:
-        gateway, opts = self._args.gateway, self._on_pool(spec)
+        opts = self._on_pool(spec)
         args = InferenceServiceArgs(
             name=spec.name,
             namespace=self._args.namespace,
@@ -504,12 +530,19 @@ class _Workloads:
             target_cpu_percent=spec.target_cpu_percent,
             scaling=spec.scaling,
             surges=self._surges(spec),
-            priority_class=f"{self._args.stack}-serving",
-            route=Route(gateway=gateway.name, hostname=f"{spec.name}.{gateway.domain}") if gateway else None,
+            priority_class=f"{self._args.names}-serving",
+            route=self._route(spec),
         )
         if self._priority:
             opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[self._priority]))
-        return InferenceService(f"{self._args.stack}-{spec.name}", args, opts)
+        return InferenceService(f"{self._args.names}-{spec.name}", args, opts)
+
+    def _route(self, spec: InferenceServiceSpec) -> Route | None:
+        gateway = self._args.gateway
+        if gateway is None:
+            return None
+        on_cloud = host(spec.name, gateway.domain, self._args.cloud) if self._args.prefix else None
+        return Route(gateway=gateway.name, hostname=host(spec.name, gateway.domain), cloud_hostname=on_cloud)
 
     def _identity(self, workload: WorkloadSpec) -> WorkloadIdentity:
         args = WorkloadIdentityArgs(
@@ -520,7 +553,7 @@ class _Workloads:
             tags=_tags(self._args, workload.name),
         )
         build = builder_of(self._args.cloud).workload_identity
-        return build(f"{self._args.stack}-{workload.name}", args, self._cluster, self._options)
+        return build(f"{self._args.names}-{workload.name}", args, self._cluster, self._options)
 
     def _service_account(self, workload: WorkloadSpec) -> pulumi.Output[str] | None:
         identity = self.identities.get(workload.name)
@@ -555,6 +588,12 @@ class _Workloads:
             node_selector={**pool.node_selector, **workload.pod.node_selector},
             tolerations=(*pool.taints, *workload.pod.tolerations),
         )
+
+
+def _own_folder(args: PlatformArgs) -> str | None:
+    """Where the objects of one of two clusters are rendered, if they are rendered at all."""
+    folder = pulumi.Config("kubernetes").get("renderYamlToDirectory") if args.prefix else None
+    return f"{folder}/{args.cloud}" if folder else None
 
 
 def _tags(args: PlatformArgs, component: str) -> dict[str, str]:

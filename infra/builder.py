@@ -11,6 +11,7 @@ import pulumi
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
 from infra.budget import Budget, BudgetArgs
 from infra.cluster import Cluster, ClusterArgs
+from infra.failover import Failover, FailoverArgs
 from infra.network import Network, NetworkArgs
 from infra.node_autoscaler import NodeAutoscaler
 from infra.object_store import ObjectStore, ObjectStoreArgs
@@ -32,6 +33,7 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
         check_network and the others: raise ArgumentError for what the cloud can't build.
         hosts_per_node: machines of a node of a pool, which come and go as one; several only of a slice of TPUs.
         with_quotas: a plan with the quotas that it takes from, as the cloud grants them now, or why they can't be read.
+        failover: names of services on two clouds; None where they are kept on another one.
         node_autoscaler: from name, cluster and tags; None where the cloud's node pools scale by themselves.
     """
 
@@ -49,4 +51,5 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
     check_budget: Callable[[BudgetArgs], None]
     hosts_per_node: Callable[[AcceleratorPoolArgs], int]
     with_quotas: Callable[[Plan, Catalog], Plan]
+    failover: Callable[[str, FailoverArgs, Options], Failover] | None = None
     node_autoscaler: Callable[[str, OwnCluster, Mapping[str, str], Options], NodeAutoscaler] | None = None

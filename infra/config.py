@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -244,6 +245,30 @@ class AutoscalingConfig(Declared):
     )
 
 
+class FailoverConfig(Declared):
+    """How a stack with `fusion:cloud: both` shares its services' load between two clouds."""
+
+    primary: Cloud = Field(default="aws", description="answers while it is well; the other takes over where it is not")
+    bears: dict[Cloud, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        description="by cloud, the share of each service's declared load that it must bear by itself; 1 unless said",
+    )
+    dns: Literal["none", "route53"] = Field(
+        default="none",
+        description="route53: a zone of the domain, and for each service by cloud a health check and a failover "
+        "record; none: who sends requests to which cloud is yours",
+    )
+    domain: Annotated[str, matching(DOMAIN, "a domain such as models.example.com")] | None = Field(
+        default=None, description="services are `<service>.<domain>`, and `<service>-<cloud>.<domain>` on one cloud"
+    )
+
+    @model_validator(mode="after")
+    def _dns_has_a_domain(self) -> FailoverConfig:
+        if (self.dns == "none") != (self.domain is None):
+            raise ValueError("dns route53 and a domain belong together; set both, or neither")
+        return self
+
+
 class StackGuardrails(GuardrailSettings):
     """A stack's guardrails; one without a monthly limit is not planned."""
 
@@ -253,8 +278,10 @@ class StackGuardrails(GuardrailSettings):
 class StackConfig(Declared):
     """Everything under `fusion:` in a stack's file."""
 
-    cloud: Literal["aws", "gcp", "auto"] = Field(
-        default="aws", description="auto: the one of both where the whole stack is planned cheapest"
+    cloud: Literal["aws", "gcp", "auto", "both"] = Field(
+        default="aws",
+        description="auto: the one of both where the whole stack is planned cheapest; both: inference services on "
+        "each, so that the other may fail",
     )
     regions: dict[Cloud, str] = Field(description="by cloud that may be chosen; taken from `aws:region`, `gcp:region`")
     network: NetworkConfig = NetworkConfig()
@@ -270,6 +297,7 @@ class StackConfig(Declared):
     autoscaling: AutoscalingConfig | None = Field(default=None, validate_default=True)
     expected_usage: ExpectedUsage = ExpectedUsage()
     tags: dict[TagKey, TagValue] = Field(default_factory=dict, max_length=40)
+    failover: FailoverConfig | None = Field(default=None, validate_default=True)
 
     @field_validator("workloads")
     @classmethod
@@ -280,6 +308,32 @@ class StackConfig(Declared):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {repeated[0]} is used twice; each workload needs a name of its own")
         return value
+
+    @field_validator("workloads")
+    @classmethod
+    def _both_clouds_serve(cls, value: tuple[AnyWorkload, ...], info: ValidationInfo) -> tuple[AnyWorkload, ...]:
+        jobs = [each.name for each in value if not isinstance(each, InferenceService)]
+        if info.data.get("cloud") == "both" and jobs:
+            raise ValueError(
+                f"fusion:cloud both has inference services on two clouds, and a training job runs on one; put "
+                f"{jobs[0]} into a stack of its own"
+            )
+        return value
+
+    @field_validator("failover")
+    @classmethod
+    def _failover_is_for_both(cls, value: FailoverConfig | None, info: ValidationInfo) -> FailoverConfig | None:
+        is_both = info.data.get("cloud") == "both"
+        if value and not is_both:
+            raise ValueError("it is read with fusion:cloud both alone; set that, or remove this key")
+        cluster = info.data.get("cluster")
+        gateway = cluster.gateway if isinstance(cluster, ClusterConfig) else None
+        if value and value.domain and gateway and gateway.domain != value.domain:
+            raise ValueError(
+                f"domain {value.domain} leads clients to the clusters' gateways, which answer for {gateway.domain} "
+                "(fusion:cluster gateway); use one domain"
+            )
+        return value or (FailoverConfig() if is_both else None)
 
     @field_validator("queues")
     @classmethod
@@ -357,9 +411,29 @@ class StackConfig(Declared):
         named = tuple(zone for zone in self.network.zones or () if _is_in(zone, cloud, region))
         return named or _default_zones(cloud, region)
 
+    def borne_by(self, cloud: Cloud) -> StackConfig:
+        """What one of both clouds must bear by itself: its share of the load of each service that declares one."""
+        share = self.failover.bears.get(cloud, 1.0) if self.failover else 1.0
+        return self.on(cloud).model_copy(update={"workloads": tuple(_share(each, share) for each in self.workloads)})
+
     def on(self, cloud: str) -> StackConfig:
         """The same stack where only one of its clouds may be chosen."""
         return self.model_copy(update={"regions": {name: each for name, each in self.regions.items() if name == cloud}})
+
+
+LOADS = ("requests_per_s", "peak_requests_per_s", "concurrency")
+"""Fields of a service's target that say how much it must bear."""
+
+
+def _share(workload: AnyWorkload, share: float) -> AnyWorkload:
+    if workload.target is None or share == 1:
+        return workload
+    borne = {
+        name: math.ceil(load * share) if name == "concurrency" else load * share
+        for name in LOADS
+        if (load := getattr(workload.target, name, None)) is not None
+    }
+    return workload.model_copy(update={"target": workload.target.model_copy(update=borne)})
 
 
 def _is_in(zone: str, cloud: Cloud, region: str) -> bool:
@@ -387,7 +461,7 @@ def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConf
     if "region" in given or "regions" in given:
         raise ConfigError(f"{stack_file}: fusion:region: it is read from aws:region or gcp:region; remove this key")
     chosen = given.get("cloud", "aws")
-    clouds = list(PLACES) if chosen == "auto" else [each for each in PLACES if each == chosen]
+    clouds = list(PLACES) if chosen in ("auto", "both") else [each for each in PLACES if each == chosen]
     missing = [pair for each in clouds for pair in PLACES[each].items() if not values.get(pair[0])]
     if missing:
         lines = (f"{stack_file}: {key}: not set; expected {expected}" for key, expected in missing)

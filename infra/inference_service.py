@@ -31,10 +31,17 @@ class Route:
     Attributes:
         gateway: its name, in the service's namespace.
         hostname: what its certificate covers.
+        cloud_hostname: of this cloud alone, where the service is on two.
     """
 
     gateway: str
     hostname: str
+    cloud_hostname: str | None = None
+
+    @property
+    def hostnames(self) -> list[str]:
+        """All that it answers for."""
+        return [self.hostname, *([self.cloud_hostname] if self.cloud_hostname else [])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from infra.gcp.machines import disk_service as disk_service_on_gcp
 from infra.gcp.machines import hosts_of as hosts_on_gcp
 from planner import sold_out
 from planner.catalog import Catalog, Offer, UnknownOffer
-from planner.cost import to_the_cent
+from planner.cost import CostItem, to_the_cent
 from planner.errors import PlanError
-from planner.plan import DISK_SERVICE, Plan, Planned, PlanRequest, PlatformShape, planned
+from planner.plan import DISK_SERVICE, Plan, Planned, PlanRequest, PlatformShape, joined, planned
 from planner.profiles import FOLDERS
 from planner.workloads import TrainingJob
 
@@ -85,12 +85,15 @@ def plan_stack(config: StackConfig, stack: str, catalog: Catalog) -> Plan:
 def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
     """The plan of a stack, with the search's answer: what the Pulumi program builds and `fusion plan` shows.
 
-    A stack is whole on one cloud. Where its config leaves the choice of the cloud, it is planned on each: those are
-    taken that come first by time or latency, for workloads that minimise it, and then by expected USD a month.
+    A stack is whole on one cloud, or has its services on both at once (`others`). Where its config leaves the choice of
+    the cloud, it is planned on each: those are taken that come first by time or latency, for workloads that minimise
+    it, and then by expected USD a month.
 
     Raises:
         PlanError: a workload fits no offer, or a price is missing; one sentence with the way out.
     """
+    if config.cloud == "both":
+        return _planned_on_both(config, stack, catalog)
     found: list[Planned] = []
     refused: dict[str, PlanError] = {}
     for cloud, region in config.places:
@@ -108,6 +111,31 @@ def planned_stack(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
     where = f"on {best.plan.cloud} {best.plan.region}"
     notes += [f"{where}, as {place} can't have it: {why}" for place, why in refused.items()]
     return dataclasses.replace(best, plan=dataclasses.replace(best.plan, notes=(*best.plan.notes, *notes)))
+
+
+def _planned_on_both(config: StackConfig, stack: str, catalog: Catalog) -> Planned:
+    """A plan for each cloud, of the load that it must bear by itself where the other one fails; the primary's first."""
+    assert config.failover is not None
+    primary = config.failover.primary
+    found: list[Planned] = []
+    for cloud, region in sorted(config.places, key=lambda place: place[0] != primary):
+        try:
+            on_cloud = _planned_on(cloud, config.borne_by(cloud), stack, catalog)
+        except PlanError as error:
+            raise PlanError(f"fusion:cloud both: {cloud} {region} can't have its part: {error}") from None
+        items = tuple(dataclasses.replace(each, component=_said_of(cloud, each)) for each in on_cloud.plan.items)
+        found.append(dataclasses.replace(on_cloud, plan=dataclasses.replace(on_cloud.plan, items=items)))
+    whole = joined([each.plan for each in found])
+    notes = tuple(dict.fromkeys(sentence for each in found for sentence in each.plan.notes))
+    shares = (f"{each.plan.cloud} {config.failover.bears.get(each.plan.cloud, 1.0):.0%}" for each in found)
+    borne = f"fusion:cloud both: of the declared load each must bear by itself: {', '.join(shares)}"
+    plan = dataclasses.replace(whole, notes=(borne, *notes))
+    return dataclasses.replace(found[0], plan=plan, others=tuple(found[1:]))
+
+
+def _said_of(cloud: str, item: CostItem) -> str:
+    """A line of the bill of two clouds; a pool's name has its instance type, which one cloud alone has."""
+    return item.component if item.component.startswith("pool ") else f"{cloud} {item.component}"
 
 
 def _rank(planned: Planned, among: list[Planned]) -> tuple[float, float]:
@@ -201,7 +229,14 @@ def platform_shape(config: StackConfig, cloud: Cloud, catalog: Catalog) -> Platf
         system_nodes=config.cluster.system_nodes,
         system_disk_gib=config.cluster.system_disk_gib,
         budget_alarms=BUDGET_ALARMS if config.budget_alarms else 0,
+        health_checks=_health_checks(config) if cloud == "aws" else 0,
     )
+
+
+def _health_checks(config: StackConfig) -> int:
+    """One of each service by cloud, which Route 53 makes wherever its endpoint is."""
+    has_names = config.failover is not None and config.failover.dns == "route53"
+    return len(CLOUDS) * len(config.workloads) if has_names else 0
 
 
 def _system_instance_type(config: StackConfig, cloud: Cloud, catalog: Catalog) -> str:

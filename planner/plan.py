@@ -63,6 +63,8 @@ class PlatformShape:
     system_disk_gib: int
     budget_alarms: int | None = None
     """Of the stack's own budget in the cloud; None where the program does not say."""
+    health_checks: int = 0
+    """Of services that are served on two clouds, by HTTPS; with any there is a DNS zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,21 @@ class Plan:
     """Why they could not be read."""
     notes: tuple[str, ...] = ()
     """As `StackAnswer.notes`."""
+    others: tuple[Plan, ...] = ()
+    """Of a stack that serves on two clouds at once: the plan on the second one. `items` ends with those of these."""
+
+    @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The plan by cloud: one alone, unless the stack serves on two at once."""
+        if not self.others:
+            return (self,)
+        own = len(self.items) - sum(len(each.items) for each in self.others)
+        return (dataclasses.replace(self, items=self.items[:own], others=()), *self.others)
+
+    @property
+    def all_pools(self) -> tuple[PoolPlan, ...]:
+        """The pools on every cloud."""
+        return tuple(pool for part in self.parts for pool in part.pools)
 
     @property
     def monthly_usd(self) -> Quantity:
@@ -149,14 +166,21 @@ class Plan:
     def as_props(self) -> dict[str, Any]:
         """Plain values for the registered plan, from which policies judge it."""
         monthly = self.monthly_usd
-        props: dict[str, Any] = finite(dataclasses.asdict(dataclasses.replace(self, workloads=(), quotas=())))
-        return props | {
-            "workloads": [each.model_dump(mode="json", exclude_none=True) for each in self.workloads],
-            "quotas": [each.model_dump(mode="json", exclude_none=True) for each in self.quotas],
-            "monthly_cost_min_usd": to_the_cent(monthly.min),
-            "monthly_cost_expected_usd": to_the_cent(monthly.expected),
-            "monthly_cost_max_usd": to_the_cent(monthly.max),
-        }
+        plain = dataclasses.replace(self, workloads=(), quotas=(), others=())
+        props: dict[str, Any] = finite(dataclasses.asdict(plain))
+        del props["others"]
+        further = {"others": [each.as_props() for each in self.others]} if self.others else {}
+        return (
+            props
+            | further
+            | {
+                "workloads": [each.model_dump(mode="json", exclude_none=True) for each in self.workloads],
+                "quotas": [each.model_dump(mode="json", exclude_none=True) for each in self.quotas],
+                "monthly_cost_min_usd": to_the_cent(monthly.min),
+                "monthly_cost_expected_usd": to_the_cent(monthly.expected),
+                "monthly_cost_max_usd": to_the_cent(monthly.max),
+            }
+        )
 
     @classmethod
     def from_props(cls, props: Mapping[str, Any]) -> Plan:
@@ -166,7 +190,8 @@ class Plan:
             pydantic.ValidationError: they are not those of a plan.
         """
         known = {name: _bounded(value) for name, value in props.items() if name in cls.__dataclass_fields__}
-        return plan_reader().validate_python(known)
+        others = tuple(cls.from_props(each) for each in known.pop("others", ()))
+        return dataclasses.replace(plan_reader().validate_python(known), others=others)
 
 
 @functools.cache  # a guardrail after the other reads the plan; the schema takes longer than the reading
@@ -175,6 +200,13 @@ def plan_reader() -> TypeAdapter[Plan]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Plan)
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """The plan of a stack that serves on several clouds at once, from one plan each; the inverse of `Plan.parts`."""
+    first, *others = plans
+    items = tuple(item for each in plans for item in each.items)
+    return dataclasses.replace(first, items=items, others=tuple(others))
 
 
 def items_in(props: Mapping[str, Any]) -> tuple[CostItem, ...]:
@@ -194,6 +226,14 @@ class Planned:
 
     plan: Plan
     answer: StackAnswer
+    others: tuple[Planned, ...] = ()
+    """Of `Plan.others`."""
+
+    @property
+    def parts(self) -> tuple[Planned, ...]:
+        """By cloud, as `Plan.parts`."""
+        plans = self.plan.parts
+        return (dataclasses.replace(self, plan=plans[0], others=()), *self.others)
 
 
 def plan(request: PlanRequest, catalog: Catalog) -> Plan:
@@ -489,6 +529,9 @@ def _platform_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem
         ("network", "interface_endpoint"): float(shape.interface_endpoints),
         ("encryption", "encryption_key"): float(shape.encryption_keys),
         ("system nodes", DISK_SERVICE): float(shape.system_nodes * shape.system_disk_gib),
+        ("failover", "dns_zone"): 1.0 if shape.health_checks else 0.0,
+        ("failover", "health_check"): float(shape.health_checks),
+        ("failover", "health_check_feature"): float(shape.health_checks),
     }
     for (component, service), amount in services.items():
         if amount:

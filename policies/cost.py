@@ -182,9 +182,9 @@ def spot_as_planned(resource: Resource, update: Update) -> Iterator[str]:
     named, types, is_spot, to_set = _bought(resource)
     if not plans or is_spot:
         return
-    pools = [each for each in plans[0].pools if (each.name == named if named else each.instance_type in types)]
-    on_demand = {each.stands_in_for for each in plans[0].pools} | {
-        each.name for each in plans[0].pools if each.price_model == "on_demand"
+    pools = [each for each in plans[0].all_pools if (each.name == named if named else each.instance_type in types)]
+    on_demand = {each.stands_in_for for each in plans[0].all_pools} | {
+        each.name for each in plans[0].all_pools if each.price_model == "on_demand"
     }
     if pools and not any(each.name in on_demand for each in pools):
         yield (

@@ -65,9 +65,9 @@ def _row(name: str) -> str:
     plan = _plan(name)
     usd = plan.monthly_usd
     predicted = "; ".join(_promise(each) for each in plan.predictions)
+    where = " and ".join(f"{each.cloud} {each.region}" for each in plan.parts)
     return (
-        f"| [{name}]({name}.md) | {purpose(name)} | {plan.cloud} {plan.region} | "
-        f"${usd.expected:,.0f} to ${usd.max:,.0f} | {predicted} |"
+        f"| [{name}]({name}.md) | {purpose(name)} | {where} | ${usd.expected:,.0f} to ${usd.max:,.0f} | {predicted} |"
     )
 
 

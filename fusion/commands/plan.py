@@ -227,9 +227,57 @@ def _plan_file(source: Source, catalog: Catalog, in_full: bool) -> Planned:
 def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> Planned:
     config = config_of(source.document, stack, source.file)
     planned = planned_stack(config, stack, catalog)
-    cloud, region = planned.plan.cloud, planned.plan.region
-    scope = Scope(frozenset({(cloud, region)}), not_built(cloud, region, catalog), folders=FOLDERS)
-    return _planned(source, config.workloads, catalog, scope, planned.answer, in_full, planned.plan)
+    parts = [_planned_on(source, each.plan, each.answer, catalog, in_full) for each in planned.parts]
+    if len(parts) == 1:
+        return parts[0]
+    clouds = [each.cloud for each in planned.plan.parts]
+    notes = (*own_calibrations().refused, *planned.plan.notes)
+    return _joined([_told_of(each, cloud) for each, cloud in zip(parts, clouds, strict=True)], planned.plan, notes)
+
+
+def _planned_on(source: Source, plan: Plan, found: StackAnswer, catalog: Catalog, in_full: bool) -> Planned:
+    scope = Scope(frozenset({(plan.cloud, plan.region)}), not_built(plan.cloud, plan.region, catalog), folders=FOLDERS)
+    return _planned(source, plan.workloads, catalog, scope, found, in_full, plan)
+
+
+def _told_of(planned: Planned, cloud: str) -> Planned:
+    """The same, of workloads that are on another cloud too: their names say on which they are meant."""
+
+    def named(workload: str) -> str:
+        return f"{workload} on {cloud}"
+
+    found, answer = planned.findings, planned.answer
+    pools = tuple(dataclasses.replace(each, workloads=tuple(map(named, each.workloads))) for each in answer.pools)
+    return Planned(
+        dataclasses.replace(answer, answers={named(key): each for key, each in answer.answers.items()}, pools=pools),
+        dataclasses.replace(
+            found,
+            workloads=tuple(dataclasses.replace(each, name=named(each.name)) for each in found.workloads),
+            without_target={named(name): each for name, each in found.without_target.items()},
+        ),
+    )
+
+
+def _joined(parts: Sequence[Planned], whole: Plan, notes: tuple[str, ...]) -> Planned:
+    """What is planned on two clouds at once, as one answer."""
+    answers, findings = [each.answer for each in parts], [each.findings for each in parts]
+    return Planned(
+        StackAnswer(
+            answers={name: each for answer in answers for name, each in answer.answers.items()},
+            pools=tuple(pool for each in answers for pool in each.pools),
+            usd_per_month=sum(each.usd_per_month for each in answers),
+            usd_per_hour=sum(each.usd_per_hour for each in answers),
+            egress_usd_per_month=sum(each.egress_usd_per_month for each in answers),
+            exact=all(each.exact for each in answers),
+        ),
+        dataclasses.replace(
+            findings[0],
+            workloads=tuple(workload for each in findings for workload in each.workloads),
+            without_target={name: said for each in findings for name, said in each.without_target.items()},
+            bill=bill(whole.items),
+            notes=notes,
+        ),
+    )
 
 
 def _planned(

@@ -148,6 +148,10 @@ def summary(stack: Stack, outputs: dict[str, Any], guardrails: list[str], result
         f"  cluster     {outputs['cluster_name']}",
         f"  bucket      {outputs['bucket_url']}",
     ]
+    for other, made in outputs.get("others", {}).items():
+        lines.append(f"  on {other:<8} {made['region']}, cluster {made['cluster_name']}, bucket {made['bucket_url']}")
+    for service, named in outputs.get("failover", {}).get("hosts", {}).items():
+        lines.append(f"  {service:<11} {named}, wherever it is well")
     if stack.is_local:
         lines.append(f"  manifests   {stack.manifests.relative_to(stack.root)}/")
     lines += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,8 +74,19 @@ def workloads(both: Plans, config: Mapping[str, str]) -> tuple[WorkloadReview, .
     """Those of the new plan that have a target, in its order."""
     if both.after is None:
         return ()
-    declared = _declared(config)
-    return tuple(_review(each, both.after, both.before, declared) for each in both.after.predictions)
+    if not both.after.others:
+        declared = _declared(config)
+        return tuple(_review(each, both.after, both.before, declared) for each in both.after.predictions)
+    return tuple(each for part in both.after.parts for each in _on_one_of_two(part, both.before))
+
+
+def _on_one_of_two(part: Plan, before: Plan | None) -> Iterator[WorkloadReview]:
+    """Of a stack that serves on two clouds: each with the load that this one must bear by itself."""
+    earlier = next((each for each in before.parts if each.cloud == part.cloud), None) if before else None
+    declared = {each.name: _numbers(each.target.model_dump()) for each in part.workloads if each.target is not None}
+    for each in part.predictions:
+        found = _review(each, part, earlier, declared)
+        yield dataclasses.replace(found, name=f"{found.name} on {part.cloud}")
 
 
 def _review(
@@ -151,7 +163,9 @@ def _declared(config: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
     found = {}
     for each in listed if isinstance(listed, list) else ():
         if isinstance(each, dict) and isinstance(each.get("target"), dict):
-            found[str(each.get("name"))] = {
-                key: value for key, value in each["target"].items() if isinstance(value, int | float)
-            }
+            found[str(each.get("name"))] = _numbers(each["target"])
     return found
+
+
+def _numbers(target: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in target.items() if isinstance(value, int | float)}

@@ -166,7 +166,7 @@ class InferenceService(pulumi.ComponentResource):
         metadata = {"name": self.args.name, "namespace": self.args.namespace, "labels": self._labels}
         spec = {
             "parentRefs": [{"name": route.gateway, "sectionName": HTTPS_LISTENER}],
-            "hostnames": [route.hostname],
+            "hostnames": route.hostnames,
             "rules": [{"backendRefs": [{"name": self.args.name, "port": PORT}]}],
         }
         value = {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}

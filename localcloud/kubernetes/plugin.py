@@ -32,7 +32,7 @@ def make_backend() -> KubernetesBackend:
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), here)
     if folder := config.get(RENDER_OPTION):
-        return RenderBackend(root / str(folder))
+        return RenderBackend(root / str(folder), root)
     from localcloud.kubernetes import api_server
     from localcloud.kubernetes.applying import ApplyBackend
 

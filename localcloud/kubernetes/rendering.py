@@ -22,10 +22,17 @@ OWNER_ONLY = 0o600
 class RenderBackend(KubernetesBackend):
     """Each object in a file, which says in its first line whose it is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path = Path()) -> None:
         super().__init__()
         self.folder = folder
+        self._root = root
         self._replaced: set[Path] = set()
+
+    def configure(self, variables: Properties) -> None:
+        """A provider's own folder comes before the stack's: a stack on two clouds has a cluster on each."""
+        super().configure(variables)
+        if own := variables.get("renderYamlToDirectory"):
+            self.folder = self._root / str(own)
 
     def failures(self, resource: Resource, old: Properties, inputs: Properties) -> list[Failure]:
         """What its schema says is wrong."""

@@ -13,6 +13,7 @@ from planner.catalog.catalog import near
 from planner.catalog.instances import not_sold, unknown_type
 from planner.catalog.tpus import GENERATIONS, chips_of, slice_of_config, slice_of_type
 from planner.errors import PlanError
+from planner.guardrails.by_cloud import on_each_cloud
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
 from planner.quotas import Taken, amount, named, taken, unit
@@ -33,6 +34,7 @@ CHIPS_OF_OLD = {"TPUv2": (4, 16, 64, 128, 256), "TPUv3": (4, 16, 64, 128, 256, 5
 """Slices that no GKE node pool has ("TPU v2" and "TPU v3", Cloud TPU documentation)."""
 
 
+@on_each_cloud
 def without_memory(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Each workload in the memory of what it runs on: predicted from its model, and as it declares it."""
     for workload in plan.workloads:
@@ -55,6 +57,7 @@ def without_memory(plan: Plan, settings: GuardrailSettings, catalog: Catalog) ->
             )
 
 
+@on_each_cloud
 def unknown_instance_types(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """The instance type of each pool, by name."""
     for where, instance_type in _instance_types(plan):
@@ -64,6 +67,7 @@ def unknown_instance_types(plan: Plan, settings: GuardrailSettings, catalog: Cat
             yield f"{where}: {instance_type} {reason}"
 
 
+@on_each_cloud
 def not_sold_there(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """The accelerators of each pool, in the plan's region."""
     for where, instance_type in _instance_types(plan):
@@ -71,6 +75,7 @@ def not_sold_there(plan: Plan, settings: GuardrailSettings, catalog: Catalog) ->
             yield f"{where}: {instance_type} {reason}"
 
 
+@on_each_cloud
 def impossible_slices(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """The chips of each pool of TPUs."""
     for pool in plan.pools:
@@ -145,6 +150,7 @@ def _nearest(topology: str, known: list[TpuTopology]) -> list[str]:
     return list(dict.fromkeys(each.topology for each in by_size))[:SLICES_SHOWN]
 
 
+@on_each_cloud
 def over_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """What the plan takes of each quota that was read, at the autoscaler's maximum."""
     for quota in plan.quotas:
@@ -162,6 +168,7 @@ def over_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> It
             )
 
 
+@on_each_cloud
 def unread_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Whether it is known that the plan fits in the account's quotas."""
     if plan.quotas_unread:
@@ -222,6 +229,7 @@ class _Saving:
         return f"training job {self.run.workload.name} on {self.run.runs_on}, on spot"
 
 
+@on_each_cloud
 def spot_without_checkpoints(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Each training job on spot, which must leave a checkpoint before its end."""
     for saving in _savings(plan, settings, catalog):
@@ -233,6 +241,7 @@ def spot_without_checkpoints(plan: Plan, settings: GuardrailSettings, catalog: C
             )
 
 
+@on_each_cloud
 def far_from_the_best_interval(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """The time between checkpoints of each training job on spot, against Young's and Daly's optimum."""
     most = settings.checkpoint_factor_max

@@ -127,7 +127,8 @@ class _Change:
 def _nearest_change(plan: Plan, catalog: Catalog, limit: MonthlyLimit | IncreaseLimit, costs_usd: float) -> str:
     """The change that gives up least: a pool on spot, else the fewest nodes of one pool, else a higher limit."""
     over_usd = costs_usd - limit.usd
-    changes = [change for pool in plan.pools for change in _changes(plan, pool, catalog, over_usd)]
+    pools = [(part, pool) for part in plan.parts for pool in part.pools]
+    changes = [change for part, pool in pools for change in _changes(part, pool, catalog, over_usd)]
     if changes:
         best = min(changes, key=lambda change: (change.share_lost, change.saved_usd))
         return f"{best.sentence} (then {usd(costs_usd - best.saved_usd)})"

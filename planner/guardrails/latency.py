@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from planner.catalog import Catalog
 from planner.errors import PlanError
+from planner.guardrails.by_cloud import on_each_cloud
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan
 from planner.workloads import InferenceService, LanguageModelTarget, ServiceTarget, TrainingTarget
@@ -94,16 +95,19 @@ class _Excess:
         )
 
 
+@on_each_cloud
 def over_latency_limits(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """p50, p95 and p99 of each service against its target, at its declared rate and at its peak."""
     yield from _over(plan, settings, catalog, ServiceTarget)
 
 
+@on_each_cloud
 def over_token_limits(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Times to the first and to a further token of each language model, at its declared load and at its peak."""
     yield from _over(plan, settings, catalog, LanguageModelTarget)
 
 
+@on_each_cloud
 def over_the_deadline(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Each training run against its hours."""
     for run in _runs(plan, catalog):
@@ -122,6 +126,7 @@ def over_the_deadline(plan: Plan, settings: GuardrailSettings, catalog: Catalog)
             )
 
 
+@on_each_cloud
 def without_headroom(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """The utilisation of each service against the limit for all of them."""
     limit = settings.utilisation_max
@@ -146,6 +151,7 @@ def without_headroom(plan: Plan, settings: GuardrailSettings, catalog: Catalog) 
         yield f"{broken}. Nearest change that passes: {change}."
 
 
+@on_each_cloud
 def too_few_replicas(plan: Plan, settings: GuardrailSettings, _: Catalog) -> Iterator[str]:
     """The least replicas of each service and the zones of the plan."""
     services = [each for each in plan.workloads if isinstance(each, InferenceService)]
@@ -164,6 +170,7 @@ def too_few_replicas(plan: Plan, settings: GuardrailSettings, _: Catalog) -> Ite
         )
 
 
+@on_each_cloud
 def too_slow_for_the_ramp(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Whether a service without replicas has one in time, and those at the declared rate bear a climb to the peak.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from planner.catalog import Catalog
 from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, to_the_cent
 from planner.errors import PlanError
+from planner.guardrails.by_cloud import on_each_cloud
 from planner.guardrails.cost import Bound, usd
 from planner.guardrails.settings import GuardrailSettings
 from planner.packing import Demand, room_of
@@ -27,9 +28,10 @@ def over_a_workloads_limit(plan: Plan, settings: GuardrailSettings, catalog: Cat
                 f"{', '.join(by_name) or 'no workloads'}; correct the name"
             )
             continue
-        cost_usd = to_the_cent(_workload_usd_per_month(plan, by_name[name], catalog, "max"))
+        on_all = sum(_workload_usd_per_month(part, by_name[name], catalog, "max") for part in plan.parts)
+        cost_usd = to_the_cent(on_all)
         if cost_usd > limit_usd:
-            pools = ", ".join(each.name for each in plan.pools if name in each.workloads)
+            pools = ", ".join(each.name for each in plan.all_pools if name in each.workloads)
             yield (
                 f"workload {name} costs {usd(cost_usd)} a month at the autoscaler's maximum, "
                 f"{usd(cost_usd - limit_usd)} over its limit of {usd(limit_usd)} (fusion:guardrails "
@@ -38,6 +40,7 @@ def over_a_workloads_limit(plan: Plan, settings: GuardrailSettings, catalog: Cat
             )
 
 
+@on_each_cloud
 def over_the_pools_limit(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Each pool's nodes by hour at the autoscaler's maximum."""
     limit_usd = settings.pool_hourly_limit_usd
@@ -61,6 +64,7 @@ def _smaller_pool(hourly_usd: float, limit_usd: float) -> str:
     return f"at most {nodes} of them" if nodes else f"an instance type of at most {usd(limit_usd)} an hour"
 
 
+@on_each_cloud
 def too_dear_by_request(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """Each inference service's share of its pool while it answers its declared rate."""
     limit_usd = settings.usd_per_1000_requests_max
@@ -80,6 +84,7 @@ def too_dear_by_request(plan: Plan, settings: GuardrailSettings, catalog: Catalo
             )
 
 
+@on_each_cloud
 def too_dear_a_run(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> Iterator[str]:
     """One run of each training job, predicted anew, on what the plan gives it."""
     limit_usd = settings.training_run_usd_max

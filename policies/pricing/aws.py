@@ -158,6 +158,19 @@ def _schedule(priced: Priced) -> Quantities:
     return {}
 
 
+def _health_check(priced: Priced) -> Quantities:
+    """As of an endpoint outside of AWS: where a name leads is not known, and one in AWS costs less."""
+    kind = str(needed(priced.props, "type"))
+    features = (
+        kind.startswith("HTTPS"),
+        kind.endswith("STR_MATCH"),
+        plain(priced.props, "measureLatency", default=False) is True,
+        plain(priced.props, "requestInterval", default=30) == 10,
+    )
+    of_features = (priced.place.service("health_check_feature"), float(sum(features)))
+    return fixed([(priced.place.service("health_check"), 1.0), of_features])
+
+
 def _lustre(priced: Priced) -> Quantities:
     return fixed([(priced.place.service("file_system_gib"), number(priced.props, "storageCapacity"))])
 
@@ -187,5 +200,6 @@ RULES: Mapping[str, Rule] = {
     "aws:secretsmanager/secret:Secret": _secret,
     "aws:ec2/vpcEndpointSubnetAssociation:VpcEndpointSubnetAssociation": one("interface_endpoint"),
     "aws:route53/zone:Zone": one("dns_zone"),
+    "aws:route53/healthCheck:HealthCheck": _health_check,
     **fleets.RULES,
 }

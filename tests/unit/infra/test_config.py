@@ -59,7 +59,7 @@ def test_the_smallest_stack_gets_safe_defaults() -> None:
         ({"guardrails": {}}, "fusion:guardrails.monthly_cost_limit_usd: not set"),
         ({"network": {"cidr": "8.8.0.0/16"}}, "expected a private IPv4 range"),
         ({"cluster": {"public_access_cidrs": ["0.0.0.0/0"]}}, "opens the cluster's endpoint to everyone"),
-        ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws', 'gcp' or 'auto'"),
+        ({"cloud": "azure"}, "fusion:cloud: got \"azure\"; input should be 'aws', 'gcp', 'auto' or 'both'"),
         ({"workload": []}, "fusion:workload: unknown field"),
         ({"workloads": "hello"}, 'fusion:workloads: got "hello"; input should be a list'),
         (

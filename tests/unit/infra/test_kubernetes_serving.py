@@ -70,6 +70,12 @@ def test_without_a_gateway_only_the_clusters_pods_reach_a_service() -> None:
     assert problems(inference(route=route)["HTTPRoute"]) == []
 
 
+def test_a_service_on_two_clouds_answers_for_its_name_there_as_well() -> None:
+    names = ["classify.models.example.com", "classify-gcp.models.example.com"]
+    route = Route(gateway="services", hostname=names[0], cloud_hostname=names[1])
+    assert inference(route=route)["HTTPRoute"]["spec"]["hostnames"] == names
+
+
 def test_a_gateway_that_can_not_be_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"fusion:cluster.gateway.domain: .* expected a domain such as models"):
         config_of(cluster={"gateway": GATEWAY | {"domain": "models"}})

@@ -1,12 +1,16 @@
 """The plan of a stack: what can't be built is refused where it is planned, and not later."""
 
+import json
+import re
+
 import pytest
 
-from infra.config import StackConfig
-from infra.planning import plan_stack
+from infra.config import ConfigError, StackConfig
+from infra.planning import plan_stack, violations
 from planner.catalog import load
 from planner.errors import PlanError
-from tests.unit.infra.test_config import GCP, TRAINING, config_of
+from planner.plan import Plan
+from tests.unit.infra.test_config import GCP, INFERENCE, TRAINING, config_of
 
 
 @pytest.mark.parametrize("instance_type", ["g4ad.xlarge", "dl1.24xlarge", "f2.6xlarge"])
@@ -75,3 +79,55 @@ def test_a_type_that_can_be_built_is_taken() -> None:
     needs = {"instance_type": "g5.xlarge", "accelerators": 1}
     plan = plan_stack(config_of(workloads=[TRAINING | {"needs": needs}]), "test", load())
     assert [pool.instance_type for pool in plan.pools] == ["g5.xlarge"]
+
+
+def on_both(**changes: object) -> StackConfig:
+    target = {"profile": "bert-base-128", "requests_per_s": 9_000, "peak_requests_per_s": 12_000, "p99_ms_max": 50}
+    needs = {"accelerator": "L4", "accelerators": 1, "vcpus": 3, "memory_gib": 12}
+    service = INFERENCE | {"needs": needs, "replicas": {"min": 2, "max": 40}, "target": target}
+    return config_of(places=GCP, cloud="both", **{"workloads": [service], **changes})
+
+
+def test_on_both_clouds_each_is_planned_for_what_it_must_bear_and_the_bill_is_the_sum() -> None:
+    config = on_both(failover={"primary": "gcp", "bears": {"aws": 0.5}})
+    catalog = load()
+    plan = plan_stack(config, "test", catalog)
+    gcp, aws = plan.parts
+    assert (gcp.cloud, aws.cloud) == ("gcp", "aws")
+    assert [each.workloads[0].target.requests_per_s for each in plan.parts] == [9_000, 4_500]
+    assert gcp.predictions[0].replicas > aws.predictions[0].replicas
+    alone = [
+        plan_stack(config.borne_by(cloud).model_copy(update={"cloud": cloud}), "test", catalog)
+        for cloud in ("gcp", "aws")
+    ]
+    assert plan.monthly_usd.max == pytest.approx(sum(each.monthly_usd.max for each in alone))
+    assert Plan.from_props(json.loads(json.dumps(plan.as_props()))).parts == plan.parts
+
+
+def test_on_both_clouds_each_keeps_the_limits_by_itself_and_cost_is_judged_as_one() -> None:
+    config = on_both(guardrails={"monthly_cost_limit_usd": 100, "utilisation_max": 0.2})
+    found = violations(plan_stack(config, "test", load()), config, load())
+    headroom = [each.message for each in found if each.guardrail == "utilisation-headroom"]
+    assert any(each.startswith("on aws us-east-1: ") for each in headroom)
+    assert any(each.startswith("on gcp us-central1: ") for each in headroom)
+    assert len([each for each in found if each.guardrail == "monthly-cost-limit"]) == 1
+
+
+def test_where_one_of_both_clouds_can_not_have_its_part_it_is_said_which() -> None:
+    service = INFERENCE | {"needs": {"accelerator": "A10G", "accelerators": 1}, "replicas": {"min": 2, "max": 4}}
+    with pytest.raises(PlanError, match="fusion:cloud both: gcp us-central1 can't have its part: workload classify"):
+        plan_stack(on_both(workloads=[service]), "test", load())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"workloads": [TRAINING]}, "a training job runs on one; put digits into a stack of its own"),
+        ({"failover": {"dns": "route53"}}, "dns route53 and a domain belong together"),
+        ({"failover": {"bears": {"aws": 1.5}}}, "fusion:failover.bears.aws: got 1.5"),
+        ({"cloud": "auto", "failover": {"primary": "gcp"}}, "it is read with fusion:cloud both alone"),
+    ],
+)
+def test_what_does_not_serve_on_both_clouds_is_refused_in_a_sentence(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        on_both(**changes) if "cloud" not in changes else config_of(places=GCP, **changes)

@@ -370,6 +370,40 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"name": "another"},
             then={"kmsKeyId": None, "s3KeyPrefix": None, "enableLogging": True},
         ),
+        "aws:route53/zone:Zone": Life(
+            {"name": "models.example.com"} | TAGS,
+            TAGGED | {"comment": "on two clouds", "forceDestroy": True},
+            {"name": "other.example.com"},
+        ),
+        "aws:route53/record:Record": Life(
+            {"zoneId": world["dns_zone"], "name": "chat.world.example.com", "type": "CNAME", "ttl": 60}
+            | {"records": ["chat-aws.world.example.com"], "setIdentifier": "chat-aws"}
+            | {"failoverRoutingPolicies": [{"type": "PRIMARY"}], "healthCheckId": world["health_check"]},
+            {"ttl": 30, "records": ["chat-gcp.world.example.com"], "failoverRoutingPolicies": [{"type": "SECONDARY"}]},
+            {"name": "other.world.example.com"},
+            then={"failoverRoutingPolicies": None, "weightedRoutingPolicies": [{"weight": 10}], "healthCheckId": None},
+        ),
+        "aws:route53/healthCheck:HealthCheck": Life(
+            {
+                "type": "HTTPS_STR_MATCH",
+                "searchString": "ok",
+                "fqdn": "chat-aws.example.com",
+                "port": 443,
+                "resourcePath": "/ready",
+            }
+            | {"requestInterval": 30, "failureThreshold": 3, "enableSni": True}
+            | TAGS,
+            TAGGED
+            | {"fqdn": "chat-gcp.example.com", "port": 8443, "resourcePath": "/healthz", "failureThreshold": 5}
+            | {
+                "enableSni": False,
+                "disabled": True,
+                "invertHealthcheck": True,
+                "searchString": "up",
+                "ipAddress": "203.0.113.9",
+            },
+            {"requestInterval": 10},
+        ),
         "aws:sns/topic:Topic": Life(
             TAGS, TAGGED | {"displayName": "Runs", "kmsMasterKeyId": world["key"], "policy": READS}, {"name": "another"}
         ),
@@ -466,6 +500,41 @@ def test_a_change_that_the_local_cloud_can_not_make_fails_and_is_not_pretended(p
     assert not provider.diff(made, wanted).replaces, "as in the official provider"
     assert "attributes: asked for" in refused(provider.update, made, wanted)
     provider.delete(made)
+
+
+REFUSED_IN_PLACE = {"aws:route53/record:Record": {"type", "setIdentifier"}}
+"""What the official provider changes in place, and the local cloud says that it can't."""
+
+
+@pytest.mark.parametrize("change", [{"type": "AAAA", "records": ["2001:db8::1"]}, {"setIdentifier": "second"}])
+def test_another_type_or_identifier_of_a_dns_record_is_refused_and_not_pretended(
+    change: dict[str, Any], provider: Provider, world: dict[str, str]
+) -> None:
+    token = "aws:route53/record:Record"
+    inputs: dict[str, Any] = {"zoneId": world["dns_zone"], "name": "a.world.example.com", "type": "A", "ttl": 60}
+    inputs |= {"records": ["192.0.2.1"], "setIdentifier": "first", "weightedRoutingPolicies": [{"weight": 1}]}
+    made = provider.create(token, inputs, "dns")
+    wanted = provider.checked(token, inputs | change, old=made.inputs)
+    assert not provider.diff(made, wanted).replaces, "as in the official provider"
+    assert "can't change it in place" in refused(provider.update, made, wanted)
+    provider.delete(made)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"failoverRoutingPolicies": [{"type": "PRIMARY"}]}, "setIdentifier"),
+        ({"failoverRoutingPolicies": [{"type": "FIRST"}], "setIdentifier": "a"}, "PRIMARY"),
+        ({"type": "CNAME", "records": ["a.example.com", "b.example.com"]}, "exactly one value"),
+        ({"setIdentifier": "a"}, "routing policy"),
+    ],
+)
+def test_a_dns_record_that_route_53_would_not_take_is_refused(
+    inputs: dict[str, Any], said: str, provider: Provider, world: dict[str, str]
+) -> None:
+    record = {"zoneId": world["dns_zone"], "name": "a.world.example.com", "type": "A", "ttl": 60}
+    _, failures = provider.check("aws:route53/record:Record", record | {"records": ["192.0.2.1"]} | inputs)
+    assert said in str(failures)
 
 
 def test_a_subnet_has_one_route_table_and_a_second_association_of_it_is_refused(
@@ -605,6 +674,8 @@ def world(home: Any) -> Iterator[dict[str, str]]:
         "nat": make(
             "aws:ec2/natGateway:NatGateway", subnetId=subnet, allocationId=make("aws:ec2/eip:Eip", "nat").id
         ).id,
+        "dns_zone": make("aws:route53/zone:Zone", name="world.example.com").id,
+        "health_check": make("aws:route53/healthCheck:HealthCheck", type="TCP", fqdn="a.example.com", port=443).id,
         "repository": make("aws:ecr/repository:Repository", name="world").id,
         "ami": aws.call("ec2", "describe_images", Owners=["amazon"])["Images"][0]["ImageId"],
     }
@@ -665,6 +736,7 @@ def test_every_input_that_can_change_in_place_is_changed_in_some_life(token: str
     kind, life = RESOURCE_TYPES[token], lives(defaultdict(str))[token]
     changed = life.change.keys() | life.then.keys()
     tried_elsewhere = {"referencedSecurityGroupId", "source", "launchTemplate", "attributes"}
+    tried_elsewhere |= REFUSED_IN_PLACE.get(token, set())
     assert not kind.carried - kind.replace_on - changed - tried_elsewhere
 
 
