@@ -312,11 +312,11 @@ def _stream(port: int, request: bytes, rate: float, seconds: float) -> None:
                 waiting.register(client, selectors.EVENT_READ)
                 sent += 1
             for key, _ in waiting.select(0):  # on a processor of its own: to sleep would make it late
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
-                read_answer(client)
-                waiting.unregister(client)
-                free.append(client)
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                read_answer(ready)
+                waiting.unregister(ready)
+                free.append(ready)
                 answered += 1
 
 
