@@ -1,12 +1,16 @@
 """Requests a second and latency of `fusion serve` against LitServe, BentoML, Ray Serve and a plain ASGI server.
 
-    python -m benchmarks.serving [--model fusionnet] [--rounds 3] [--seconds 5] [--json PATH]
+    python -m benchmarks.serving [--model fusionnet] [--rounds 3] [--seconds 5] [--servers NAME ...] [--folder PATH] [--json PATH]
 
 All serve the same exported program with the same weights, one thread for the model and the same largest batch, on this
 machine; the client is the same process code for all and shares the processors with the server. Peers run eager, as they
 do by themselves; Fusion runs once so, and once with the backend that it chooses. The servers take turns in each round.
 LitServe and BentoML get the input as base64 in JSON, for they batch no raw bodies; the others the bytes alone. Every answer is compared
-with the local forward. Open loop: 70 % of each server's own closed-loop rate.
+with the local forward. Open loop: 70 % of each server's own closed-loop rate. "fusion traced" is Fusion with an OpenTelemetry
+collector, which drops what it gets.
+
+It can be run in slices: `--folder` keeps the exported model, and what a `--json` holds already is shown and counted with what is
+measured now; `--servers` without a name only prepares the model and measures its raw forward.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -38,7 +44,7 @@ from workloads.serving.sources import of_factory
 
 HERE = Path(__file__).parent
 SHAPES = {"fusionnet": ((3, 32, 32), 10), "resnet-50": ((3, 224, 224), 1000)}
-SERVERS = ("fusion", "fusion grpc", "fusion eager", "asgi", "litserve", "bentoml", "ray")
+SERVERS = ("fusion", "fusion grpc", "fusion traced", "fusion eager", "asgi", "litserve", "bentoml", "ray")
 PATHS = {"litserve": "/predict", "bentoml": "/predict", "ray": "/", "asgi": "/"}
 IN_JSON = {"litserve": "body", "bentoml": "bodies"}
 CLIENTS, BATCH_MAX, INPUTS = 32, 32, 64
@@ -52,29 +58,40 @@ def main() -> None:
     parser.add_argument("--model", choices=SHAPES, default="fusionnet")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
+    parser.add_argument("--servers", nargs="*", choices=SERVERS, default=SERVERS)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     python = peers_python()
     with tempfile.TemporaryDirectory(prefix="serving-benchmark-") as place:
-        folder = Path(place)
-        raw = prepare(folder, asked.model)
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in asked.servers}
-        for _ in range(asked.rounds):
-            for name in asked.servers:
-                with serving(name, folder, python, SLO_MS[asked.model]) as port:
-                    rows[name].append(measured(name, folder, port, asked.seconds))
-                if asked.json:
-                    asked.json.write_text(json.dumps({"rows": rows, "raw": raw}, indent=1) + "\n")
-    table = Table(title=f"{asked.model}, {CLIENTS} clients, batches of at most {BATCH_MAX}, median of {asked.rounds}")
-    for title in ("server", "requests/s", "p50 ms", "p99 ms", "p99 ms at 70 %", "wrong", "of raw forward"):
+        folder = asked.folder or Path(place)
+        folder.mkdir(exist_ok=True)
+        prepare(folder, asked.model)
+        found: dict[str, Any] = {"rows": {}, "raw": {}}
+        if asked.json and asked.json.exists():
+            found = json.loads(asked.json.read_text())
+        found["raw"] = found["raw"] or raw_forward(folder)
+        for name in [each for _ in range(asked.rounds) for each in asked.servers]:
+            with serving(name, folder, python, SLO_MS[asked.model]) as port:
+                found["rows"].setdefault(name, []).append(measured(name, folder, port, asked.seconds))
+            if asked.json:
+                asked.json.write_text(json.dumps(found, indent=1) + "\n")
+        if asked.json:
+            asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    show(asked.model, found)
+
+
+def show(model: str, results: dict[str, Any]) -> None:
+    table = Table(title=f"{model}, {CLIENTS} clients, batches of at most {BATCH_MAX}, medians of the rounds")
+    for title in ("server", "rounds", "requests/s", "p50 ms", "p99 ms", "p99 ms at 70 %", "wrong", "of raw forward"):
         table.add_column(title, justify="left" if title == "server" else "right")
-    for name, found in rows.items():
+    for name, found in results["rows"].items():
         closed, opened = [each["closed"] for each in found], [each["open"] for each in found]
         speed = median(each["per_second"] for each in closed)
-        own = raw[found[0].get("backend") or "eager"]
+        own = results["raw"][found[0].get("backend") or "eager"]
         table.add_row(
             f"{name} ({found[0]['backend']})" if found[0].get("backend") else name,
+            str(len(found)),
             f"{speed:,.0f}",
             *(f"{median(each[key] for each in closed):.1f}" for key in ("p50_ms", "p99_ms")),
             f"{median(each['p99_ms'] for each in opened):.1f}",
@@ -82,15 +99,15 @@ def main() -> None:
             f"{speed / own:.0%}",
         )
     Console().print(table)
-    Console().print("raw forward, images/s: " + ", ".join(f"{name} {speed:,.0f}" for name, speed in raw.items()))
+    raw = ", ".join(f"{name} {speed:,.1f}" for name, speed in results["raw"].items())
+    Console().print(f"raw forward, images/s: {raw}")
 
 
-def prepare(folder: Path, model: str) -> dict[str, float]:
-    """Export the model, write inputs with their answers, and measure each backend's raw forward, in images a second."""
-    from workloads.serving.backends import Runtime, candidates
-    from workloads.serving.choosing import measure
-
+def prepare(folder: Path, model: str) -> None:
+    """Export the model, and write inputs with their answers; once for a folder."""
     torch.set_num_threads(1)
+    if (folder / "answers.npy").exists():
+        return
     torch.manual_seed(0)
     shape, classes = SHAPES[model]
     source = of_factory(model, shape=shape, classes=classes, arguments={}, weights=None)
@@ -100,6 +117,14 @@ def prepare(folder: Path, model: str) -> dict[str, float]:
         answers = source.module(torch.from_numpy(inputs)).numpy()
     np.save(folder / "inputs.npy", inputs)
     np.save(folder / "answers.npy", answers)
+
+
+def raw_forward(folder: Path) -> dict[str, float]:
+    """Each backend's forward of the largest batch without a server, in images a second."""
+    from workloads.serving.backends import Runtime, candidates
+    from workloads.serving.choosing import measure
+
+    inputs = np.load(folder / "inputs.npy")
     package = open_package(f"file://{folder}/package", folder / "cache")
     raw = {}
     for backend in candidates(package, Runtime(threads=1)):
@@ -109,10 +134,31 @@ def prepare(folder: Path, model: str) -> dict[str, float]:
 
 
 @contextmanager
+def collector() -> Iterator[str]:
+    """The endpoint of one that drops what it gets."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            """One export of many spans."""
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
 def serving(name: str, folder: Path, python: Path, slo_ms: int) -> Iterator[int]:
     port = free_port()
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder)}
-    log = (folder / "server.log").open("w")
+    log, ending = (folder / "server.log").open("w"), ExitStack()
+    if name == "fusion traced":
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = ending.enter_context(collector())
     if name.startswith("fusion"):
         config = folder / "serving.yaml"
         model: dict[str, Any] = {"versions": [{"package": f"file://{folder}/package"}], "slo_ms": slo_ms}
@@ -128,6 +174,7 @@ def serving(name: str, folder: Path, python: Path, slo_ms: int) -> Iterator[int]
         wait_for(name, folder, port, process)
         yield port
     finally:
+        ending.close()
         os.killpg(process.pid, 15)
         try:
             process.wait(20)

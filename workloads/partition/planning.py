@@ -19,7 +19,7 @@ from workloads.partition.cut import Costs, best_cuts
 from workloads.partition.devices import DeviceProfile
 from workloads.partition.layers import Layers, layers_of
 from workloads.partition.plan import PLAN, Judge, SplitPlan, Watts, Way
-from workloads.serving.export import Source, export, traced
+from workloads.serving.export import Source, export, to_eval, traced
 from workloads.serving.package import Array, Format, PackageError, refuse_published
 
 SERVING = "serving.yaml"
@@ -113,7 +113,7 @@ class _Planning:
         self.rows = [np.ascontiguousarray(each) for each in source.inputs.values()]
         if len(self.rows[0]) < 2:
             raise PackageError("the model needs at least 2 held-out rows of each input")
-        source.module.eval()
+        to_eval(source.module)
         self.layers = layers_of(traced(source, [each[:2] for each in self.rows]))
         self.graph = self.layers.graph
         self.given = [layer for layer, reads in enumerate(self.graph.reads) if not reads]

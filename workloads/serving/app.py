@@ -11,7 +11,7 @@ import functools
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from workloads.serving.traces import RequestTrace
 
 JSON = [("content-type", JSON_TYPE)]
-PRIORITY, TIMEOUT_MS = "fusion-priority", "fusion-timeout-ms"
+INDEX = "/v2/repository/index"
 PROBE = "/v2/probe"
 """Takes any body and answers at once: by it a client measures its link."""
 TIMING = "server-timing"
@@ -42,6 +42,14 @@ GONE = 499
 """The status of what nobody waits for any more; nginx's."""
 
 Headers = list[tuple[str, str]]
+
+
+class WrongMethod(Failed):
+    """A path that is there, asked by a method that it does not have."""
+
+    def __init__(self, reason: str, allowed: Sequence[str]) -> None:
+        super().__init__(405, reason)
+        self.allowed = allowed
 
 
 class App:
@@ -62,7 +70,7 @@ class App:
             trace = traces.http(scope) if traces and scope.method == "POST" else None
             status, headers, body = await self._answer(scope, proto, trace)
         except Failed as error:
-            status, headers, body = error.status, [*JSON, *_retry(error)], _error(str(error))
+            status, headers, body = error.status, [*JSON, *_headers(error)], _error(str(error))
         except Exception as error:  # a mistake of this server; the next request is served
             self.answering.metrics.internal_errors.inc()
             status, headers, body = 500, JSON, _error("internal error; the server's log says more")
@@ -105,10 +113,11 @@ class App:
                     return 200, JSON, orjson.dumps({"bytes": len(await self._body(scope, proto, share))})
                 except NoRoom:
                     raise self.answering.no_room() from None
-        if method == "POST" and path == "/v2/repository/index":
+        if method == "POST" and path == INDEX:
             return 200, JSON, orjson.dumps(listing(self.models))
-        if method not in ("GET", "HEAD"):
-            raise Failed(405 if path in self._pages() else 404, f"{method} {path}: no such method here")
+        allowed = self._methods(path)
+        if method not in allowed:
+            raise WrongMethod(f"{method} {path}: no such method here; expected {' or '.join(allowed)}", allowed)
         status, headers, body = self._page(path)
         return status, headers, b"" if method == "HEAD" else body
 
@@ -124,6 +133,21 @@ class App:
             "/openapi.json": lambda: (200, JSON, orjson.dumps(document(self.models))),
             "/v2": lambda: (200, JSON, orjson.dumps({"name": "fusion", "version": "2", "extensions": EXTENSIONS})),
         }
+
+    def _methods(self, path: str) -> Sequence[str]:
+        """What a path may be asked by.
+
+        Raises:
+            Failed: there is no such path.
+        """
+        if path in (PROBE, INDEX):
+            return ("POST",)
+        if path.endswith(("/infer", "/raw")):
+            self._served(path.rpartition("/")[0])
+            return ("POST",)
+        if (path.rstrip("/") or "/") not in self._pages():
+            self._served(path.removesuffix("/ready"))
+        return ("GET", "HEAD")
 
     def _page(self, path: str) -> tuple[int, Headers, bytes]:
         if page := self._pages().get(path.rstrip("/") or "/"):
@@ -180,8 +204,8 @@ class App:
     ) -> tuple[int, Headers, bytes]:
         start_s, signature = time.monotonic(), served.pipeline.signature
         try:
-            priority = protocol.checked_priority(_number(scope.headers, PRIORITY))
-            timeout_ms = _number(scope.headers, TIMEOUT_MS)
+            priority = protocol.checked_priority(_number(scope.headers, protocol.PRIORITY))
+            timeout_ms = _number(scope.headers, protocol.TIMEOUT_MS)
             timeout_s = None if timeout_ms is None else timeout_ms / 1e3
             kind = scope.headers.get("content-type")
             is_image = kind in bodies.IMAGE_FORMATS and signature.inputs[0].datatype != "BYTES"
@@ -265,7 +289,9 @@ class App:
         return Failed(413, f"the body is larger than {self.config.body_max_mib:g} MiB (body_max_mib)")
 
 
-def _retry(error: Failed) -> Headers:
+def _headers(error: Failed) -> Headers:
+    if isinstance(error, WrongMethod):
+        return [("allow", ", ".join(error.allowed))]
     if error.retry_after_s is None:
         return []
     seconds = max(0.001, error.retry_after_s)
@@ -299,7 +325,7 @@ def _number(headers: Any, name: str) -> int | None:
     text = headers.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if not text.isascii() or not text.isdigit() or len(text) > protocol.DIGITS_MAX:
         raise BadRequest(f"{name}: got {text[:20]!r}; expected a whole number, 0 or more")
     return int(text)
 

@@ -16,14 +16,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workloads.serving.backends import BACKENDS, Runtime
 from workloads.serving.package import (
@@ -151,10 +151,7 @@ def export(
 def _reference(source: Source, inputs: Sequence[Array]) -> list[Array]:
     if any(len(each) < 2 or len(each) != len(inputs[0]) for each in inputs):
         raise PackageError("the self-test needs the same number of rows of every input, at least 2")
-    source.module.eval()
-    with torch.no_grad():
-        outputs = source.module(*(torch.from_numpy(each) for each in inputs))
-    outputs = outputs if isinstance(outputs, tuple | list) else (outputs,)
+    outputs = outputs_of(source.module, inputs)
     if len(outputs) != len(source.output_names):
         raise PackageError(
             f"the model has {len(outputs)} outputs, and {len(source.output_names)} names were given for them"
@@ -164,6 +161,35 @@ def _reference(source: Source, inputs: Sequence[Array]) -> list[Array]:
         if each.ndim < 1 or len(each) != len(inputs[0]):
             raise PackageError(f"output {key} has the shape {each.shape}: its first dimension is not the batch")
     return arrays
+
+
+def to_eval(module: nn.Module) -> None:
+    """Out of training; an exported program, which has one mode, stays as it was exported."""
+    with suppress(NotImplementedError):
+        module.eval()
+
+
+def outputs_of(module: nn.Module, inputs: Sequence[Array]) -> list[Tensor]:
+    """What a model gives for inputs.
+
+    Raises:
+        PackageError: it fails on them, or gives something else than tensors.
+    """
+    to_eval(module)
+    try:
+        with torch.no_grad():
+            found = module(*(torch.from_numpy(each) for each in inputs))
+    except Exception as error:  # of anybody's code
+        reason = " ".join(str(error).split())[:200]
+        given = ", ".join(f"{each.dtype} {list(each.shape)}" for each in inputs)
+        raise PackageError(f"the model fails on {given}: {type(error).__name__}: {reason}") from None
+    outputs = list(found) if isinstance(found, tuple | list) else [found]
+    if others := [each for each in outputs if not isinstance(each, Tensor)]:
+        raise PackageError(
+            f"the model gives a {type(others[0]).__name__}; expected a tensor, or a tuple of tensors: wrap it in a "
+            "module that gives these"
+        )
+    return outputs
 
 
 def _spec(name: str, array: Array) -> TensorSpec:

@@ -48,6 +48,7 @@ class Metrics:
         self.body_bytes = Gauge("fusion_body_bytes", "Of the bodies of all requests under way.", registry=self.registry)
         self._rows_max = Gauge("fusion_batch_max_rows", "Rows of the largest batch.", LABELS, registry=self.registry)
         self.ready = Gauge("fusion_ready", "1 while the server takes requests.", registry=self.registry)
+        self.tasks = Gauge("fusion_tasks", "Of the server's event loop.", registry=self.registry)
         self._waiting = Gauge("fusion_waiting_rows", "Rows that wait for a batch.", LABELS, registry=self.registry)
         self._cache_hits = Counter(
             "fusion_cache_hits", "Requests answered from the cache.", LABELS, registry=self.registry

@@ -21,6 +21,10 @@ from workloads.serving.scheduler import HIGH, LOW, NORMAL
 
 HEADER_LENGTH = "inference-header-content-length"
 BINARY_SIZE = "binary_data_size"
+PRIORITY, TIMEOUT_MS = "fusion-priority", "fusion-timeout-ms"
+"""Headers of a raw body."""
+DIGITS_MAX = 9
+"""Of their whole numbers."""
 JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"
 
 
@@ -62,6 +66,7 @@ def parse(body: bytes, header_length: str | None, manifest: Manifest, batch_max:
     arrays: dict[str, Array] = {}
     offset = 0
     specs = {each.name: each for each in manifest.inputs}
+    may_hold_booleans = b"true" in body or b"false" in body  # a look at each value would take longer than to read them
     for number, tensor in enumerate(given):
         where = f"inputs[{number}]"
         name = _field(tensor, "name", str, where)
@@ -70,6 +75,8 @@ def parse(body: bytes, header_length: str | None, manifest: Manifest, batch_max:
             known = ", ".join(specs)
             raise BadRequest(f"{where}.name: got {_shown(name)}; {manifest.name} takes {known}, each once")
         arrays[name], offset = _tensor(tensor, spec, where, tail, offset, batch_max)
+        if may_hold_booleans and spec.dtype.kind in "fiu" and _holds_boolean(tensor.get("data")):
+            raise BadRequest(f"{where}.data: got true or false among the values; {name} is {spec.datatype}")
     if offset != len(tail):
         raise BadRequest(f"body: {len(tail) - offset} bytes behind the tensors; expected none")
     return _request(document, arrays, manifest)
@@ -183,15 +190,25 @@ def _from_json(tensor: Mapping[str, Any], spec: TensorSpec, where: str, shape: S
         given = np.asarray(data)
         if given.size and given.dtype.kind not in _KINDS[spec.dtype.kind]:
             raise ValueError(f"values of another type than {spec.datatype}")
-        with np.errstate(over="raise"):
+        with np.errstate(over="raise", invalid="raise"):
             array = given.astype(spec.dtype)
-        if spec.dtype.kind in "iu" and not np.array_equal(array, given):
+        if spec.dtype.kind in "iu" and not (np.array_equal(array, given) and _is_exact(given)):
             raise ValueError(f"values beyond {spec.datatype}")
         return np.ascontiguousarray(array.reshape(shape))
     except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
         raise BadRequest(
             f"{where}.data: expected {math.prod(shape)} values of {spec.datatype} in the tensor's order ({error})"
         ) from None
+
+
+def _holds_boolean(data: Any) -> bool:
+    """Whether there is one among nested values; numpy makes 1 or 0 of it beside numbers."""
+    return isinstance(data, bool) or (isinstance(data, list) and any(map(_holds_boolean, data)))
+
+
+def _is_exact(given: Array) -> bool:
+    """Whether whole numbers are still those of the JSON: beside a 1.0, numpy reads large ones as their neighbours."""
+    return given.dtype.kind != "f" or bool(np.all(np.abs(given) < _EXACT_BELOW))
 
 
 def _from_texts(data: list[Any], where: str, shape: Sequence[int]) -> Array:
@@ -242,7 +259,9 @@ def _texts(array: Array, name: str) -> list[str]:
         raise BadRequest(f"outputs: {name} is not text; ask for it with binary_data: true") from None
 
 
-_KINDS: Mapping[str, str] = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+_EXACT_BELOW = 2.0**53
+"""Whole numbers that float64 has all of."""
+_KINDS: Mapping[str, str] = {"f": "fiu", "i": "iuf", "u": "iuf", "b": "b"}
 """The types of JSON numbers, as numpy reads them, that a tensor's type takes."""
 
 
@@ -360,9 +379,11 @@ def _parameters(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _whole(parameters: Mapping[str, Any], name: str) -> int | None:
     found = parameters.get(name)
-    if found is not None and (type(found) is not int or found < 0):
+    if found is None:
+        return None
+    if type(found) not in (int, float) or found < 0 or found % 1:
         raise BadRequest(f"parameters.{name}: got {_shown(found)}; expected a whole number, 0 or more")
-    return found
+    return int(found)
 
 
 def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workloads import models, storage
 from workloads.data.format import INPUT_TYPES, PADDING, Index, Split, read_index
 from workloads.data.loader import Batch, Dataset
-from workloads.serving.export import Source
+from workloads.serving.export import BATCH_LIMIT, Source, outputs_of
 from workloads.serving.package import Array, PackageError
 from workloads.training.config import TrainingConfig
 from workloads.training.tasks import Task, task_for
@@ -162,9 +162,17 @@ def of_factory(
     if weights is not None:
         _load(module, weights)
     inputs = np.random.default_rng(0).standard_normal((SELF_TEST_ROWS, *shape), dtype=np.float32)
+    try:
+        outputs = outputs_of(module, [inputs])
+    except PackageError as error:
+        raise PackageError(
+            f"{name}: {error}; a model of several inputs, or of whole numbers, can be saved by torch.export.save, with "
+            "real ones as its examples, and given as --program"
+        ) from None
     return Source(
         module,
         {"input": inputs},
+        _names("output", len(outputs)),
         text=f"{name} with {weights or 'initial weights'}",
         name=name.rpartition(":")[2].lower(),
     )
@@ -184,16 +192,40 @@ def of_program(url: str) -> Source:
         ) from None
     if program.example_inputs is None:
         raise PackageError(f"{url} has no example inputs; export it with torch.export.export, which keeps them")
-    examples, _ = program.example_inputs
+    examples, named = program.example_inputs
+    if named or not all(isinstance(each, Tensor) and each.ndim for each in examples):
+        taken = ", ".join((*(type(each).__name__ for each in examples), *(f"{name} by name" for name in named)))
+        raise PackageError(f"{url} takes {taken}; expected tensors with a batch each, in order, by no name")
+    _check_batch(program, url)
     inputs = {f"input{number}": _rows(each.numpy()) for number, each in enumerate(examples)}
-    outputs = len(program.graph_signature.user_outputs)
     return Source(
         program.module(),
         inputs,
-        tuple("output" if outputs == 1 else f"output{number}" for number in range(outputs)),
+        _names("output", len(program.graph_signature.user_outputs)),
         text=f"exported program {url}",
         name=url.rpartition("/")[2].removesuffix(".pt2"),
     )
+
+
+def _check_batch(program: torch.export.ExportedProgram, url: str) -> None:
+    """Pass where each input may have any number of rows that a server may ask for.
+
+    Raises:
+        PackageError: one may not.
+    """
+    way_out = f"export it with dynamic_shapes of {{0: torch.export.Dim('batch', max={BATCH_LIMIT})}} for each input"
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs:
+            rows = node.meta["val"].shape[0]
+            if isinstance(rows, int):
+                raise PackageError(f"{url}: {node.name} has {rows} rows, no more and no less; {way_out}")
+            limits = program.range_constraints.get(rows.node.expr)
+            if limits is not None and limits.upper < BATCH_LIMIT:
+                raise PackageError(f"{url}: {node.name} has at most {limits.upper} rows; {way_out}")
+
+
+def _names(name: str, count: int) -> tuple[str, ...]:
+    return (name,) if count == 1 else tuple(f"{name}{number}" for number in range(count))
 
 
 def _rows(example: Array) -> Array:

@@ -21,6 +21,7 @@ from workloads.serving.backends import BACKENDS, Runtime
 from workloads.serving.choosing import Curve, TooSlow, choose, measure
 from workloads.serving.export import Source, export
 from workloads.serving.package import MANIFEST, Array, PackageError, Tolerance, error_of, open_package
+from workloads.serving.sources import of_factory, of_program
 
 
 def test_what_was_exported_is_opened_and_described(package_url: str, tmp_path: Path) -> None:
@@ -133,9 +134,21 @@ class OneRowForAll(nn.Module):
         return numbers.mean(0, keepdim=True)
 
 
+class GivesADict(nn.Module):
+    def forward(self, numbers: Tensor) -> dict[str, Tensor]:
+        return {"logits": numbers}
+
+
+class Fails(nn.Module):
+    def forward(self, numbers: Tensor) -> Tensor:
+        raise KeyError("weights")
+
+
 @pytest.mark.parametrize(
     ("module", "rows", "expected"),
     [
+        (GivesADict(), 4, "the model gives a dict; expected a tensor, or a tuple of tensors"),
+        (Fails(), 4, "the model fails on float32 \\[4, 1, 8, 8\\]: KeyError: 'weights'"),
         (BranchesOnValues(), 4, "can't trace the model"),
         (OneRowForAll(), 4, "first dimension is not the batch"),
         (nn.Identity(), 1, "at least 2"),
@@ -148,6 +161,51 @@ def test_a_model_that_can_not_be_exported_is_one_sentence_and_leaves_nothing(
         export(Source(module, {"input": images(rows)}), f"file://{tmp_path / 'p'}", name="no", version="1")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "p").exists()
+
+
+class OfTokens(nn.Module):
+    def __init__(self, *, classes: int, **_: object) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, classes)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.embedding(tokens).mean(1)
+        return found, found.argmax(1)
+
+
+def test_a_model_of_tokens_is_exported_from_a_program_and_a_factory_of_one_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"OfTokens: the model fails on float32 \[16, 6\]: .*given as --program"):
+        of_factory(f"{__name__}:OfTokens", shape=(6,), classes=3, arguments={}, weights=None)
+    batch = torch.export.Dim("batch")
+    tokens = (torch.arange(12).reshape(2, 6) % 10,)
+    torch.export.save(
+        torch.export.export(OfTokens(classes=3).eval(), tokens, dynamic_shapes=({0: batch},)), tmp_path / "tokens.pt2"
+    )
+    source = of_program(f"file://{tmp_path / 'tokens.pt2'}")
+    manifest = export(source, f"file://{tmp_path / 'package'}", name="tokens", version="1", formats=("onnx",))
+    assert [(each.datatype, each.shape) for each in manifest.inputs] == [("INT64", (6,))]
+    assert [(each.name, each.datatype) for each in manifest.outputs] == [("output0", "FP32"), ("output1", "INT64")]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        (None, "input has 2 rows, no more and no less; export it with dynamic_shapes"),
+        (({0: torch.export.Dim("batch", max=64)},), "input has at most 64 rows; export it with dynamic_shapes"),
+    ],
+)
+def test_a_program_for_few_rows_is_refused_with_the_way_out(shapes: object, expected: str, tmp_path: Path) -> None:
+    program = torch.export.export(nn.Identity(), (torch.ones(2, 3),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "few.pt2")
+    with pytest.raises(PackageError, match=expected):
+        of_program(f"file://{tmp_path / 'few.pt2'}")
+
+
+def test_a_program_that_takes_tensors_by_name_is_one_sentence(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Identity(), (), {"input": torch.ones(2, 3)})
+    torch.export.save(program, tmp_path / "named.pt2")
+    with pytest.raises(PackageError, match="takes input by name; expected tensors with a batch each, in order"):
+        of_program(f"file://{tmp_path / 'named.pt2'}")
 
 
 def test_a_backend_with_other_outputs_never_serves(

@@ -46,6 +46,11 @@ def test_tensors_may_come_in_json_in_any_order_and_nested() -> None:
     assert [each.dtype for each in request.inputs] == [np.float32, np.int64]
 
 
+def test_whole_numbers_are_whole_however_json_writes_them() -> None:
+    request = parsed({"inputs": [IMAGE, AGE | {"data": [7.0]}], "parameters": {"priority": 1.0, "timeout": 5e3}})
+    assert (request.inputs[1].tolist(), request.priority, request.timeout_s) == ([7], 1, 0.005)
+
+
 @given(
     images=arrays.arrays(
         np.float32, st.tuples(st.integers(1, 8), st.just(2), st.just(3)), elements=st.floats(width=32)
@@ -82,10 +87,12 @@ def test_binary_and_json_carry_the_same_values(images: np.ndarray, json_too: boo
         ({"inputs": [IMAGE | {"shape": [9, 2, 3]}]}, "inputs[0].shape: got 9 rows; this server takes 1 to 8"),
         ({"inputs": [IMAGE | {"shape": [True, 2, 3]}]}, "inputs[0].shape"),
         ({"inputs": [IMAGE | {"data": [1, 2]}]}, "inputs[0].data: expected 6 values of FP32"),
+        ({"inputs": [IMAGE | {"data": [[[1, 2, 3], [4, 5, False]]]}]}, "inputs[0].data: got true or false among the values; image is FP32"),
         ({"inputs": [IMAGE | {"data": ["a"] * 6}]}, "inputs[0].data: expected 6 values of FP32"),
         ({"inputs": [IMAGE | {"data": [[1], [2, 3]]}]}, "inputs[0].data: expected 6 values"),
         ({"inputs": [IMAGE | {"data": [1e300] * 6}]}, "inputs[0].data: expected 6 values of FP32"),
         ({"inputs": [IMAGE, AGE | {"data": [1.5]}]}, "inputs[1].data: expected 1 values of INT64"),
+        ({"inputs": [IMAGE | {"shape": [2, 2, 3], "data": [1] * 12}, AGE | {"shape": [2], "data": [2**60 + 1, 1.0]}]}, "inputs[1].data: expected 2 values of INT64"),
         ({"inputs": [IMAGE, AGE | {"shape": [2], "data": [1, 2]}]}, "got batches of 1, 2 rows"),
         ({"inputs": [IMAGE | {"parameters": {BINARY_SIZE: 5}}]}, f"inputs[0].parameters.{BINARY_SIZE}: got 5; 1 rows are 24"),
         ({"inputs": [IMAGE, AGE], "outputs": [{"name": "x"}]}, 'outputs[0].name: got "x"; both gives logits, best'),

@@ -17,11 +17,14 @@ import pytest
 import tritonclient.grpc as triton
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.workloads.serving.conftest import CLASSES, SHAPE, Running, Start, images, servers
 from tests.workloads.serving.faulty import SLOW
+from tests.workloads.serving.test_faults import resident_mib
 from tests.workloads.serving.test_server import expected
 from workloads.models.fusionnet import FusionNet
 from workloads.serving import rpc
@@ -185,6 +188,64 @@ def test_a_call_that_does_not_fit_is_told_which_field_and_why(
         stub.ModelInfer(make())
     assert caught.value.code().name == code
     assert sentence in caught.value.details()
+
+
+NAMES = st.sampled_from(["input", "output", "small", "1", "", "priority", "timeout"]) | st.text(max_size=4)
+CONTENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "fp32_contents": st.just([0.5] * 64) | st.lists(st.floats(width=32), max_size=3),
+        "bool_contents": st.lists(st.booleans(), max_size=3),
+        "int64_contents": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+        "bytes_contents": st.lists(st.binary(max_size=3), max_size=3),
+    },
+)
+PARAMETER = st.builds(service_pb2.InferParameter, int64_param=st.integers(-2, 9)) | st.builds(
+    service_pb2.InferParameter, string_param=st.text(max_size=3)
+)
+MESSAGES = st.builds(
+    service_pb2.ModelInferRequest,
+    model_name=st.just("small") | NAMES,
+    model_version=st.sampled_from(["", "1"]) | NAMES,
+    id=st.text(max_size=3),
+    parameters=st.dictionaries(NAMES, PARAMETER, max_size=2),
+    inputs=st.lists(
+        st.builds(
+            service_pb2.ModelInferRequest.InferInputTensor,
+            name=st.just("input") | NAMES,
+            datatype=st.sampled_from(["FP32", "INT64", "BYTES", ""]),
+            shape=st.just([1, *SHAPE]) | st.lists(st.integers(-1, 2**63 - 1), max_size=4),
+            contents=CONTENTS.map(lambda given: service_pb2.InferTensorContents(**given)),
+        ),
+        max_size=2,
+    ),
+    outputs=st.lists(st.builds(service_pb2.ModelInferRequest.InferRequestedOutputTensor, name=NAMES), max_size=2),
+    raw_input_contents=st.lists(st.just(bytes(256)) | st.binary(max_size=9), max_size=2),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=MESSAGES.map(lambda each: each.SerializeToString()) | st.binary(max_size=60))
+def test_whatever_message_comes_is_answered_or_told_what_is_wrong_with_it(server: Running, content: bytes) -> None:
+    with grpc.insecure_channel(address(server)) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            service_pb2.ModelInferResponse.FromString(call(content, timeout=20))
+        except grpc.RpcError as error:
+            assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), error
+            assert error.details()
+    assert not server.events("internal_error")
+
+
+def test_a_message_of_100_mib_is_refused_and_costs_no_memory(stub: GRPCInferenceServiceStub, server: Running) -> None:
+    request = message(images(1), raw_input_contents=[bytes(100 * 2**20)])
+    before = resident_mib(server)
+    for _ in range(3):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request, timeout=60)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert resident_mib(server) - before < 40
+    assert stub.ModelInfer(message(images(1))).model_version == "1"
 
 
 def test_what_could_not_wait_is_refused_with_the_time_to_come_again(stub: GRPCInferenceServiceStub) -> None:

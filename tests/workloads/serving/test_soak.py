@@ -1,6 +1,6 @@
 """A server that is asked everything, right and wrong, for a while: never a 500, never a hang, and nothing grows.
 
-`FUSION_SOAK_SECONDS` says for how long; CI's time is short.
+`FUSION_SOAK_SECONDS` says for how long; CI's time is short, `python -m benchmarks.soak` is the long form.
 """
 
 from __future__ import annotations
@@ -8,25 +8,19 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
-import time
-from collections import Counter
+import subprocess
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.workloads.serving.conftest import SHAPE, Running, images, servers
-from tests.workloads.serving.faulty import RAISES
-from workloads.models.fusionnet import FusionNet
+from benchmarks.soak import MAY_GROW, growth
+from tests.workloads.serving.conftest import SHAPE, Running, servers
 
-SECONDS = float(os.environ.get("FUSION_SOAK_SECONDS", "6"))
-CLIENTS, SAMPLES = 4, 4
+SECONDS = float(os.environ.get("FUSION_SOAK_SECONDS", "20"))
 RAW, INFER = "/v2/models/small/raw", "/v2/models/small/infer"
 WRONG = {400, 404, 405, 408, 411, 413, 414, 429, 431}
 """Statuses that tell a client what it did wrong."""
@@ -104,66 +98,25 @@ def test_whatever_is_asked_is_answered_at_once_by_what_is_right_or_wrong_about_i
         assert json.loads(said)["error"]
 
 
-def test_after_thousands_of_requests_right_and_wrong_nothing_has_grown(server: Running, module: FusionNet) -> None:
-    inputs = images(8)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(inputs)).numpy()
-    raises = inputs[:1].copy()
-    raises.flat[0] = RAISES
-    statuses: Counter[int] = Counter()
-
-    def ask(connection: http.client.HTTPConnection, number: int) -> None:
-        rows = 1 + number % 8
-        wrong = {0: b"", 1: b"x" * 255, 2: bytes(2**20 + 1), 3: raises.tobytes()}.get(number % 16)
-        connection.request("POST", RAW, wrong if wrong is not None else inputs[:rows].tobytes())
-        if number % 50 == 7:
-            connection.close()  # without waiting for the answer
-            return
-        answer = connection.getresponse()
-        body = answer.read()
-        statuses[answer.status] += 1
-        if wrong is None:
-            assert answer.status == 200, body
-            found = np.frombuffer(body, np.float32).reshape(rows, -1)
-            np.testing.assert_allclose(found, expected[:rows], rtol=1e-3, atol=1e-5)
-        else:
-            assert answer.status in (400, 413, 503)
-
-    def client(seed: int, until: float) -> None:
-        numbers, connection = random.Random(seed), http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        while time.monotonic() < until:
-            try:
-                ask(connection, numbers.randrange(10_000))
-            except ConnectionError:  # a body that was refused unread: the server closed while it was sent
-                connection.close()
-                statuses[413] += 1
-        connection.close()
-
-    def load(seconds: float) -> None:
-        until = time.monotonic() + seconds
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            for done in [clients.submit(client, seed, until) for seed in range(CLIENTS)]:
-                done.result()
-
-    load(SECONDS / SAMPLES)  # what a server allocates once
-    before = uses(server)
-    for _ in range(SAMPLES - 1):
-        load(SECONDS / SAMPLES)
-    server.wait_until(lambda: uses(server)["files"] <= before["files"] + CLIENTS)
-    after = uses(server)
-    assert statuses[200] > 100 and statuses[503] > 5 and statuses[400] > 5
-    assert after["threads"] <= before["threads"] + 1, (before, after)
-    assert after["mib"] <= before["mib"] + 24, (before, after)
-    assert all(line.startswith("{") for line in server.log.read_text().splitlines())
-    assert not server.events("internal_error")
-
-
-def uses(server: Running) -> dict[str, float]:
-    """What the operating system counts of its process."""
-    process = Path(f"/proc/{server.process.pid}")
-    pages = int((process / "statm").read_text().split()[1])
-    return {
-        "mib": pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        "files": len(list((process / "fd").iterdir())),
-        "threads": len(list((process / "task").iterdir())),
+def test_under_load_faults_reloads_and_kills_every_answer_is_right_and_nothing_grows(tmp_path: Path) -> None:
+    report = tmp_path / "soak.json"
+    command = [sys.executable, "-m", "benchmarks.soak", "--minutes", str(SECONDS / 60), "--json", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS + 300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert found["faults"] == []
+    right = sum(count for what, count in found["outcomes"].items() if what.endswith(": 200"))
+    assert right > 100
+    kinds = {what.partition(":")[0] for what in found["outcomes"]}
+    assert {"raw", "json", "binary", "compressed", "rpc", "malformed", "leaves", "reload", "kill"} <= kinds
+    assert {what for what in found["outcomes"] if what.startswith("reload")} == {
+        "reload: reloaded",
+        "reload: reload_failed",
     }
+
+
+@pytest.mark.parametrize("leak", sorted(MAY_GROW))
+def test_what_grows_with_time_is_a_fault(leak: str) -> None:
+    samples = [{name: 100.0 + (name == leak) * minute for name in MAY_GROW} for minute in range(120)]
+    grown = growth(samples)
+    assert {name for name, by in grown.items() if by > MAY_GROW[name]} == {leak}

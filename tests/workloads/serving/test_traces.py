@@ -1,4 +1,4 @@
-"""Traces of a real server, as a collector receives them by OTLP over HTTP."""
+"""Traces of a real server, as a collector receives them by OTLP over HTTP, or over gRPC."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
@@ -185,6 +189,37 @@ def test_a_request_whose_batch_fails_is_a_failed_span_with_the_reason_at_the_bat
     assert (span.status.code, attributes(span)["error.type"]) == (Status.STATUS_CODE_ERROR, "503")
     assert batch.status.code == Status.STATUS_CODE_ERROR
     assert batch.status.message
+
+
+def test_a_collector_that_speaks_grpc_gets_the_same_spans(
+    package_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Collector()
+
+    class Service(TraceServiceServicer):
+        def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:
+            found.take(request.SerializeToString())
+            return ExportTraceServiceResponse()
+
+    collecting = grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(Service(), collecting)
+    port = collecting.add_insecure_port("127.0.0.1:0")
+    collecting.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    with servers(tmp_path) as start:
+        server = start({"backends": ["onnxruntime"], "slo_ms": 5000, "versions": [{"package": package_url}]})
+        assert server.ask(RAW, images(1).tobytes(), {"traceparent": TRACEPARENT})[0] == 200
+        found.wait_for(lambda: bool(found.named("POST /v2/models/{model}/raw") and found.named("batch small")))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=20) == 0
+        assert not server.events("traces")
+    (span,) = found.named("POST /v2/models/{model}/raw")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (CALLER_TRACE, CALLER_SPAN)
+    assert [each.name for each in found.children(span)] == STAGES
+    assert found.services == {"fusion-serve"}
+    collecting.stop(None)
 
 
 def test_what_its_caller_does_not_sample_and_probes_leave_no_span(server: Running, collector: Collector) -> None:

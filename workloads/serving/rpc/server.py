@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -75,7 +76,7 @@ class RpcServer:
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 functools.partial(self._answer, method),
-                request_deserializer=message.FromString,
+                request_deserializer=functools.partial(_read, message),
                 response_serializer=lambda answer: answer.SerializeToString(),
             )
             for name, (method, message) in methods.items()
@@ -108,6 +109,8 @@ class RpcServer:
     async def _answer(self, method: Method, request: Any, context: Context) -> Any:
         self._answering.under_way += 1
         try:
+            if request is None:
+                raise BadRequest("the bytes are no message of the protocol")
             return await method(request, context)
         except BadRequest as error:
             await _refuse(context, Failed(400, str(error)))
@@ -178,6 +181,14 @@ class RpcServer:
             answer = messages.answer(asked, outputs, served.pipeline.signature)
         self._answering.transferred(served, trace, start_s, read_s, sent_s)
         return answer
+
+
+def _read(message: Any, content: bytes) -> Any:
+    """A message, or None where it is none: gRPC itself would call that a mistake of the server, and log a traceback."""
+    try:
+        return message.FromString(content)
+    except DecodeError:
+        return None
 
 
 def _passes(check: Callable[[], object]) -> bool:
