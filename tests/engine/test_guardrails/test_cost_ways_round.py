@@ -60,6 +60,17 @@ ATTEMPTS = (
     for name, kind in OTHERS.items():
         made(kind, name, {"maxCapacity": 1000, "spec": {"limits": {"cpu": "100000"}}})
     instance("within-the-limit", "t3.nano")
+
+    claim = {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    store = made("kubernetes:apps/v1:StatefulSet", "store", {"metadata": {"name": "s"}, "spec": {"volumeClaimTemplates": [claim]}})
+    scaled = {"scaleTargetRef": {"kind": "StatefulSet", "name": "s"}, "maxReplicas": 10_000}
+    made("kubernetes:autoscaling/v2:HorizontalPodAutoscaler", "disks-of-replicas", {"spec": scaled}, depends_on=[store])
+    disks = {"blockDeviceMappings": [{"ebs": {"volumeSize": "10Ti"}}]}
+    node_class = made("kubernetes:karpenter.k8s.aws/v1:EC2NodeClass", "class", {"metadata": {"name": "own"}, "spec": disks})
+    bought = [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["t3.nano"]}]
+    template = {"spec": {"nodeClassRef": {"name": "own"}, "requirements": bought}}
+    nodes = {"spec": {"limits": {"cpu": "2"}, "template": template}}
+    made("kubernetes:karpenter.sh/v1:NodePool", "disks-of-nodes", nodes, depends_on=[node_class])
 """
 )
 OTHERS = {
@@ -85,6 +96,8 @@ REFUSED = {
         "changed-later",
         "secret",
         "group-of-a-configuration",
+        "disks-of-replicas",
+        "disks-of-nodes",
     ),
     *("kept", "grown", "aliased", "loop-3", "in-a-component-that-imitates", "of-another-stack", "group-by-id"),
     *("group-by-name", "group-of-elsewhere", "instance-of-a-template", "spot-fleet", "schedule", *OTHERS),
