@@ -118,7 +118,8 @@ def _planned_on_both(config: StackConfig, stack: str, catalog: Catalog) -> Plann
     assert config.failover is not None
     primary = config.failover.primary
     found: list[Planned] = []
-    for cloud, region in sorted(config.places, key=lambda place: place[0] != primary):
+    places = sorted(config.places, key=lambda place: place[0] != primary)
+    for cloud, region in places:
         try:
             on_cloud = _planned_on(cloud, config.borne_by(cloud), stack, catalog)
         except PlanError as error:
@@ -127,7 +128,7 @@ def _planned_on_both(config: StackConfig, stack: str, catalog: Catalog) -> Plann
         found.append(dataclasses.replace(on_cloud, plan=dataclasses.replace(on_cloud.plan, items=items)))
     whole = joined([each.plan for each in found])
     notes = tuple(dict.fromkeys(sentence for each in found for sentence in each.plan.notes))
-    shares = (f"{each.plan.cloud} {config.failover.bears.get(each.plan.cloud, 1.0):.0%}" for each in found)
+    shares = (f"{cloud} {config.failover.bears.get(cloud, 1.0):.0%}" for cloud, _ in places)
     borne = f"fusion:cloud both: of the declared load each must bear by itself: {', '.join(shares)}"
     plan = dataclasses.replace(whole, notes=(borne, *notes))
     return dataclasses.replace(found[0], plan=plan, others=tuple(found[1:]))
