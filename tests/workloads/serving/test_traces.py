@@ -207,6 +207,7 @@ def test_a_collector_that_speaks_grpc_gets_the_same_spans(
     collecting.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("FUSION_WORKLOAD", "rank")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     with servers(tmp_path) as start:
         server = start({"backends": ["onnxruntime"], "slo_ms": 5000, "versions": [{"package": package_url}]})
@@ -218,7 +219,7 @@ def test_a_collector_that_speaks_grpc_gets_the_same_spans(
     (span,) = found.named("POST /v2/models/{model}/raw")
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (CALLER_TRACE, CALLER_SPAN)
     assert [each.name for each in found.children(span)] == STAGES
-    assert found.services == {"fusion-serve"}
+    assert found.services == {"rank"}
     collecting.stop(None)
 
 
