@@ -75,6 +75,14 @@ class Stack:
         return {name: cloud for name, cloud in LOCAL_CLOUDS.items() if config.get(cloud.setting[0]) == cloud.setting[1]}
 
     @property
+    def is_on_cluster(self) -> bool:
+        """Whether its Kubernetes objects go to the control plane of this machine."""
+        from localcloud.kubernetes import api_server
+
+        config = self.config
+        return config.get("fusion:kubernetes") == "cluster" or config.get("kubernetes:context") == api_server.CONTEXT
+
+    @property
     def manifests(self) -> Path:
         """The folder that a local stack's Kubernetes objects are rendered to."""
         return self.root / self._setting("kubernetes:renderYamlToDirectory", "the folder to render objects to")
@@ -103,15 +111,14 @@ class Stack:
         from localcloud.provider import ProviderError
 
         context: str | None = None
-        if self.config.get("kubernetes:context") == api_server.CONTEXT:
+        if self.is_on_cluster:
             named = self.config.get("kubernetes:kubeconfig")
             kubeconfig = str(self.root / named if named else api_server.kubeconfig_file())
             context = api_server.CONTEXT
         elif "kubernetes:renderYamlToDirectory" in self.config:
             raise FusionError(
                 f"stack {self.name} renders its objects into {self.manifests} and has no cluster; run "
-                f"`make cluster`, and set kubernetes:context: {api_server.CONTEXT} in {self.file} in place of "
-                "kubernetes:renderYamlToDirectory"
+                f"`make cluster`, and set fusion:kubernetes: cluster in {self.file}"
             )
         else:
             kubeconfig = self.outputs().get("kubeconfig", "")

@@ -112,6 +112,11 @@ class AcceleratorPoolArgs:
         return self.nodes_min if self.nodes_desired is None else self.nodes_desired
 
     @property
+    def is_taken_back(self) -> bool:
+        """Whether what runs on it must reckon with the cloud's taking a node back: spot, or what stands in for that."""
+        return self.price_model == "spot" or self.stands_in_for is not None
+
+    @property
     def nodes_beyond(self) -> int:
         """Nodes that an autoscaler in the cluster may add to those of the cloud's own node pool."""
         return 0 if self.node_autoscaler == "none" else self.nodes_max - self.nodes_min

@@ -113,13 +113,14 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
             for service in services
         ),
         budget=_budget(config, plan),
+        kubernetes=config.kubernetes,
         namespace=config.cluster.namespace,
         manifests=tuple(
             ManifestsArgs(file=PROJECT / each.path, sha256=each.sha256) for each in config.cluster.manifests
         ),
         queueing=_queueing(config, plan),
         gateway=_gateway(config),
-        device_plugins=_device_plugins(config),
+        device_plugins=_device_plugins(config, plan.stack),
         monitoring=_monitoring(config, plan),
         tensorboard_image=config.monitoring.tensorboard_image if config.monitoring else None,
         tags=config.tags,
@@ -154,7 +155,7 @@ def _gateway(config: StackConfig) -> GatewayArgs | None:
     )
 
 
-def _device_plugins(config: StackConfig) -> DevicePluginsArgs | None:
+def _device_plugins(config: StackConfig, stack: str) -> DevicePluginsArgs | None:
     asked = config.cluster.device_plugins
     if asked is None:
         return None
@@ -163,7 +164,12 @@ def _device_plugins(config: StackConfig) -> DevicePluginsArgs | None:
         if asked.nvidia_image
         else None
     )
-    return DevicePluginsArgs(nvidia=nvidia, neuron_image=asked.neuron_image, efa_image=asked.efa_image)
+    return DevicePluginsArgs(
+        nvidia=nvidia,
+        neuron_image=asked.neuron_image,
+        efa_image=asked.efa_image,
+        gpu_class=f"{stack}-gpu" if asked.gpu_claims else None,
+    )
 
 
 def _monitoring(config: StackConfig, plan: Plan) -> MonitoringArgs | None:

@@ -35,9 +35,10 @@ from infra.kubernetes.monitoring import Monitoring, MonitoringArgs, TensorBoardA
 from infra.kubernetes.namespace import make_namespace
 from infra.kubernetes.pods import PodArgs, check_name
 from infra.kubernetes.policies import Policies, PoliciesArgs
+from infra.kubernetes.provider import make_provider
 from infra.kubernetes.queue import Flavors, Queue, priority_class
 from infra.kubernetes.training_job import TrainingJob
-from infra.names import STACK_TAG
+from infra.names import STACK_TAG, KubernetesTarget
 from infra.network import Network, NetworkArgs
 from infra.node_autoscaler import NodeAutoscaler
 from infra.object_store import ObjectStore, ObjectStoreArgs
@@ -125,6 +126,7 @@ class PlatformArgs:
         training_jobs, inference_services: what runs on the pools.
         cloud: where the components are built.
         prefix: what all names begin with; the stack's name unless it has a platform on another cloud too.
+        kubernetes: where the workloads' objects go; `cluster` is the control plane on this machine.
         namespace: the workloads' Kubernetes namespace.
         manifests: others' objects, applied before the stack's own.
         queueing: how training jobs wait for nodes; None where each starts as it finds room.
@@ -149,6 +151,7 @@ class PlatformArgs:
     budget: BudgetArgs | None = None
     cloud: Cloud = "aws"
     prefix: str | None = None
+    kubernetes: KubernetesTarget = "cloud"
     namespace: str = NAMESPACE
     manifests: tuple[ManifestsArgs, ...] = ()
     queueing: QueueingSpec | None = None
@@ -316,12 +319,7 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         if args.registry
         else None
     )
-    provider = kubernetes.Provider(
-        f"{stack}-kubernetes",
-        kubeconfig=cluster.kubeconfig,
-        render_yaml_to_directory=_own_folder(args),
-        opts=after_plan,
-    )
+    provider = make_provider(f"{stack}-kubernetes", args.kubernetes, cluster, _own_folder(args), after_plan)
     workloads = _Workloads(args, after_plan, cluster, pools, store, provider)
     return Platform(
         network=network,
@@ -393,16 +391,19 @@ class _Workloads:
 
     def _policies(self) -> PoliciesArgs:
         """Of the accelerators its pools have at their most, each pool that stands in for another included."""
-        args, devices = self._args, collections.Counter[str]()
+        args, counted, claimed = self._args, collections.Counter[str](), collections.Counter[str]()
         nvidia = args.device_plugins.nvidia if args.device_plugins else None
         for pool in self._pools.values():
             if pool.device_resource:
                 each = nvidia.pods_per_gpu if nvidia and pool.device_resource == GPU else 1
-                devices[pool.device_resource] += pool.args.nodes_max * math.ceil(pool.args.accelerator_count) * each
+                name = self._device_class(pool)
+                devices, of = (claimed, name) if name else (counted, pool.device_resource)
+                devices[of] += pool.args.nodes_max * math.ceil(pool.args.accelerator_count) * each
         return PoliciesArgs(
             namespace=args.namespace,
             metrics_port=METRICS_PORT,
-            devices=devices,
+            devices=counted,
+            device_classes=claimed,
             serving_ports=tuple(
                 port for each in args.inference_services for port in (each.port, each.grpc_port) if port
             ),
@@ -411,6 +412,11 @@ class _Workloads:
             ),
             is_queued=args.queueing is not None,
         )
+
+    def _device_class(self, pool: AcceleratorPool) -> str | None:
+        """The class that a pool's devices are claimed from; None where they are counted."""
+        plugins = self._args.device_plugins
+        return plugins.gpu_class if plugins and pool.device_resource == GPU else None
 
     def _pools_by_resource(self) -> dict[str, tuple[str, ...]]:
         """By device resource, the values of the pool label on the nodes that have it."""
@@ -440,8 +446,9 @@ class _Workloads:
         build = builder_of(self._args.cloud).node_autoscaler
         if build is None or not any(pool.args.nodes_beyond for pool in self._pools.values()):
             return None
+        tags = _tags(self._args, "node-autoscaler")
         name = f"{self._args.names}-karpenter"
-        made: NodeAutoscaler = build(name, self._cluster, _tags(self._args, "node-autoscaler"), opts)
+        made: NodeAutoscaler = build(name, self._cluster, tags, self._args.kubernetes, opts)
         return made
 
     def _manifests(self, opts: pulumi.ResourceOptions) -> list[Manifests]:
@@ -503,6 +510,7 @@ class _Workloads:
             promise=spec.promise,
             service_account=self._service_account(spec),
             nodes=spec.nodes,
+            is_taken_back=self._pools[spec.pool].args.is_taken_back,
             hosts=self._pools[spec.pool].hosts,
             retries=spec.retries,
             deadline_seconds=spec.deadline_seconds,
@@ -584,6 +592,7 @@ class _Workloads:
             memory_gib=workload.pod.memory_gib / hosts,
             device_resource=pool.device_resource if workload.devices else None,
             devices=workload.devices // hosts,
+            device_class=self._device_class(pool) if workload.devices else None,
             more_devices={**interconnect, **workload.pod.more_devices},
             node_selector={**pool.node_selector, **workload.pod.node_selector},
             tolerations=(*pool.taints, *workload.pod.tolerations),

@@ -19,7 +19,15 @@ from pydantic import (
 )
 
 from infra.gcp.labels import wrong_labels
-from infra.names import BY_DIGEST, DOMAIN, EMAIL, MigStrategy, NodeAutoscalerName
+from infra.names import (
+    BY_DIGEST,
+    CLAIMS_KUBERNETES_MIN,
+    DOMAIN,
+    EMAIL,
+    KubernetesTarget,
+    MigStrategy,
+    NodeAutoscalerName,
+)
 from planner.guardrails.settings import GuardrailSettings
 from planner.workloads import (
     TARGET_KINDS,
@@ -40,6 +48,11 @@ PLACES: Mapping[str, Mapping[str, str]] = {
     "gcp": {"gcp:region": "a region such as us-central1", "gcp:project": "the id of your project"},
 }
 """By cloud, what its provider is told in the stack's file, and what is expected of it."""
+LOCAL: Mapping[str, tuple[str, str]] = {
+    "aws": ("aws:profile", "fusion-local"),
+    "gcp": ("gcp:project", "fusion-local"),
+}
+"""By cloud, what names this machine's stand-in for it in the stack's file."""
 FIRST_ZONES: Mapping[str, tuple[str, str]] = {"us-east1": ("b", "c"), "europe-west1": ("b", "c")}
 """Regions of Google Cloud that have no zone a ("Regions and zones", Compute Engine); all others have a and b."""
 DEFAULT_QUEUE = "training"
@@ -102,6 +115,9 @@ class DevicePluginsConfig(Declared):
     pods_per_gpu: int = Field(default=1, ge=1, le=100, description="that take turns on one; they share its memory")
     neuron_image: ByDigest | None = None
     efa_image: ByDigest | None = None
+    gpu_claims: bool = Field(
+        default=False, description="GPUs are claimed (DRA) and not counted; NVIDIA's DRA driver must be installed"
+    )
 
     @model_validator(mode="after")
     def _one_way_to_share(self) -> DevicePluginsConfig:
@@ -109,6 +125,11 @@ class DevicePluginsConfig(Declared):
             raise ValueError("mig_strategy and pods_per_gpu both share out GPUs; set one of them")
         if (self.pods_per_gpu > 1 or self.mig_strategy != "none") and self.nvidia_image is None:
             raise ValueError("mig_strategy and pods_per_gpu are read by NVIDIA's plugin; set nvidia_image")
+        if self.gpu_claims and self.nvidia_image:
+            raise ValueError(
+                "nvidia_image and gpu_claims: NVIDIA's plugin and its DRA driver would both hand out the GPUs; "
+                "set one of them"
+            )
         return self
 
 
@@ -152,6 +173,23 @@ class ClusterConfig(Declared):
         if value and info.data.get("queueing") != "kueue":
             raise ValueError("it is Kueue that reads them; set queueing to kueue, or leave them out")
         return value
+
+    @model_validator(mode="after")
+    def _claims_are_understood(self) -> ClusterConfig:
+        if self.device_plugins is None or not self.device_plugins.gpu_claims:
+            return self
+        reason = "device_plugins.gpu_claims: "
+        if tuple(int(part) for part in self.kubernetes_version.split(".")) < CLAIMS_KUBERNETES_MIN:
+            oldest = ".".join(str(part) for part in CLAIMS_KUBERNETES_MIN)
+            raise ValueError(f"{reason}Kubernetes {self.kubernetes_version} does not serve them; use {oldest} or newer")
+        if self.queueing == "kueue":
+            raise ValueError(f"{reason}Kueue v0.10 does not count them; set queueing to none, or leave them out")
+        if self.node_autoscaler == "karpenter":
+            raise ValueError(
+                f"{reason}Karpenter v1.8 makes no node for a pod with a claim; set node_autoscaler to none, or leave "
+                "them out"
+            )
+        return self
 
     @field_validator("public_access_cidrs")
     @classmethod
@@ -284,6 +322,9 @@ class StackConfig(Declared):
         "each, so that the other may fail",
     )
     regions: dict[Cloud, str] = Field(description="by cloud that may be chosen; taken from `aws:region`, `gcp:region`")
+    kubernetes: KubernetesTarget = Field(
+        default="cloud", description="cluster: objects go to the control plane that `make cluster` starts here"
+    )
     network: NetworkConfig = NetworkConfig()
     cluster: ClusterConfig = ClusterConfig()
     object_store: ObjectStoreConfig = ObjectStoreConfig()
@@ -436,6 +477,11 @@ def _share(workload: AnyWorkload, share: float) -> AnyWorkload:
     return workload.model_copy(update={"target": workload.target.model_copy(update=borne)})
 
 
+def _is_local(cloud: Cloud, values: Mapping[str, str]) -> bool:
+    key, value = LOCAL[cloud]
+    return values.get(key) == value
+
+
 def _is_in(zone: str, cloud: Cloud, region: str) -> bool:
     return zone.startswith(f"{region}-" if cloud == "gcp" else region)
 
@@ -466,6 +512,17 @@ def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConf
     if missing:
         lines = (f"{stack_file}: {key}: not set; expected {expected}" for key, expected in missing)
         raise ConfigError("\n".join(lines))
+    if given.get("kubernetes") == "cluster" and chosen == "both":
+        raise ConfigError(
+            f"{stack_file}: fusion:kubernetes: cluster: there is one control plane on this machine, and fusion:cloud "
+            "both needs two clusters; leave it out, or choose one cloud"
+        )
+    if given.get("kubernetes") == "cluster" and (real := [each for each in clouds if not _is_local(each, values)]):
+        key, value = LOCAL[real[0]]
+        raise ConfigError(
+            f"{stack_file}: fusion:kubernetes: cluster: the objects of a stack on the real {real[0]} belong in its own "
+            f"cluster; leave it out, or set {key}: {value}"
+        )
     regions = {each: values[f"{each}:region"] for each in clouds}
     try:
         return TypeAdapter(StackConfig).validate_python(given | {"regions": regions})

@@ -16,6 +16,10 @@ MigStrategy = Literal["none", "single", "mixed"]
 """What becomes of GPUs that are cut into instances: `single` calls each a GPU, `mixed` by its size."""
 NodeAutoscalerName = Literal["none", "karpenter"]
 """Who makes the nodes above a pool's minimum; with `none` the cloud's own node pools do."""
+KubernetesTarget = Literal["cloud", "cluster"]
+"""Where a stack's objects go: to its own cluster, or to the control plane that `make cluster` starts."""
+CLAIMS_KUBERNETES_MIN = (1, 34)
+"""The first version that serves claims of devices as `resource.k8s.io/v1`. Source: Kubernetes 1.34 release notes."""
 DOMAIN = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 

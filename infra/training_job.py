@@ -63,6 +63,7 @@ class TrainingJobArgs:
             update makes a removed run anew, so it is for runs whose stack is updated no more.
         checkpoint_volume: mounted at `/checkpoints`, written to by all nodes; None where the run saves to a bucket.
         queueing: how it waits for its nodes; None for a plain Job, whose pods start as each finds room.
+        is_taken_back: whether the cloud may take its nodes back (spot), so that it must leave them when it is told to.
         hosts: the machines of its one node, each with a pod, where a node is several; `pod` is what one of them has.
 
     Raises:
@@ -81,6 +82,7 @@ class TrainingJobArgs:
     keep_finished_seconds: int | None = None
     checkpoint_volume: Volume | None = None
     queueing: Queueing | None = None
+    is_taken_back: bool = False
     hosts: Hosts | None = None
 
     @property

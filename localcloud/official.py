@@ -31,15 +31,24 @@ def serve_or_hand_over(
     if is_local(config):
         serve(make_backend)
         return
-    version = official_version(f"pulumi-{package}")
-    official = _installed(package, version)
-    if official is None:
-        sys.stderr.write(
-            f"This stack is not a local one, and the official {package} plugin is not installed; install it with: "
-            f"pulumi plugin install resource {package} {version}\n"
-        )
-        sys.exit(1)
-    os.execv(official, [str(official), *sys.argv[1:]])
+    become_official(package)
+    sys.stderr.write(f"{not_installed(package)}\n")
+    sys.exit(1)
+
+
+def become_official(package: str) -> None:
+    """Run the official plugin in this one's place; return where it is not installed."""
+    official = _installed(package, official_version(f"pulumi-{package}"))
+    if official is not None:
+        os.execv(official, [str(official), *sys.argv[1:]])
+
+
+def not_installed(package: str) -> str:
+    """What to do where a stack needs the official plugin, in a sentence."""
+    return (
+        f"This stack is not a local one, and the official {package} plugin is not installed; install it with: "
+        f"pulumi plugin install resource {package} {official_version(f'pulumi-{package}')}"
+    )
 
 
 def _installed(package: str, version: str) -> Path | None:

@@ -126,6 +126,10 @@ class Backend(ABC):
     def invoke(self, token: str, args: Properties) -> Properties:
         """Call a function of the package."""
 
+    def for_config(self, variables: Properties) -> Backend:
+        """Who serves a provider of this config, where that is not said by the stack's config alone."""
+        return self
+
     def check_config(self, variables: Properties) -> Properties:
         """The provider's own config as it is to be taken, values that are not known yet included."""
         return variables
@@ -160,7 +164,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def CheckConfig(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:
         """The provider's config is checked when it is used; a backend may do without what is not known yet."""
-        return provider_pb2.CheckResponse(inputs=to_struct(self.backend.check_config(from_struct(request.news))))
+        checked: Properties = {}
+        with _one_sentence(context):
+            variables = from_struct(request.news)
+            checked = self._backend_for(variables).check_config(variables)
+        return provider_pb2.CheckResponse(inputs=to_struct(checked))
 
     def DiffConfig(self, request: provider_pb2.DiffRequest, context: Any) -> provider_pb2.DiffResponse:
         """What changed of the provider's config; what that means for a resource, its own difference says."""
@@ -170,8 +178,13 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Configure(self, request: provider_pb2.ConfigureRequest, context: Any) -> provider_pb2.ConfigureResponse:
         """Take the config."""
         with _one_sentence(context):
-            self.backend.configure(from_struct(request.args))
+            variables = from_struct(request.args)
+            self._backend_for(variables).configure(variables)
         return provider_pb2.ConfigureResponse(acceptSecrets=False, supportsPreview=True, acceptResources=False)
+
+    def _backend_for(self, variables: Properties) -> Backend:
+        self.backend = self.backend.for_config(variables)
+        return self.backend
 
     def Check(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:
         """Check inputs."""

@@ -36,7 +36,8 @@ def command(name: str, ask_again: bool) -> None:
         provision(stack, log)
         guardrails = guardrails_said(log)
     outputs = stack.outputs()
-    cloud = clouds.get(outputs["cloud"])
+    # On a cluster its own controllers run them.
+    cloud = None if stack.is_on_cluster else clouds.get(outputs["cloud"])
     results = run_training_jobs(stack, cloud, outputs) if cloud else {}
     click.echo(summary(stack, outputs, guardrails, results))
 
@@ -152,7 +153,11 @@ def summary(stack: Stack, outputs: dict[str, Any], guardrails: list[str], result
         lines.append(f"  on {other:<8} {made['region']}, cluster {made['cluster_name']}, bucket {made['bucket_url']}")
     for service, named in outputs.get("failover", {}).get("hosts", {}).items():
         lines.append(f"  {service:<11} {named}, wherever it is well")
-    if stack.is_local:
+    if stack.is_on_cluster:
+        lines.append(
+            f"  objects     in the control plane of this machine; `fusion status --stack {stack.name}` shows them"
+        )
+    elif stack.is_local:
         lines.append(f"  manifests   {stack.manifests.relative_to(stack.root)}/")
     lines += [
         f"  cost        ${cost['expected']:,.2f} a month expected, "

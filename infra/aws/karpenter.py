@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
@@ -22,7 +23,7 @@ from infra.aws.keys import make_key
 from infra.aws.nodes import METADATA_HOP_LIMIT, ROLE_NAME_MAX
 from infra.aws.policies import KEY_USE, Statement, allow, document, pod_trust
 from infra.kubernetes.objects import make_object
-from infra.names import short_name
+from infra.names import KubernetesTarget, short_name
 from infra.node_autoscaler import NodeAutoscaler
 from infra.purchase import RUNGS, rung_of
 
@@ -31,6 +32,8 @@ IMAGE = "al2023@latest"
 """EKS's own image of Amazon Linux 2023, with the drivers of NVIDIA or Neuron where an instance type has such chips."""
 EMPTY_FOR = "5m"
 """A node without pods goes after that time: shorter than it takes to start one, a restarted run would wait anew."""
+KEPT_TO_THE_END = {"nodes": "0", "reasons": ["Drifted"]}
+"""A node is not replaced for a newer image; it goes when it is empty, or when AWS takes it back."""
 QUEUE_NAME_MAX = 80
 RULE_NAME_MAX = 64
 EVENTS: Mapping[str, Mapping[str, list[str]]] = {
@@ -58,23 +61,44 @@ CREATES = (*LAUNCHES, "ec2:CreateLaunchTemplate")
 NODE_POOL_TAG, CLUSTER_TAG = "karpenter.sh/nodepool", "eks:eks-cluster-name"
 
 
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """Kind of the object in which a Karpenter's provider reads what machines of a pool are."""
+
+    group: str
+    version: str
+    kind: str
+
+
+EC2 = NodeClass("karpenter.k8s.aws", "v1", "EC2NodeClass")
+KWOK = NodeClass("karpenter.kwok.sh", "v1alpha1", "KWOKNodeClass")
+
+
 class AwsKarpenter(NodeAutoscaler):
     """What Karpenter needs to give the pools their nodes, and no more than the plan's maximum of each.
 
     Makes: a Key and the interruption Queue with the EventRules and EventTargets that fill it, Role, RolePolicy and
     PodIdentityAssociation of the controller, an InstanceProfile for nodes, and by pool that may grow an EC2NodeClass
-    and a NodePool.
+    and a NodePool. On the control plane of this machine the class is a KWOKNodeClass: its Karpenter makes nodes that
+    are no machines.
 
     Example:
-        >>> karpenter = AwsKarpenter("prod-karpenter", cluster, tags, pulumi.ResourceOptions(providers=[on_cluster]))
+        >>> opts = pulumi.ResourceOptions(providers=[on_cluster])
+        >>> karpenter = AwsKarpenter("prod-karpenter", cluster, tags, "cloud", opts)
         >>> karpenter.make_pools(pools, after=[its_definitions])
     """
 
     def __init__(
-        self, name: str, cluster: AwsCluster, tags: Mapping[str, str], opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        cluster: AwsCluster,
+        tags: Mapping[str, str],
+        kubernetes: KubernetesTarget = "cloud",
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("fusion:aws:Karpenter", name, {"cluster": cluster.known_name}, opts)
         self._name, self._cluster, self._tags = name, cluster, dict(tags)
+        self._node_class = KWOK if kubernetes == "cluster" else EC2
         self._child = pulumi.ResourceOptions(parent=self)
         self._account = account_of(self)
         key = self._make_key()
@@ -188,12 +212,14 @@ class AwsKarpenter(NodeAutoscaler):
             "tags": {**self._tags, **pool.args.tags},
             **reserved(pool.args),
         }
-        made = make_object(f"{name}-class", _object("karpenter.k8s.aws/v1", "EC2NodeClass", name, spec), opts)
+        kind = self._node_class
+        described = _object(f"{kind.group}/{kind.version}", kind.kind, name, spec if kind is EC2 else {})
+        made = make_object(f"{name}-class", described, opts)
         after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[made]))
-        make_object(f"{name}-pool", _object("karpenter.sh/v1", "NodePool", name, node_pool(pool)), after)
+        make_object(f"{name}-pool", _object("karpenter.sh/v1", "NodePool", name, node_pool(pool, kind)), after)
 
 
-def node_pool(pool: AwsAcceleratorPool) -> dict[str, Any]:
+def node_pool(pool: AwsAcceleratorPool, node_class: NodeClass) -> dict[str, Any]:
     """Spec of a NodePool: one instance type, bought one way, and no more nodes than the plan has beyond the minimum.
 
     The limits are of resources, for Karpenter counts nodes only after it has asked for them. As all nodes are alike, so
@@ -212,16 +238,17 @@ def node_pool(pool: AwsAcceleratorPool) -> dict[str, Any]:
             "cpu": f"{args.vcpus * args.nodes_beyond:g}",
             **({pool.device_resource: str(devices)} if pool.device_resource else {}),
         },
-        # A run is never moved to save a node: it would restart from its checkpoint.
+        # A run is never moved to save or renew a node: it would restart from its checkpoint. On spot the nodes say so,
+        # and not the pods: what AWS takes back is to be drained, and of pods that say so Karpenter drains none.
         "disruption": {
             "consolidationPolicy": "WhenEmpty",
             "consolidateAfter": EMPTY_FOR,
-            "budgets": [{"nodes": "10%"}],
+            "budgets": [{"nodes": "10%"}, *([KEPT_TO_THE_END] if args.is_taken_back else [])],
         },
         "template": {
             "metadata": {"labels": node_labels(args)},
             "spec": {
-                "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": pool.node_pool_name},
+                "nodeClassRef": {"group": node_class.group, "kind": node_class.kind, "name": pool.node_pool_name},
                 "expireAfter": "Never",
                 "taints": [{"key": each.key, "value": each.value, "effect": each.effect} for each in pool.taints],
                 "requirements": [

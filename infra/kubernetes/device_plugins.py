@@ -14,6 +14,7 @@ import pulumi
 import yaml
 
 from infra.errors import require
+from infra.kubernetes.device_claims import gpu_class
 from infra.kubernetes.node_agents import NAMESPACE, agent, check_image
 from infra.kubernetes.objects import make_object
 from infra.names import MigStrategy
@@ -54,17 +55,24 @@ class DevicePluginsArgs:
         pools: by resource, such as `nvidia.com/gpu`, the pools that have it; a plugin runs on those nodes alone.
         nvidia: how GPUs are handed out; None where the cluster brings its plugin.
         neuron_image, efa_image: by digest; likewise.
+        gpu_class: name of the DeviceClass that GPUs are claimed from; None where they are counted.
 
     Raises:
-        ArgumentError: an image that may change.
+        ArgumentError: an image that may change; GPUs that are handed out twice.
     """
 
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nvidia: NvidiaArgs | None = None
     neuron_image: str | None = None
     efa_image: str | None = None
+    gpu_class: str | None = None
 
     def __post_init__(self) -> None:
+        require(
+            self.gpu_class is None or self.nvidia is None,
+            "device plugins: NVIDIA's plugin and its DRA driver would both hand out the GPUs; "
+            "leave nvidia or gpu_class out.",
+        )
         for name, image in (("neuron", self.neuron_image), ("efa", self.efa_image)):
             if image is not None:
                 check_image(f"device plugin {name}", image)
@@ -74,7 +82,7 @@ class DevicePlugins(pulumi.ComponentResource):
     """The device plugins of a cluster's pools.
 
     Makes: by plugin whose devices a pool has, a DaemonSet; for NVIDIA's a ConfigMap, for Neuron's a ServiceAccount,
-    ClusterRole and ClusterRoleBinding.
+    ClusterRole and ClusterRoleBinding. Where GPUs are claimed, a DeviceClass.
 
     Example:
         >>> args = DevicePluginsArgs(pools={"nvidia.com/gpu": ("train",)}, nvidia=NvidiaArgs(image=by_digest))
@@ -102,6 +110,8 @@ def objects(prefix: str, args: DevicePluginsArgs) -> Iterator[dict[str, Any]]:
     """
     if args.nvidia and args.pools.get(GPU):
         yield from _nvidia(f"{prefix}-nvidia", args.nvidia, args.pools[GPU])
+    if args.gpu_class and args.pools.get(GPU):
+        yield gpu_class(args.gpu_class, LABELS)
     if args.neuron_image and args.pools.get(NEURON):
         yield from _neuron(f"{prefix}-neuron", args.neuron_image, args.pools[NEURON])
     if args.efa_image and args.pools.get(EFA):

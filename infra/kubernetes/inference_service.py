@@ -10,6 +10,7 @@ import pulumi_kubernetes as kubernetes
 from infra.inference_service import InferenceServiceArgs, Route
 from infra.kubernetes import pods
 from infra.kubernetes.autoscaling import Autoscaling, AutoscalingArgs
+from infra.kubernetes.device_claims import claim_template
 from infra.kubernetes.gateway import GATEWAY_API, HTTPS_LISTENER
 from infra.kubernetes.objects import make_object
 
@@ -33,7 +34,7 @@ class InferenceService(pulumi.ComponentResource):
     """Replicas of a server, and what keeps enough of them.
 
     Makes: Deployment, Service, HorizontalPodAutoscaler (or Autoscaling, where something is said to scale it by) and
-    PodDisruptionBudget; with a route an HTTPRoute.
+    PodDisruptionBudget; with a route an HTTPRoute; with a device class a ResourceClaimTemplate.
 
     Attributes:
         url: where the cluster's pods reach it.
@@ -51,6 +52,9 @@ class InferenceService(pulumi.ComponentResource):
         self._labels = pods.labels(args.name, "inference")
         self._selector = meta.LabelSelectorArgs(match_labels=self._labels)
         self._child = pulumi.ResourceOptions(parent=self)
+        if args.pod.device_class:
+            template = claim_template(args.name, args.namespace, self._labels, args.pod)
+            make_object(f"{name}-devices", template, self._child)
         deployment = self._make_deployment()
         service = core.Service(
             name,
@@ -114,6 +118,7 @@ class InferenceService(pulumi.ComponentResource):
             security_context=pods.pod_security(),
             node_selector=pod.node_selector or None,
             tolerations=pods.tolerations(pod),
+            resource_claims=pods.claims(args.name, pod),
             topology_spread_constraints=[
                 core.TopologySpreadConstraintArgs(
                     topology_key=key, max_skew=1, when_unsatisfiable="ScheduleAnyway", label_selector=self._selector

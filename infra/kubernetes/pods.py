@@ -17,6 +17,8 @@ USER_ID = 10_001
 TMP_GIB = 1
 SHARED_MEMORY_PATH = "/dev/shm"
 SCRATCH_PATH = "/scratch"
+CLAIM = "devices"
+"""What a pod calls its claim of devices."""
 
 core = kubernetes.core.v1
 
@@ -34,6 +36,7 @@ class PodArgs:
         memory_gib: memory, asked for and limited to; shared memory counts into it.
         device_resource: what the accelerator is called, such as `nvidia.com/gpu`; None for a workload on CPUs.
         devices: how many of them.
+        device_class: the DeviceClass that they are claimed from (DRA); None where the node announces a count of them.
         more_devices: further devices by resource, such as network adapters for collectives.
         shared_memory_gib: `/dev/shm`, through which data loaders hand batches over.
         scratch_gib: `/scratch` on the node's disk, gone with the pod.
@@ -52,6 +55,7 @@ class PodArgs:
     memory_gib: float
     device_resource: str | None = None
     devices: int = 0
+    device_class: str | None = None
     more_devices: Mapping[str, int] = field(default_factory=dict)
     shared_memory_gib: float = 1
     scratch_gib: int = 10
@@ -70,6 +74,10 @@ class PodArgs:
         require(
             (self.device_resource is None) == (self.devices == 0) and self.devices >= 0,
             f"devices {self.devices} does not go with device_resource {self.device_resource}; name both, or neither.",
+        )
+        require(
+            self.device_class is None or self.devices > 0,
+            f"device_class {self.device_class}: no devices are claimed from it; name devices, or no class.",
         )
 
 
@@ -128,7 +136,7 @@ def disk_gib(pod: PodArgs) -> int:
 
 def resources(pod: PodArgs) -> kubernetes.core.v1.ResourceRequirementsArgs:
     """Asked for and limited to the same: a workload neither starves its neighbours nor is evicted first."""
-    devices = {pod.device_resource: str(pod.devices)} if pod.device_resource else {}
+    devices = {pod.device_resource: str(pod.devices)} if pod.device_resource and not pod.device_class else {}
     more = {name: str(count) for name, count in pod.more_devices.items()}
     amounts = {
         "cpu": f"{round(pod.cpus * 1000)}m",
@@ -137,7 +145,20 @@ def resources(pod: PodArgs) -> kubernetes.core.v1.ResourceRequirementsArgs:
         **devices,
         **more,
     }
-    return core.ResourceRequirementsArgs(requests=amounts, limits=amounts)
+    claims = [core.ResourceClaimArgs(name=CLAIM)] if pod.device_class else None
+    return core.ResourceRequirementsArgs(requests=amounts, limits=amounts, claims=claims)
+
+
+def claim_template_name(workload: str) -> str:
+    """The ResourceClaimTemplate of a workload whose devices are claimed."""
+    return f"{workload}-devices"
+
+
+def claims(workload: str, pod: PodArgs) -> list[kubernetes.core.v1.PodResourceClaimArgs] | None:
+    """What the pod claims; None where the node announces a count of its devices."""
+    if pod.device_class is None:
+        return None
+    return [core.PodResourceClaimArgs(name=CLAIM, resource_claim_template_name=claim_template_name(workload))]
 
 
 def volumes(pod: PodArgs) -> list[kubernetes.core.v1.VolumeArgs]:

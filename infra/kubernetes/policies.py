@@ -36,6 +36,7 @@ class PoliciesArgs:
         namespace: whose pods they bind.
         metrics_port: where its training jobs answer Prometheus.
         devices: accelerators by resource that all of its pods may ask for at once: what its pools have at their most.
+        device_classes: likewise of devices that are claimed, by DeviceClass.
         serving_ports: where the servers of its inference services listen.
         collector_ports: of the OpenTelemetry collectors that those servers send their traces to.
         is_queued: whether every job must name a queue: one that does not would start past all quotas.
@@ -47,6 +48,7 @@ class PoliciesArgs:
     namespace: str
     metrics_port: int
     devices: Mapping[str, int] = field(default_factory=dict)
+    device_classes: Mapping[str, int] = field(default_factory=dict)
     serving_ports: tuple[int, ...] = ()
     collector_ports: tuple[int, ...] = ()
     is_queued: bool = False
@@ -144,7 +146,10 @@ def network_rules(args: PoliciesArgs) -> dict[str, dict[str, Any]]:
 def hard_limits(args: PoliciesArgs) -> dict[str, str]:
     """What all pods of the namespace together may ask for; nothing that opens a node or buys a load balancer."""
     devices = {f"requests.{name}": str(count) for name, count in sorted(args.devices.items())}
-    return {**devices, "services.loadbalancers": "0", "services.nodeports": "0"}
+    claimed = {
+        f"{name}.deviceclass.resource.k8s.io/devices": str(count) for name, count in sorted(args.device_classes.items())
+    }
+    return {**devices, **claimed, "services.loadbalancers": "0", "services.nodeports": "0"}
 
 
 def jobs_name_a_queue() -> dict[str, Any]:

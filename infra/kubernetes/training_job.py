@@ -11,6 +11,7 @@ import pulumi_kubernetes as kubernetes
 import yaml
 
 from infra.kubernetes import pods
+from infra.kubernetes.device_claims import claim_template
 from infra.kubernetes.objects import make_object
 from infra.kubernetes.queue import PRIORITY_LABEL, QUEUE_LABEL, TOPOLOGY_ANNOTATION
 from infra.training_job import Queueing, TrainingJobArgs, Volume
@@ -24,7 +25,11 @@ METRICS_PORT_NAME = "metrics"
 RENDEZVOUS_PORT = 29_500
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 NOT_MOVED = "karpenter.sh/do-not-disrupt"
-"""Tells Karpenter to change a node (for a newer image, or a cheaper one) when the run is over."""
+"""Tells Karpenter to change a node (for a newer image, or a cheaper one) when the run is over.
+
+It then drains the pod in no case, and so not before AWS takes a spot node back: there the NodePool says the same of the
+nodes.
+"""
 GRACE_SECONDS = 120
 """Between the warning of an eviction and the end: two minutes are what spot gives, enough for a last checkpoint."""
 
@@ -44,9 +49,9 @@ meta = kubernetes.meta.v1
 class TrainingJob(pulumi.ComponentResource):
     """Pods that train together, and the file that says what.
 
-    Makes: ConfigMap and Job; with a checkpoint volume a PersistentVolumeClaim; for several nodes a headless Service,
-    through which the pods find the first. With queueing a JobSet, whose controller makes Job and Service, and which
-    Kueue lets start when all its pods fit.
+    Makes: ConfigMap and Job; with a checkpoint volume a PersistentVolumeClaim; with a device class a
+    ResourceClaimTemplate; for several nodes a headless Service, through which the pods find the first. With queueing a
+    JobSet, whose controller makes Job and Service, and which Kueue lets start when all its pods fit.
 
     Attributes:
         job_name: the Job's name in its namespace.
@@ -69,14 +74,17 @@ class TrainingJob(pulumi.ComponentResource):
             data={CONFIG_FILE: text, **self._promise_file()},
             opts=self._child,
         )
+        if args.pod.device_class:
+            template = claim_template(args.name, args.namespace, self._labels, args.pod)
+            make_object(f"{name}-devices", template, self._child)
         if args.checkpoint_volume:
             self._claim(f"{name}-checkpoints", args.checkpoint_volume)
-        template = self._pod_template(config.metadata.name, text)
+        pod_template = self._pod_template(config.metadata.name, text)
         if args.queueing:
             self.job_name = pulumi.Output.from_input(args.name)
-            self._make_job_set(name, args.queueing, template)
+            self._make_job_set(name, args.queueing, pod_template)
         else:
-            self.job_name = self._make_job(name, template)
+            self.job_name = self._make_job(name, pod_template)
         self.register_outputs({"job_name": self.job_name})
 
     def _make_job(self, name: str, template: kubernetes.core.v1.PodTemplateSpecArgs) -> pulumi.Output[str]:
@@ -195,7 +203,9 @@ class TrainingJob(pulumi.ComponentResource):
 
     def _pod_template(self, config_name: pulumi.Input[str], text: str) -> kubernetes.core.v1.PodTemplateSpecArgs:
         # A Job's pods can't be changed: a new config makes a new Job, which is what a new config means.
-        annotations = {"fusion.dev/config": hashlib.sha256(text.encode()).hexdigest()[:16], NOT_MOVED: "true"}
+        annotations = {"fusion.dev/config": hashlib.sha256(text.encode()).hexdigest()[:16]}
+        if not self.args.is_taken_back:
+            annotations[NOT_MOVED] = "true"
         if self.args.queueing and self.args.queueing.topology_level:
             annotations[TOPOLOGY_ANNOTATION] = self.args.queueing.topology_level
         return core.PodTemplateSpecArgs(
@@ -222,6 +232,7 @@ class TrainingJob(pulumi.ComponentResource):
             security_context=pods.pod_security(),
             node_selector=pod.node_selector or None,
             tolerations=pods.tolerations(pod),
+            resource_claims=pods.claims(args.name, pod),
             affinity=self._affinity() if args.pods > 1 else None,
             volumes=[*volumes, *pods.volumes(pod)],
             containers=[

@@ -42,6 +42,8 @@ BINARY, DECIMAL = {"Ki": -2, "Mi": -1, "Gi": 0, "Ti": 1, "Pi": 2, "Ei": 3}, {"":
 """Suffix of a quantity → power of 1024 GiB, or of 1000 bytes."""
 KEDA_REPLICAS_MAX = 100
 """Of a ScaledObject that says nothing else: KEDA's documentation, ScaledObject specification."""
+KWOK_GROUP = "karpenter.kwok.sh"
+"""Of the classes of nodes that are no machines (`fusion:kubernetes: cluster`): they say nothing of disks."""
 KARPENTER_USUAL_DISK_GIB = 20
 KARPENTER_DISK_GIB = {"bottlerocket": 24, "windows2019": 50, "windows2022": 50}
 """Of a class without blockDeviceMappings, by its family of images: Karpenter's documentation, NodeClasses."""
@@ -139,6 +141,9 @@ def _beside_a_node(priced: Priced, place: Place) -> Quantities:
     Raises:
         UnpricedResource: the class is none that was registered before.
     """
+    group = priced.props.part("spec", "template", "spec", "nodeClassRef", "group")
+    if not group.is_unknown() and group.value == KWOK_GROUP:
+        return fixed([(place.service("block_storage_gib"), KARPENTER_USUAL_DISK_GIB)])
     named = priced.props.part("spec", "template", "spec", "nodeClassRef", "name")
     classes = [
         each.props

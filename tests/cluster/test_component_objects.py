@@ -49,6 +49,11 @@ OF_THE_SYSTEM: dict[str, Any] = {
     "monitoring": {**EVERYTHING["monitoring"], "dcgm_image": SYSTEM_IMAGE},
 }
 """What needs paths of the node, and so is no workload's."""
+CLAIMED: dict[str, Any] = {
+    "workloads": [job(), service()],
+    "cluster": {"device_plugins": {"gpu_claims": True}},
+}
+"""GPUs that are claimed, and not counted; Kueue and Karpenter do not know that yet."""
 MANAGER = "test-component-objects"
 
 
@@ -92,15 +97,27 @@ def apply(cluster: Cluster, value: dict[str, Any], *, dry_run: bool = True) -> d
     return cluster.apply(path(cluster, value), body, MANAGER, force=True, dry_run=dry_run)
 
 
-@pytest.mark.timeout(300)
-def test_the_server_takes_every_object_as_it_is_rendered(server: Cluster, objects: list[dict[str, Any]]) -> None:
-    refused = []
+def refusals(server: Cluster, objects: list[dict[str, Any]]) -> list[str]:
+    found = []
     for each in objects:
         try:
             apply(server, each)
         except Refusal as refusal:
-            refused.append(f"{each['kind']} {each['metadata']['name']}: {refusal.message}")
-    assert refused == []
+            found.append(f"{each['kind']} {each['metadata']['name']}: {refusal.message}")
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_the_server_takes_what_claims_gpus(server: Cluster) -> None:
+    with built(**CLAIMED) as cloud:
+        objects = cloud.mocks.all_objects()
+    assert refusals(server, objects) == []
+    assert {"DeviceClass", "ResourceClaimTemplate"} <= {each["kind"] for each in objects}
+
+
+@pytest.mark.timeout(300)
+def test_the_server_takes_every_object_as_it_is_rendered(server: Cluster, objects: list[dict[str, Any]]) -> None:
+    assert refusals(server, objects) == []
     kinds = {each["kind"] for each in objects}
     assert kinds >= {"JobSet", "ClusterQueue", "Topology", "HTTPRoute", "NetworkPolicy", "ValidatingAdmissionPolicy"}
     assert kinds >= {

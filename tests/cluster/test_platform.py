@@ -27,10 +27,11 @@ def test_the_real_server_takes_the_platforms_objects_as_the_components_make_them
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSION_HOME", str(cluster_home))
-        on_cluster(platform)
+        platform.configure(kubernetes="cluster", **{"kubernetes:kubeconfig": str(api_server.kubeconfig_file())})
         api = config.new_client_from_config(str(api_server.kubeconfig_file()), context=api_server.CONTEXT)
     platform.preview()
     platform.up()
+    assert not platform.manifests.exists(), "fusion:kubernetes: cluster goes before kubernetes:renderYamlToDirectory"
     jobs = client.BatchV1Api(api).list_job_for_all_namespaces().items
     (job,) = [each for each in jobs if each.metadata.name == "digits"]
     (container,) = job.spec.template.spec.containers

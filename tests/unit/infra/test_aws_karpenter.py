@@ -77,8 +77,16 @@ def test_a_pool_buys_as_planned_and_spot_comes_before_its_stand_in(stack: Cloud)
     assert spot["weight"] > stand_in["weight"]
     labels = [each["template"]["metadata"]["labels"] for each in (spot, stand_in)]
     assert labels[0]["fusion.dev/pool"] == labels[1]["fusion.dev/pool"], "the job's own selector finds both"
+
+
+def test_a_run_is_not_moved_to_renew_a_node_and_is_told_to_go_when_aws_takes_a_spot_node_back(stack: Cloud) -> None:
+    never = {"nodes": "0", "reasons": ["Drifted"]}
+    for name, pool in pools_of_the_plan(stack).items():
+        may_go = pool["price_model"] == "spot" or "fallback" in name
+        assert (never in of_kind(stack, "NodePool")[name]["spec"]["disruption"]["budgets"]) == may_go
     (template,) = [each["spec"]["template"] for each in of_kind(stack, "Job").values()]
-    assert template["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    annotations = template["metadata"]["annotations"]
+    assert "karpenter.sh/do-not-disrupt" not in annotations, "Karpenter would wait for it to end, and AWS would not"
 
 
 def test_a_node_is_as_closed_as_one_of_a_node_group(stack: Cloud) -> None:

@@ -189,3 +189,24 @@ def test_zones_are_of_the_stacks_region() -> None:
     message = refused(network={"zones": ["us-east-1a", "eu-west-1b"]})
     assert message.startswith(f"{FILE}: fusion:network: got ")
     assert "zones: eu-west-1b is not a zone of region us-east-1" in message
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ({"kubernetes_version": "1.33"}, "Kubernetes 1.33 does not serve them; use 1.34 or newer"),
+        ({"queueing": "kueue"}, "Kueue v0.10 does not count them"),
+        ({"node_autoscaler": "karpenter"}, "Karpenter v1.8 makes no node for a pod with a claim"),
+    ],
+)
+def test_claims_of_gpus_are_refused_where_something_does_not_understand_them(
+    cluster: dict[str, object], says: str
+) -> None:
+    assert says in refused(cluster={"device_plugins": {"gpu_claims": True}, **cluster})
+
+
+def test_objects_of_a_stack_on_a_real_cloud_do_not_go_to_this_machine() -> None:
+    said = refused(kubernetes="cluster")
+    assert "fusion:kubernetes: cluster: the objects of a stack on the real aws belong in its own cluster" in said
+    assert config_of(kubernetes="cluster", places={"aws:profile": "fusion-local"}).kubernetes == "cluster"
+    assert "fusion:kubernetes: got" in refused(kubernetes="kind")
