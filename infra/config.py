@@ -43,7 +43,7 @@ from planner.workloads import (
 
 NAMESPACE = "fusion"
 Cloud = Literal["aws", "gcp"]
-PLACES: Mapping[str, Mapping[str, str]] = {
+PLACES: Mapping[Cloud, Mapping[str, str]] = {
     "aws": {"aws:region": "a region such as us-east-1"},
     "gcp": {"gcp:region": "a region such as us-central1", "gcp:project": "the id of your project"},
 }
@@ -507,7 +507,7 @@ def load(values: Mapping[str, str], *, stack: str, stack_file: str) -> StackConf
     if "region" in given or "regions" in given:
         raise ConfigError(f"{stack_file}: fusion:region: it is read from aws:region or gcp:region; remove this key")
     chosen = given.get("cloud", "aws")
-    clouds = list(PLACES) if chosen in ("auto", "both") else [each for each in PLACES if each == chosen]
+    clouds: list[Cloud] = list(PLACES) if chosen in ("auto", "both") else [each for each in PLACES if each == chosen]
     missing = [pair for each in clouds for pair in PLACES[each].items() if not values.get(pair[0])]
     if missing:
         lines = (f"{stack_file}: {key}: not set; expected {expected}" for key, expected in missing)
