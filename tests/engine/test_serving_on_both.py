@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fusion.commands.up import provision
 from fusion.review.cost import OUTSIDE, cost_change, plans
 from fusion.review.events import read
 from fusion.review.predictions import workloads
-from localcloud import server
+from fusion.stack import Stack
+from localcloud import capacity, server
 from localcloud.aws.api import Aws
 from localcloud.clouds import LOCAL_CLOUDS
 from planner.catalog import load
@@ -71,3 +73,14 @@ def test_it_is_previewed_as_one_bill_built_on_both_led_by_health_and_removed(bot
     both.destroy()
     assert both.exists() == []
     assert LOCAL_CLOUDS["gcp"].left("us-central1") == []
+
+
+def test_where_one_of_both_has_no_capacity_the_next_plan_is_taken_there_and_the_user_told(
+    both: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capacity.set_left("aws:g6.xlarge:us-east-1", 0)
+    provision(Stack(both.stack, both.folder), tmp_path / "log")
+    assert "aws us-east-1 had no capacity of g6.xlarge" in capsys.readouterr().out
+    groups = [each for each in both.state() if each["type"] == "aws:eks/nodeGroup:NodeGroup"]
+    assert all("g6.xlarge" not in each["outputs"]["instanceTypes"] for each in groups)
+    assert set(both.outputs()["others"]) == {"aws"}
