@@ -81,7 +81,8 @@ def made_up(index: Index, rows: int) -> Array:
     shape = (rows, *index.shape)
     kind = INPUT_TYPES[index.kind]
     if index.kind == "image":
-        return random.integers(0, int(min(index.scale, 255)) + 1, shape).astype(kind)
+        # half as bright as could be: all of white noise saturates a quantized model's layers, as no image does
+        return random.integers(0, int(min(index.scale, 255)) // 2 + 1, shape).astype(kind)
     if index.vocabulary is not None:
         return random.integers(PADDING + 1, index.vocabulary, shape).astype(kind)
     columns = random.standard_normal(shape).astype(kind)
