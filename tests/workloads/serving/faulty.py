@@ -8,8 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, cast
 
 from workloads.serving import backends, model, server
 from workloads.serving.__main__ import main
@@ -42,15 +42,17 @@ def load(package: Package, runtime: Runtime) -> Forward:
     return forward
 
 
-def page(self: App, path: str) -> tuple[int, Headers, bytes]:
-    if path == MISTAKEN:
-        raise ZeroDivisionError("a mistake of the server")
-    return usual_page(self, path)
+def pages(self: App) -> dict[str, Callable[[], tuple[int, Headers, bytes]]]:
+    return usual_pages(self) | {MISTAKEN: mistake}
+
+
+def mistake() -> NoReturn:
+    raise ZeroDivisionError("a mistake of the server")
 
 
 if __name__ == "__main__":
-    usual_page = App._page
-    cast("Any", App)._page = page
+    usual_pages = App._pages
+    cast("Any", App)._pages = pages
     usual = backends.BACKENDS["onnxruntime"]
     cast("dict[str, Backend]", backends.BACKENDS)["onnxruntime"] = dataclasses.replace(usual, load=load)
     model.HANGS_AFTER_S = HANGS_AFTER_S
