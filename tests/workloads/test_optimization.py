@@ -106,6 +106,11 @@ def test_made_up_samples_are_such_as_the_data_sets_index_allows(kind: Kind) -> N
     assert len(np.unique(rows, axis=0)) == 16
 
 
+def test_made_up_images_of_two_colours_are_not_all_black() -> None:
+    index = made.index_of("image", scale=1)
+    assert set(np.unique(sources.made_up(index, 16))) == {0, 1}
+
+
 def test_below_the_least_accuracy_nothing_is_published(trained: sources.Trained, tmp_path: Path) -> None:
     done = optimized(trained, tmp_path, "--quantize", "int8-static", "--accuracy-min", "1", "--format", "pytorch")
     assert isinstance(done.exception, FusionError)

@@ -82,13 +82,11 @@ def made_up(index: Index, rows: int) -> Array:
     kind = INPUT_TYPES[index.kind]
     if index.kind == "image":
         # half as bright as could be: all of white noise saturates a quantized model's layers, as no image does
-        return random.integers(0, int(min(index.scale, 255)) // 2 + 1, shape).astype(kind)
+        return random.integers(0, max(1, int(min(index.scale, 255)) // 2) + 1, shape).astype(kind)
     if index.vocabulary is not None:
         return random.integers(PADDING + 1, index.vocabulary, shape).astype(kind)
     columns = random.standard_normal(shape).astype(kind)
-    for column, count in zip(
-        range(index.shape[0] - len(index.categories), index.shape[0]), index.categories, strict=True
-    ):
+    for column, count in enumerate(index.categories, start=index.shape[0] - len(index.categories)):
         columns[:, column] = random.integers(0, count, rows)
     return columns
 
