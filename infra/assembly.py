@@ -48,14 +48,9 @@ def platforms_args(config: StackConfig, plan: Plan) -> tuple[PlatformArgs, ...]:
     """
     if not plan.others:
         return (platform_args(config, plan),)
-    return tuple(
-        dataclasses.replace(
-            platform_args(config, part),
-            prefix=f"{plan.stack}-{part.cloud}",
-            budget=_budget(config, part, part.monthly_usd.expected / plan.monthly_usd.expected),
-        )
-        for part in plan.parts
-    )
+    whole_usd = plan.monthly_usd.expected
+    shares = (part.monthly_usd.expected / whole_usd for part in plan.parts)
+    return tuple(platform_args(config, part, share) for part, share in zip(plan.parts, shares, strict=True))
 
 
 def failover_args(config: StackConfig, plan: Plan) -> FailoverArgs | None:
@@ -73,8 +68,12 @@ def failover_args(config: StackConfig, plan: Plan) -> FailoverArgs | None:
     )
 
 
-def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
-    """The platform that the plan of one cloud describes; raises as `platforms_args`."""
+def platform_args(config: StackConfig, plan: Plan, share: float | None = None) -> PlatformArgs:
+    """The platform that the plan of one cloud describes; raises as `platforms_args`.
+
+    Args:
+        share: of what the stack costs, where it is on another cloud too.
+    """
     region, shape = plan.region, plan.platform
     jobs = [workload for workload in plan.workloads if isinstance(workload, TrainingJob)]
     services = [workload for workload in plan.workloads if isinstance(workload, InferenceService)]
@@ -112,7 +111,8 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
             dataclasses.replace(_inference_service(service, plan), scaling=_scaling(service, config))
             for service in services
         ),
-        budget=_budget(config, plan),
+        budget=_budget(config, plan, share),
+        is_one_of_two=share is not None,
         kubernetes=config.kubernetes,
         namespace=config.cluster.namespace,
         manifests=tuple(
@@ -127,7 +127,7 @@ def platform_args(config: StackConfig, plan: Plan) -> PlatformArgs:
     )
 
 
-def _budget(config: StackConfig, plan: Plan, share: float = 1) -> BudgetArgs | None:
+def _budget(config: StackConfig, plan: Plan, share: float | None) -> BudgetArgs | None:
     """Of two clouds each has its share of the limit, by what is expected of it: neither sees the other's bill."""
     alarms = config.budget_alarms
     if alarms is None:
@@ -135,7 +135,7 @@ def _budget(config: StackConfig, plan: Plan, share: float = 1) -> BudgetArgs | N
     limit_usd = alarms.monthly_limit_usd or config.guardrails.monthly_cost_limit_usd
     return BudgetArgs(
         stack=plan.stack,
-        limit_usd_per_month=limit_usd if share == 1 else max(1.0, math.floor(limit_usd * share)),
+        limit_usd_per_month=limit_usd if share is None else max(1.0, math.floor(limit_usd * share)),
         emails=alarms.emails,
         actual_percent=alarms.actual_percent,
         forecast_percent=alarms.forecast_percent,

@@ -125,7 +125,7 @@ class PlatformArgs:
         pools: pools of nodes for the workloads.
         training_jobs, inference_services: what runs on the pools.
         cloud: where the components are built.
-        prefix: what all names begin with; the stack's name unless it has a platform on another cloud too.
+        is_one_of_two: whether the stack has a platform on another cloud too; its names and folders say then on which.
         kubernetes: where the workloads' objects go; `cluster` is the control plane on this machine.
         namespace: the workloads' Kubernetes namespace.
         manifests: others' objects, applied before the stack's own.
@@ -150,7 +150,7 @@ class PlatformArgs:
     inference_services: tuple[InferenceServiceSpec, ...]
     budget: BudgetArgs | None = None
     cloud: Cloud = "aws"
-    prefix: str | None = None
+    is_one_of_two: bool = False
     kubernetes: KubernetesTarget = "cloud"
     namespace: str = NAMESPACE
     manifests: tuple[ManifestsArgs, ...] = ()
@@ -182,7 +182,7 @@ class PlatformArgs:
     @property
     def names(self) -> str:
         """What all names begin with."""
-        return self.prefix or self.stack
+        return f"{self.stack}-{self.cloud}" if self.is_one_of_two else self.stack
 
     @property
     def workloads(self) -> tuple[WorkloadSpec, ...]:
@@ -336,11 +336,11 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
 
 def build_failover(stack: str, args: FailoverArgs, registered_plan: pulumi.Resource) -> dict[str, Any]:
     """What leads clients to the cloud that is well; its outputs."""
+    from infra.aws.failover import AwsFailover  # here, as a stack without it need not load the SDK
+
     opts = pulumi.ResourceOptions(depends_on=registered_plan.urn.apply(lambda _: []))
-    build = builder_of("aws").failover
-    assert build is not None
     tags = {**args.tags, STACK_TAG: stack, "fusion:component": "failover"}
-    made = build(f"{stack}-failover", dataclasses.replace(args, tags=tags), opts)
+    made = AwsFailover(f"{stack}-failover", dataclasses.replace(args, tags=tags), opts)
     return {
         "hosts": {name: host(name, args.domain) for name in args.services},
         "name_servers": made.name_servers,
@@ -549,7 +549,7 @@ class _Workloads:
         gateway = self._args.gateway
         if gateway is None:
             return None
-        on_cloud = host(spec.name, gateway.domain, self._args.cloud) if self._args.prefix else None
+        on_cloud = host(spec.name, gateway.domain, self._args.cloud) if self._args.is_one_of_two else None
         return Route(gateway=gateway.name, hostname=host(spec.name, gateway.domain), cloud_hostname=on_cloud)
 
     def _identity(self, workload: WorkloadSpec) -> WorkloadIdentity:
@@ -601,7 +601,7 @@ class _Workloads:
 
 def _own_folder(args: PlatformArgs) -> str | None:
     """Where the objects of one of two clusters are rendered, if they are rendered at all."""
-    folder = pulumi.Config("kubernetes").get("renderYamlToDirectory") if args.prefix else None
+    folder = pulumi.Config("kubernetes").get("renderYamlToDirectory") if args.is_one_of_two else None
     return f"{folder}/{args.cloud}" if folder else None
 
 

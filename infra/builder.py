@@ -11,7 +11,6 @@ import pulumi
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
 from infra.budget import Budget, BudgetArgs
 from infra.cluster import Cluster, ClusterArgs
-from infra.failover import Failover, FailoverArgs
 from infra.names import KubernetesTarget
 from infra.network import Network, NetworkArgs
 from infra.node_autoscaler import NodeAutoscaler
@@ -34,7 +33,6 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
         check_network and the others: raise ArgumentError for what the cloud can't build.
         hosts_per_node: machines of a node of a pool, which come and go as one; several only of a slice of TPUs.
         with_quotas: a plan with the quotas that it takes from, as the cloud grants them now, or why they can't be read.
-        failover: names of services on two clouds; None where they are kept on another one.
         node_autoscaler: from name, cluster, tags and where its objects go; None where the cloud's node pools scale by
             themselves.
     """
@@ -53,7 +51,6 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
     check_budget: Callable[[BudgetArgs], None]
     hosts_per_node: Callable[[AcceleratorPoolArgs], int]
     with_quotas: Callable[[Plan, Catalog], Plan]
-    failover: Callable[[str, FailoverArgs, Options], Failover] | None = None
     node_autoscaler: (
         Callable[[str, OwnCluster, Mapping[str, str], KubernetesTarget, Options], NodeAutoscaler] | None
     ) = None

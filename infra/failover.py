@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import pulumi
 
 from infra.errors import require
 from infra.kubernetes.pods import check_name
@@ -47,15 +45,3 @@ class FailoverArgs:
 def host(service: str, domain: str, cloud: str | None = None) -> str:
     """The name of a service, or of its place on one cloud alone: a label beside it, so that one certificate has all."""
     return f"{service}.{domain}" if cloud is None else f"{service}-{cloud}.{domain}"
-
-
-class Failover(pulumi.ComponentResource):
-    """Names of services that follow their health.
-
-    Attributes:
-        args: what it was made from.
-        name_servers: to which whoever holds the domain above must delegate this one.
-    """
-
-    args: FailoverArgs
-    name_servers: pulumi.Output[Sequence[str]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 import pulumi_aws as aws
 
-from infra.failover import Failover, FailoverArgs, host
+from infra.failover import FailoverArgs, host
 
 TTL_SECONDS = 60
 """What Route 53 advises beside health checks ("Values specific for failover records", TTL)."""
@@ -15,7 +17,7 @@ FAILURES = 3
 ROLES = ("PRIMARY", "SECONDARY")
 
 
-class AwsFailover(Failover):
+class AwsFailover(pulumi.ComponentResource):
     """A zone, and for each service on each cloud a health check and a failover record.
 
     Makes: Zone, HealthChecks, Records. `<service>.<domain>` leads to `<service>-<cloud>.<domain>` of the primary while
@@ -23,10 +25,17 @@ class AwsFailover(Failover):
     (ExternalDNS with `--regex-domain-filter`, or by hand), since the cluster alone knows the Gateway's address; so a
     zone that is removed takes what others have put in with it.
 
+    Attributes:
+        args: what it was made from.
+        name_servers: to which whoever holds the domain above must delegate this one.
+
     Example:
         >>> args = FailoverArgs(domain="models.example.com", clouds=("aws", "gcp"), services={"classify": "/ready"})
         >>> AwsFailover("prod-failover", args).name_servers
     """
+
+    args: FailoverArgs
+    name_servers: pulumi.Output[Sequence[str]]
 
     def __init__(self, name: str, args: FailoverArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         facts = {"domain": args.domain, "clouds": list(args.clouds), "services": sorted(args.services)}
