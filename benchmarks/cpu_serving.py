@@ -25,7 +25,6 @@ import contextlib
 import json
 import math
 import os
-import random
 import select
 import socket
 import statistics
@@ -42,6 +41,7 @@ import numpy as np
 import torch
 
 from planner.calibration.host import clock
+from planner.calibration.loopback import poisson
 from planner.calibration.store import Calibration, read_calibration
 from planner.performance import InferenceLoad, Overloaded, predict_inference
 from planner.performance.inference import batch_queue, on_server
@@ -250,14 +250,6 @@ class _Connection:
             return False
         self.rest = b""
         return True
-
-
-def poisson(rate: float, seconds: float, seed: int) -> list[float]:
-    """When requests are due."""
-    draw, due = random.Random(seed).expovariate, [0.0]
-    while due[-1] < seconds:
-        due.append(due[-1] + draw(rate))
-    return due
 
 
 Predict = Callable[[float], tuple[float, float, float, float]]

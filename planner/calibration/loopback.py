@@ -241,7 +241,7 @@ class _Costs:
 
 
 def _costs(size: int, processors: Collection[int]) -> _Costs:
-    """From single requests and a stream."""
+    """From single requests and streams."""
     body = np.random.default_rng(1).random(size // 4, dtype=np.float32).tobytes()
     request = f"POST /v2/models/{NAME}/raw HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
     with running_server(size, processors) as (port, work), _connected(port) as client:
@@ -297,11 +297,17 @@ def _asked(client: socket.socket, request: bytes) -> float:
     return time.perf_counter() - began
 
 
-def _stream(port: int, request: bytes, rate: float, seconds: float) -> None:
-    """Send requests when they are due, by a Poisson process, whatever was answered before; until all are answered."""
-    draw, due_s = random.Random(SEED).expovariate, [0.0]
+def poisson(rate: float, seconds: float, seed: int) -> list[float]:
+    """Seconds at which requests of a Poisson process are due, up to the first at `seconds` or later."""
+    draw, due_s = random.Random(seed).expovariate, [0.0]
     while due_s[-1] < seconds:
         due_s.append(due_s[-1] + draw(rate))
+    return due_s
+
+
+def _stream(port: int, request: bytes, rate: float, seconds: float) -> None:
+    """Send requests when they are due, by a Poisson process, whatever was answered before; until all are answered."""
+    due_s = poisson(rate, seconds, SEED)
     with ExitStack() as opened, selectors.DefaultSelector() as waiting:
         free: list[socket.socket] = []
         began, sent, answered = time.perf_counter(), 0, 0
