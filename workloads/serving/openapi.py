@@ -38,6 +38,17 @@ _REFUSALS = {
 }
 _ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _TEXT: Schema = {"type": "string"}
+_LIMITS: Mapping[str, Schema] = {
+    "priority": {
+        "type": ["integer", "null"],
+        "minimum": 0,
+        "maximum": LOW,
+        "description": f"{HIGH} is served first.",
+    },
+    "timeout": {"type": ["integer", "null"], "minimum": 0, "description": "In microseconds; 0 is no limit."},
+    "binary_data_output": {"type": "boolean"},
+}
+"""The parameters of a request."""
 
 
 def document(models: Models) -> dict[str, Any]:
@@ -79,53 +90,14 @@ def _model_paths(place: str, manifest: Manifest, batch_max: int) -> dict[str, An
 
 
 def _infer(manifest: Manifest, batch_max: int) -> dict[str, Any]:
-    count = len(manifest.inputs)
-    inputs: Schema = {
-        "type": "array",
-        "items": {"oneOf": [_tensor(each, batch_max) for each in manifest.inputs]},
-        "minItems": count,
-        "maxItems": count,
-    }
-    if count > 1:  # in any order, each once
-        names = [each.name for each in manifest.inputs]
-        inputs["allOf"] = [{"contains": {"properties": {"name": {"const": name}}}} for name in names]
-    outputs: Schema = {
-        "type": ["array", "null"],
-        "minItems": 1,
-        "maxItems": len(manifest.outputs),
-        "items": {
-            "type": "object",
-            "required": ["name"],
-            "properties": {
-                "name": {"enum": [each.name for each in manifest.outputs]},
-                "parameters": _parameters({"binary_data": {"type": "boolean"}}),
-            },
-        },
-        "description": "Those that are wanted, each once; all of them where it is left out.",
-    }
-    if len(manifest.outputs) > 1:
-        outputs["allOf"] = [
-            {"contains": {"properties": {"name": {"const": each.name}}}, "minContains": 0, "maxContains": 1}
-            for each in manifest.outputs
-        ]
-    limits: Schema = {
-        "priority": {
-            "type": ["integer", "null"],
-            "minimum": 0,
-            "maximum": LOW,
-            "description": f"{HIGH} is served first.",
-        },
-        "timeout": {"type": ["integer", "null"], "minimum": 0, "description": "In microseconds; 0 is no limit."},
-        "binary_data_output": {"type": "boolean"},
-    }
     request: Schema = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
             "id": {"type": ["string", "null"]},
-            "inputs": inputs,
-            "outputs": outputs,
-            "parameters": _parameters(limits),
+            "inputs": _given(manifest, batch_max),
+            "outputs": _wanted(manifest),
+            "parameters": _parameters(_LIMITS),
         },
     }
     answer: Schema = {
@@ -145,6 +117,43 @@ def _infer(manifest: Manifest, batch_max: int) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {JSON_TYPE: {"schema": request}}},
         "responses": _responses({JSON_TYPE: answer, BINARY_TYPE: None}, *_REFUSALS),
     }
+
+
+def _given(manifest: Manifest, batch_max: int) -> Schema:
+    """The inputs, in any order, each once."""
+    count = len(manifest.inputs)
+    inputs: Schema = {
+        "type": "array",
+        "items": {"oneOf": [_tensor(each, batch_max) for each in manifest.inputs]},
+        "minItems": count,
+        "maxItems": count,
+    }
+    if count > 1:
+        names = [each.name for each in manifest.inputs]
+        inputs["allOf"] = [{"contains": {"properties": {"name": {"const": name}}}} for name in names]
+    return inputs
+
+
+def _wanted(manifest: Manifest) -> Schema:
+    """Names of outputs, each at most once."""
+    names = [each.name for each in manifest.outputs]
+    outputs: Schema = {
+        "type": ["array", "null"],
+        "minItems": 1,
+        "maxItems": len(names),
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"enum": names}, "parameters": _parameters({"binary_data": {"type": "boolean"}})},
+        },
+        "description": "Those that are wanted, each once; all of them where it is left out.",
+    }
+    if len(names) > 1:
+        outputs["allOf"] = [
+            {"contains": {"properties": {"name": {"const": name}}}, "minContains": 0, "maxContains": 1}
+            for name in names
+        ]
+    return outputs
 
 
 def _tensor(spec: TensorSpec, batch_max: int) -> Schema:
