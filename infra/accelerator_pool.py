@@ -64,6 +64,8 @@ class AcceleratorPoolArgs:
         vcpus: of a node, as the offer has them.
         node_autoscaler: who makes the nodes above `nodes_min`; `none` where the cloud's own node pool does.
         stands_in_for: the pool whose workloads run here too, while spot is away; nodes carry its label.
+        device_resource: what containers ask for to get an accelerator, where that is for your own device plugin to say:
+            FPGAs, of which no vendor's has a name. None: as the vendor's plugin calls it.
 
     Raises:
         ArgumentError: no cloud could build the combination.
@@ -92,6 +94,7 @@ class AcceleratorPoolArgs:
     stands_in_for: str | None = None
     vcpus: float = 0
     node_autoscaler: NodeAutoscalerName = "none"
+    device_resource: str | None = None
 
     def __post_init__(self) -> None:
         check_zones(self.region, self.zones, at_least=1)

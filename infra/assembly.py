@@ -22,12 +22,13 @@ from infra.kubernetes.manifests import ManifestsArgs
 from infra.kubernetes.monitoring import MonitoringArgs, PoolCost
 from infra.kubernetes.pods import PodArgs
 from infra.kubernetes.training_job import CHECKPOINTS_PATH
-from infra.names import NodeAutoscalerName
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
+from infra.planning import has_fpgas
 from infra.queueing import NodeRoom, QueueingSpec, QueueSpec
 from infra.registry import RegistryArgs
 from infra.training_job import Volume
+from planner.catalog import load
 from planner.packing import room_of
 from planner.plan import Plan, PoolPlan
 from planner.prediction import WorkloadPrediction
@@ -105,7 +106,7 @@ def platform_args(config: StackConfig, plan: Plan, share: float | None = None) -
             access_log=config.is_confidential,
         ),
         registry=RegistryArgs(region=region, repositories=REPOSITORIES, delete_with_contents=removable),
-        pools=tuple(_pool(pool, plan, config.node_autoscaler_on(plan.cloud)) for pool in plan.pools),
+        pools=tuple(_pool(pool, plan, config) for pool in plan.pools),
         training_jobs=tuple(_training_job(job, plan) for job in jobs),
         inference_services=tuple(
             dataclasses.replace(_inference_service(service, plan), scaling=_scaling(service, config))
@@ -180,7 +181,7 @@ def _monitoring(config: StackConfig, plan: Plan) -> MonitoringArgs | None:
         PoolCost(
             pool=pool.name,
             label=pool.stands_in_for or pool.name,
-            price_model=pool.price_model.replace("_", "-"),
+            price_model=pool.bought_as.replace("_", "-"),
             usd_per_hour=pool.price_usd_per_hour,
             nodes_expected=pool.nodes_expected,
         )
@@ -241,22 +242,28 @@ def datasets(config: StackConfig) -> dict[str, str]:
     return {job.name: job.training.dataset for job in jobs}
 
 
-def _pool(pool: PoolPlan, plan: Plan, node_autoscaler: NodeAutoscalerName) -> AcceleratorPoolArgs:
+def _pool(pool: PoolPlan, plan: Plan, config: StackConfig) -> AcceleratorPoolArgs:
+    plugins = config.cluster.device_plugins
+    purchase, comes_later = pool.purchase, pool.bought_as == "flex_start"
     return AcceleratorPoolArgs(
         pool=pool.name,
         region=plan.region,
-        zones=plan.platform.zones,
+        zones=pool.zones,
         instance_type=pool.instance_type,
         accelerator=pool.accelerator,
         accelerator_count=pool.accelerators_per_node,
-        price_model=pool.price_model,
+        price_model=pool.bought_as,
+        reservation_id=purchase.reservation_id if purchase else None,
+        max_run_hours=purchase.max_run_hours if purchase else None,
+        queued=purchase is not None and purchase.queued,
         nodes_min=pool.nodes_min,
-        nodes_desired=pool.nodes_expected,
+        nodes_desired=0 if comes_later else pool.nodes_expected,
         nodes_max=pool.nodes_max,
         disk_gib=pool.disk_gib,
         stands_in_for=pool.stands_in_for,
         vcpus=pool.vcpus_per_node,
-        node_autoscaler=node_autoscaler,
+        node_autoscaler=config.node_autoscaler_on(plan.cloud),
+        device_resource=plugins.fpga_resource if plugins and has_fpgas(pool.accelerator, load()) else None,
     )
 
 

@@ -242,6 +242,12 @@ class PlatformArgs:
             f"workload {workload.name}: devices {workload.devices} are not all {pool.accelerator_count:g} of a node of "
             f"pool {pool.pool} ({pool.instance_type}), whose {hosts} hosts work as one; take all, or a smaller slice.",
         )
+        least_gib = 2 * hosts * workload.pod.shared_memory_gib
+        require(
+            hosts == 1 or workload.pod.memory_gib >= least_gib,
+            f"workload {workload.name}: memory_gib {workload.pod.memory_gib:g} is of all {hosts} hosts of a node of "
+            f"pool {pool.pool} ({pool.instance_type}) together; use {least_gib:g} or more.",
+        )
 
     def _check_queue(self, job: TrainingJobSpec) -> None:
         known = [queue.name for queue in self.queueing.queues] if self.queueing else []

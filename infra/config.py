@@ -115,6 +115,13 @@ class DevicePluginsConfig(Declared):
     pods_per_gpu: int = Field(default=1, ge=1, le=100, description="that take turns on one; they share its memory")
     neuron_image: ByDigest | None = None
     efa_image: ByDigest | None = None
+    fpga_resource: (
+        Annotated[str, matching(r"[a-z0-9.-]+/[A-Za-z0-9_.-]+", "a domain and a name, such as xilinx.com/fpga-f2")]
+        | None
+    ) = Field(
+        default=None,
+        description="what your own plugin calls FPGAs (put it into `manifests`); none are planned without it",
+    )
     gpu_claims: bool = Field(
         default=False, description="GPUs are claimed (DRA) and not counted; NVIDIA's DRA driver must be installed"
     )

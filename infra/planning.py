@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.aws.instance_shapes import can_build as can_build_on_aws
+from infra.aws.instance_shapes import shape_of
 from infra.config import Cloud, StackConfig
 from infra.gcp.machines import can_build as can_build_on_gcp
 from infra.gcp.machines import disk_service as disk_service_on_gcp
@@ -18,7 +19,7 @@ from planner.cost import CostItem, to_the_cent
 from planner.errors import PlanError
 from planner.plan import DISK_SERVICE, Plan, Planned, PlanRequest, PlatformShape, joined, planned
 from planner.profiles import FOLDERS
-from planner.workloads import TrainingJob
+from planner.workloads import AnyWorkload, Bought, TrainingJob
 
 if TYPE_CHECKING:
     from planner.guardrails.rules import Violation
@@ -37,6 +38,7 @@ class CloudFacts:
     """What a plan must know of a cloud's components; no Pulumi, so that `fusion plan` is quick.
 
     Attributes:
+        sells_as: what a node may be asked for as.
         can_build: whether they can build pools of an offer.
         hosts: machines of a node of an offer, which come and go as one.
         disk_service: what a node's disk is billed as.
@@ -46,6 +48,7 @@ class CloudFacts:
         interface_endpoints: in each zone.
     """
 
+    sells_as: frozenset[Bought]
     can_build: Callable[[Offer], bool]
     hosts: Callable[[Offer], int]
     disk_service: Callable[[Offer], str]
@@ -57,6 +60,7 @@ class CloudFacts:
 
 CLOUDS: Mapping[str, CloudFacts] = {
     "aws": CloudFacts(
+        sells_as=frozenset({"on_demand", "spot", "capacity_block"}),
         can_build=lambda offer: can_build_on_aws(offer.instance_type),
         hosts=lambda _: 1,
         disk_service=lambda _: DISK_SERVICE,
@@ -66,6 +70,7 @@ CLOUDS: Mapping[str, CloudFacts] = {
         interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES),
     ),
     "gcp": CloudFacts(
+        sells_as=frozenset({"on_demand", "spot", "flex_start"}),
         can_build=can_build_on_gcp,
         hosts=hosts_on_gcp,
         disk_service=disk_service_on_gcp,
@@ -163,12 +168,18 @@ def _compared(best: Plan, other: Plan) -> str:
 
 def _planned_on(cloud: Cloud, config: StackConfig, stack: str, catalog: Catalog) -> Planned:
     region, gone = config.regions[cloud], sold_out.of_stack(stack)
-    cannot_build = not_built(cloud, region, catalog)
+    cannot_build = not_built(cloud, region, config, catalog)
     for workload in config.workloads:
+        _check_fpgas(workload, config, catalog)
         if (named := workload.needs.instance_type) in cannot_build:
             raise PlanError(
                 f"workload {workload.name}: needs.instance_type {named} can't be a node of a pool: no image of "
                 f"{cloud}'s Kubernetes is documented for it; name another, or an accelerator in its place"
+            )
+        if workload.price_model not in ("any", *CLOUDS[cloud].sells_as):
+            raise PlanError(
+                f"workload {workload.name}: price_model {workload.price_model} is not sold on {cloud}; expected one of "
+                f"{', '.join(sorted(CLOUDS[cloud].sells_as))}, any"
             )
     facts = CLOUDS[cloud]
     request = PlanRequest(
@@ -191,8 +202,42 @@ def _planned_on(cloud: Cloud, config: StackConfig, stack: str, catalog: Catalog)
         raise PlanError(str(error)) from None
     except PlanError as error:
         raise PlanError("; ".join([str(error), *(str(each) for each in gone)])) from None
-    notes = (*found.plan.notes, *(str(each) for each in gone), *_on_several_tpus(found.plan))
+    notes = (
+        *found.plan.notes,
+        *(str(each) for each in gone),
+        *_counted_as_on_demand(found.plan),
+        *_without_plugin(found.plan, config),
+        *_on_several_tpus(found.plan),
+    )
     return dataclasses.replace(found, plan=dataclasses.replace(found.plan, notes=notes))
+
+
+def _counted_as_on_demand(plan: Plan) -> list[str]:
+    """Of nodes that are billed in another way than the plan counts them."""
+    billed = {
+        "reserved": "come from the reservation {0}, which is billed whether they run or not",
+        "capacity_block": "run in the Capacity Block {0}, which was paid for in advance",
+        "flex_start": "are had as flex-start, at a discount",
+    }
+    return [
+        f"pool {pool.name}: its nodes {billed[pool.purchase.name].format(pool.purchase.reservation_id)}; they are "
+        "counted as on demand, of which the catalog has the price"
+        for pool in plan.pools
+        if pool.purchase
+    ]
+
+
+def _without_plugin(plan: Plan, config: StackConfig) -> list[str]:
+    """Of pods that wait for network adapters which nothing hands out, unless the cluster brings what does."""
+    plugins = config.cluster.device_plugins
+    if plan.cloud != "aws" or (plugins and plugins.efa_image):
+        return []
+    return [
+        f"pool {pool.name}: its nodes have EFA, and its pods ask for vpc.amazonaws.com/efa; name the image of the "
+        "plugin that hands it out in fusion:cluster device_plugins.efa_image, unless the cluster has one"
+        for pool in plan.pools
+        if pool.nodes_max > 1 and len(pool.zones) == 1 and shape_of(pool.instance_type).efa_interfaces_max
+    ]
 
 
 def _on_several_tpus(plan: Plan) -> list[str]:
@@ -206,10 +251,46 @@ def _on_several_tpus(plan: Plan) -> list[str]:
     ]
 
 
-def not_built(cloud: str, region: str, catalog: Catalog) -> frozenset[str]:
-    """Instance types of a region that the catalog has and the components can't build."""
-    can_build = CLOUDS[cloud].can_build
-    return frozenset(each.instance_type for each in catalog.find(cloud=cloud, region=region) if not can_build(each))
+def _check_fpgas(workload: AnyWorkload, config: StackConfig, catalog: Catalog) -> None:
+    """Refuse FPGAs that nothing hands out, in words of their own.
+
+    Raises:
+        PlanError: the workload names some, and the stack does not say what they are called.
+    """
+    needs, regions = workload.needs, config.regions.items()
+    asked = {
+        each.accelerator
+        for cloud, region in regions
+        for each in catalog.find(cloud=cloud, region=region)
+        if each.instance_type == needs.instance_type
+    } | {needs.accelerator}
+    if not _hands_out_fpgas(config) and any(has_fpgas(each, catalog) for each in asked):
+        raise PlanError(
+            f"workload {workload.name}: needs asks for FPGAs ({needs.instance_type or needs.accelerator}), which no "
+            "vendor's device plugin has a name for; set fusion:cluster device_plugins.fpga_resource to what your own "
+            "calls them, and put its manifest into fusion:cluster manifests"
+        )
+
+
+def _hands_out_fpgas(config: StackConfig) -> bool:
+    plugins = config.cluster.device_plugins
+    return plugins is not None and plugins.fpga_resource is not None
+
+
+def has_fpgas(accelerator: str | None, catalog: Catalog) -> bool:
+    """Whether a chip is an FPGA."""
+    chip = catalog.accelerators.get(accelerator or "")
+    return chip is not None and chip.kind == "fpga"
+
+
+def not_built(cloud: str, region: str, config: StackConfig, catalog: Catalog) -> frozenset[str]:
+    """Instance types of a region that the catalog has and the components can't build, as the stack is configured."""
+    can_build, without = CLOUDS[cloud].can_build, not _hands_out_fpgas(config)
+    return frozenset(
+        each.instance_type
+        for each in catalog.find(cloud=cloud, region=region)
+        if not can_build(each) or (without and has_fpgas(each.accelerator, catalog))
+    )
 
 
 def platform_shape(config: StackConfig, cloud: Cloud, catalog: Catalog) -> PlatformShape:

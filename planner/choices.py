@@ -39,7 +39,7 @@ from planner.market import Market, Where
 from planner.packing import Demand, nodes_for, room_of
 from planner.performance.checks import PerformanceError
 from planner.performance.chip import Chip
-from planner.workloads import Objective, PriceModel
+from planner.workloads import Objective, PriceModel, Purchase
 
 REPLICA_STEPS = (1, 3, 5, 7, *(step << power for power in range(13) for step in (2, 3)))
 """Numbers of replicas that are tried where latency is minimised: 1 to 8, 12, 16, 24 …, the least and the most."""
@@ -89,6 +89,8 @@ class Ask:
     """Runs of a training job with a goal, or hours."""
     egress_usd: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """By place, USD a month for data that is not there."""
+    pool: tuple[str | None, Purchase | None] = (None, None)
+    """The zone and the purchase of its nodes; replicas with others don't stand beside its own."""
 
     @property
     def limit_fields(self) -> LimitFields:

@@ -25,11 +25,13 @@ from planner.packing import NODE_RESERVED_MEMORY_FRACTION, NODE_RESERVED_VCPUS, 
 from planner.prediction import WorkloadPrediction
 from planner.workloads import (
     AnyWorkload,
+    Bought,
     Budget,
     ExpectedUsage,
     InferenceService,
     Needs,
     PriceModel,
+    Purchase,
     Quota,
     TrainingJob,
 )
@@ -112,6 +114,20 @@ class PoolPlan:
     hosts_per_node: int = 1
     """Machines that come and go as one node: the hosts of a slice of TPUs."""
     disk_service: str = DISK_SERVICE
+    zones: tuple[str, ...] = ()
+    """Where its nodes are made; one for those of a job that exchange gradients."""
+    purchase: Purchase | None = None
+    """How its nodes are had, where that is neither simply on demand nor spot."""
+
+    @property
+    def bought_as(self) -> Bought:
+        """What its nodes are asked for as."""
+        return self.purchase.price_model if self.purchase else self.price_model
+
+    @property
+    def quota_model(self) -> PriceModel:
+        """Whose quotas its nodes take from."""
+        return self.purchase.quota_model if self.purchase else self.price_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,15 +270,15 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
         _check_named(workload, request, catalog)
     scope = Scope(frozenset({place}), request.not_built, request.quotas, request.budget, request.folders)
     found = answer(request.workloads, catalog, scope)
-    placed: dict[tuple[str, PriceModel, bool], list[AnyWorkload]] = {}
+    placed: dict[_Kind, list[AnyWorkload]] = {}
     for workload in request.workloads:
-        best = found.answers[workload.name].best
-        placed.setdefault((best.offer.instance_type, best.price_model, best.spot_fallback), []).append(workload)
+        placed.setdefault(_kind(workload, found.answers[workload.name].best, request), []).append(workload)
+    names = _names(placed)
     pools: list[PoolPlan] = []
-    for (_, price_model, fallback), workloads in placed.items():
-        pool = _pool(request, price_model, fallback, workloads, found.answers)
+    for kind, workloads in placed.items():
+        pool = _pool(request, names[kind], kind, workloads, found.answers)
         pools.append(pool)
-        if fallback:
+        if kind.spot_fallback:
             pools.append(_stand_in(pool, found.answers[workloads[0].name].best.offer, workloads[0].name))
     items = (
         *_platform_items(request, catalog),
@@ -288,13 +304,58 @@ def planned(request: PlanRequest, catalog: Catalog) -> Planned:
     return Planned(made, found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What workloads must have in common to share a pool."""
+
+    instance_type: str
+    price_model: PriceModel
+    spot_fallback: bool
+    zones: tuple[str, ...]
+    purchase: Purchase | None
+
+    @property
+    def name(self) -> str:
+        """Of its pool, as far as another can't have the same."""
+        bought = self.purchase.name if self.purchase else self.price_model
+        named = f"{self.instance_type}-{bought}{'-with-fallback' if self.spot_fallback else ''}"
+        return named.replace(".", "-").replace("_", "-").replace("+", "-").lower()
+
+
+def _kind(workload: AnyWorkload, best: Choice, request: PlanRequest) -> _Kind:
+    """Several nodes of a training job are in one zone: what is predicted of them rests on their being close together.
+
+    Raises:
+        PlanError: the zone that is named is not one of the network's.
+    """
+    zones = request.platform.zones
+    if workload.zone is not None and workload.zone not in zones:
+        raise PlanError(
+            f"workload {workload.name}: zone {workload.zone} is none of the stack's on {request.cloud}, which are "
+            f"{', '.join(zones)}; name one of those, or add it to fusion:network zones"
+        )
+    is_close = isinstance(workload, TrainingJob) and workload.has_several_nodes
+    own = (workload.zone,) if workload.zone else zones[:1] if is_close else zones
+    return _Kind(best.offer.instance_type, best.price_model, best.spot_fallback, own, workload.purchase)
+
+
+def _names(kinds: Iterable[_Kind]) -> dict[_Kind, str]:
+    """Pools in every zone keep their names when one of the same offer in a single zone comes beside them."""
+    names: dict[_Kind, str] = {}
+    for kind in sorted(kinds, key=lambda each: len(each.zones) == 1):
+        wanted = [kind.name, f"{kind.name}-{kind.zones[0]}"]
+        wanted += [f"{wanted[-1]}-{number}" for number in range(2, len(names) + 3)]
+        names[kind] = next(each for each in wanted if each not in names.values())
+    return names
+
+
 def _check_named(workload: AnyWorkload, request: PlanRequest, catalog: Catalog) -> None:
     """Say in the words of the needs why nothing has them; what only a target excludes is the search's to say.
 
     Raises:
         PlanError: no offer of the place has what is needed, at a price.
     """
-    model: PriceModel = "on_demand" if workload.price_model == "any" else workload.price_model
+    model: PriceModel = "spot" if workload.price_model == "spot" else "on_demand"
     try:
         choose_offer(workload, request.cloud, request.region, catalog, request.not_built, model)
     except PlanError:
@@ -440,20 +501,16 @@ def _sold_where(accelerator: str, cloud: str, catalog: Catalog) -> str:
 
 
 def _pool(
-    request: PlanRequest,
-    price_model: PriceModel,
-    fallback: bool,
-    workloads: Sequence[AnyWorkload],
-    answers: Mapping[str, Answer],
+    request: PlanRequest, name: str, kind: _Kind, workloads: Sequence[AnyWorkload], answers: Mapping[str, Answer]
 ) -> PoolPlan:
     choices = [answers[workload.name].best for workload in workloads]
     offer = choices[0].offer
     minimum, expected, most = _nodes(offer, list(zip(workloads, choices, strict=True)))
+    price_model = kind.price_model
     on_demand = price_model == "on_demand"
-    named = f"{offer.instance_type}-{price_model}{'-with-fallback' if fallback else ''}"
     source = (offer.price_source, offer.price_as_of) if on_demand else (offer.spot_source, offer.spot_as_of)
     return PoolPlan(
-        name=named.replace(".", "-").replace("_", "-").lower(),
+        name=name,
         instance_type=offer.instance_type,
         price_model=price_model,
         accelerator=offer.accelerator,
@@ -469,6 +526,8 @@ def _pool(
         workloads=tuple(workload.name for workload in workloads),
         hosts_per_node=request.hosts_of(offer),
         disk_service=request.disk_service_of(offer),
+        zones=kind.zones,
+        purchase=kind.purchase,
     )
 
 
@@ -476,7 +535,7 @@ def _stand_in(pool: PoolPlan, offer: Offer, workload: str) -> PoolPlan:
     """On demand, for the nodes of a spot pool while spot is away: none is expected, and all of them may be."""
     return dataclasses.replace(
         pool,
-        name=pool.name.removesuffix("-spot-with-fallback") + "-fallback-on-demand",
+        name=pool.name.replace("-spot-with-fallback", "-fallback-on-demand"),
         price_model="on_demand",
         nodes_min=0,
         nodes_expected=0,

@@ -159,7 +159,7 @@ def taken(quota: Quota, plan: Plan, catalog: Catalog) -> tuple[Taken, ...]:
     ]
     for pool in plan.pools:
         size = pool.vcpus_per_node, pool.accelerators_per_node, pool.nodes_max
-        rows.append((f"pool {pool.name}", pool.instance_type, pool.accelerator, pool.price_model, *size))
+        rows.append((f"pool {pool.name}", pool.instance_type, pool.accelerator, pool.quota_model, *size))
     found = []
     for part, instance_type, accelerator, price_model, vcpus, accelerators, nodes in rows:
         is_counted = quota.accelerator in (None, accelerator) and quota.price_model in (None, price_model)

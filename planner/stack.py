@@ -187,7 +187,8 @@ class _Stack:
             ]
             apart = min(parts, default=None)
             below = math.inf if self._limits or apart is None else apart[1] / MILLION
-            options = self._block(members, below)
+            alike = len({self._asks[member].pool for member in members}) == 1
+            options = self._block(members, below) if alike else []
             if options:
                 keys[subset] = min(map(key_of, options))
                 groups.setdefault(first, []).append(members)
@@ -302,11 +303,11 @@ class _Stack:
 
 
 def _pools(asks: Sequence[Ask], taken: Sequence[_Taken]) -> tuple[SharedPool, ...]:
-    by_row: dict[int, list[_Taken]] = {}
+    pools: dict[object, list[_Taken]] = {}
     for each in taken:
-        by_row.setdefault(each.option.row, []).append(each)
+        pools.setdefault((each.option.row, asks[each.members[0]].pool), []).append(each)
     found: list[SharedPool] = []
-    for together in by_row.values():
+    for together in pools.values():
         first = together[0].option.choices[0]
         nodes = sum(each.option.nodes for each in together)
         names = [asks[member].name for each in together for member in each.members]

@@ -250,6 +250,7 @@ def _ask(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> Ask:
         whole_nodes=training,
         per_month=runs if training and goal else HOURS_PER_MONTH,
         egress_usd=_egress(workload.data, runs, catalog),
+        pool=(workload.zone, workload.purchase),
     )
 
 
@@ -287,8 +288,8 @@ def _where(workload: AnyWorkload, catalog: Catalog, scope: Scope) -> Where:
 
 def _buyings(workload: AnyWorkload) -> tuple[Buying, ...]:
     spot: Buying = "spot_fallback" if workload.spot_fallback else "spot"
-    ways: Mapping[str, tuple[Buying, ...]] = {"on_demand": ("on_demand",), "spot": (spot,), "any": ("on_demand", spot)}
-    return ways[workload.price_model]
+    ways: Mapping[str, tuple[Buying, ...]] = {"spot": (spot,), "any": ("on_demand", spot)}
+    return ways.get(workload.price_model, ("on_demand",))
 
 
 def _egress(data: Data | None, runs: float, catalog: Catalog) -> Mapping[tuple[str, str], float]:

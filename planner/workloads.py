@@ -6,6 +6,7 @@ These are the models of what people type, so every field is checked where it ent
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,6 +23,9 @@ from pydantic import (
 )
 
 PriceModel = Literal["on_demand", "spot"]
+"""What a node is billed as."""
+Bought = Literal["on_demand", "spot", "capacity_block", "flex_start"]
+"""What a node is asked for as."""
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
 Objective = Literal["cost", "time", "latency"]
 Priority = Literal["low", "normal", "high"]
@@ -144,16 +148,92 @@ class Data(Declared):
         return self
 
 
+ReservationId = Annotated[
+    str, matching(r"[a-z][a-z0-9/-]{0,250}[a-z0-9]", "an id such as cr-0123456789abcdef0, or on Google Cloud a name")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """How nodes are had that are neither simply on demand nor on spot; the bill counts them as on demand."""
+
+    price_model: Literal["on_demand", "capacity_block", "flex_start"]
+    """`on_demand` where they come from a reservation."""
+    reservation_id: str | None = None
+    """Of the reservation or the Capacity Block."""
+    max_run_hours: int | None = None
+    queued: bool = False
+
+    @property
+    def name(self) -> str:
+        """`reserved`, `capacity_block` or `flex_start`."""
+        return "reserved" if self.price_model == "on_demand" else self.price_model
+
+    @property
+    def quota_model(self) -> PriceModel:
+        """Whose quotas it takes from: flex-start, of the preemptible ones.
+
+        Source: "Use Dynamic Workload Scheduler", Google Cloud (Managed Service for Apache Spark), read 2026-11-27. That
+        Capacity Blocks have quotas of their own is left out: they count as on demand, which is never too few.
+        """
+        return "spot" if self.price_model == "flex_start" else "on_demand"
+
+
 class Workload(Declared):
     """What training jobs and inference services have in common."""
 
     name: WorkloadName
     image: Image
     needs: Needs = Needs()
-    price_model: Literal["on_demand", "spot", "any"] = "on_demand"
+    price_model: Literal["on_demand", "spot", "any", "capacity_block", "flex_start"] = Field(
+        default="on_demand",
+        description="capacity_block: bought from AWS by you; flex_start: Google Cloud's, nodes that come when there is "
+        "room; both are counted as on demand",
+    )
     spot_fallback: bool = Field(default=False, description="while spot is away its nodes are bought on demand")
+    reservation_id: ReservationId | None = Field(
+        default=None, description="of reserved capacity of yours that its nodes come from, a Capacity Block's too"
+    )
+    max_run_hours: int | None = Field(default=None, ge=1, le=168, description="of a node of flex_start, until it goes")
+    queued: bool = Field(
+        default=False, description="with flex_start a job's nodes come all at once, when its queue asks for them"
+    )
+    zone: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of its nodes; without it the first for several nodes of a training job, and else every zone",
+    )
     data: Data | None = None
     disk_gib: int = Field(default=100, ge=20, le=16_384, description="root disk of a node, for images and scratch")
+
+    @property
+    def purchase(self) -> Purchase | None:
+        """How its nodes are had, where neither simply on demand nor on spot."""
+        model = self.price_model
+        if model == "spot" or model == "any" or (model == "on_demand" and not self.reservation_id):
+            return None
+        return Purchase(model, self.reservation_id, self.max_run_hours, self.queued)
+
+    @model_validator(mode="after")
+    def _bought_as_it_is_sold(self) -> Workload:
+        model, reservation = self.price_model, self.reservation_id
+        if model == "capacity_block" and not reservation:
+            raise ValueError("price_model is capacity_block; set reservation_id to the id of the block that you bought")
+        if reservation and model not in ("on_demand", "capacity_block"):
+            raise ValueError(
+                f"reservation_id is {reservation} and price_model {model}; what is reserved is bought on_demand, or as "
+                "a capacity_block"
+            )
+        if reservation and self.zone is None:
+            raise ValueError(f"reservation_id is {reservation}, which lies in one zone; set zone to it")
+        if (self.queued or self.max_run_hours) and model != "flex_start":
+            name = "queued" if self.queued else "max_run_hours"
+            raise ValueError(f"{name} is of price_model flex_start, and it is {model}; leave it out")
+        if self.purchase and self.needs.instance_type is None:
+            raise ValueError(
+                f"needs.instance_type is not set; capacity that is had as {self.purchase.name} is of one type: name it"
+            )
+        return self
 
 
 class CheckpointVolume(Declared):
@@ -338,7 +418,16 @@ class TrainingJob(Workload):
     def _counts_are_known(self) -> TrainingJob:
         if self.target is None and self.needs.accelerators == "any":
             raise ValueError("needs.accelerators is any; without a target expected a number")
+        if self.price_model == "flex_start" and self.nodes.min:
+            raise ValueError(
+                f"nodes.min is {self.nodes.min}; nodes of flex_start come when a job waits for them: set it to 0"
+            )
         return self
+
+    @property
+    def has_several_nodes(self) -> bool:
+        """Which exchange gradients, and must be close to each other for that."""
+        return self.nodes.max > 1
 
 
 class InferenceService(Workload):
@@ -372,6 +461,11 @@ class InferenceService(Workload):
 
     @model_validator(mode="after")
     def _served_at_all_times(self) -> InferenceService:
+        if self.price_model == "flex_start":
+            raise ValueError(
+                "price_model is flex_start, whose nodes go after seven days at most; a service needs on_demand, spot "
+                "or a reservation"
+            )
         if self.replicas.min < 1 and self.cold_start_seconds_max is None:
             raise ValueError(
                 "replicas.min is 0; an inference service needs at least 1 replica that answers, or "

@@ -88,6 +88,11 @@ def _pool_of(offer: Mapping[str, tuple[str, float]], accelerator: str) -> Callab
     }
 
 
+def _fpga(cloud: str) -> Mapping[str, Any]:
+    f2 = {"instance_type": "f2.6xlarge", "accelerator": "VU47P", "device_resource": "xilinx.com/fpga"}
+    return f2 if cloud == "aws" else {}
+
+
 def _flexible(_: str) -> Mapping[str, Any]:
     return {"price_model": "flex_start"}
 
@@ -151,6 +156,7 @@ CHANGES = (
     _same("accelerator_pool", taints=(Taint(key="team", value="ml"),)),
     _same("accelerator_pool", tags={"team": "ml"}),
     _same("accelerator_pool", stands_in_for="spot"),
+    Change("accelerator_pool", lambda _: {"device_resource": "xilinx.com/f2"}, _fpga),
     Change("object_store", lambda cloud: {"region": ELSEWHERE[cloud]["region"]}),
     _same("object_store", noncurrent_days=90),
     _same("object_store", soft_delete_days=30),

@@ -26,7 +26,7 @@ from fusion.report.findings import (
 from fusion.stack import Stack
 from fusion.stack_plan import config_of
 from fusion.yaml_files import loaded_yaml, read_yaml
-from infra.config import ConfigError, sentences
+from infra.config import ConfigError, StackConfig, sentences
 from infra.planning import not_built, planned_stack
 from planner.calibration.own import own_calibrations
 from planner.catalog import Catalog, CatalogError, load
@@ -227,7 +227,7 @@ def _plan_file(source: Source, catalog: Catalog, in_full: bool) -> Planned:
 def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> Planned:
     config = config_of(source.document, stack, source.file)
     planned = planned_stack(config, stack, catalog)
-    parts = [_planned_on(source, each.plan, each.answer, catalog, in_full) for each in planned.parts]
+    parts = [_planned_on(source, config, each.plan, each.answer, catalog, in_full) for each in planned.parts]
     if len(parts) == 1:
         return parts[0]
     clouds = [each.cloud for each in planned.plan.parts]
@@ -235,8 +235,11 @@ def _plan_stack(source: Source, stack: str, catalog: Catalog, in_full: bool) -> 
     return _joined([_told_of(each, cloud) for each, cloud in zip(parts, clouds, strict=True)], planned.plan, notes)
 
 
-def _planned_on(source: Source, plan: Plan, found: StackAnswer, catalog: Catalog, in_full: bool) -> Planned:
-    scope = Scope(frozenset({(plan.cloud, plan.region)}), not_built(plan.cloud, plan.region, catalog), folders=FOLDERS)
+def _planned_on(
+    source: Source, config: StackConfig, plan: Plan, found: StackAnswer, catalog: Catalog, in_full: bool
+) -> Planned:
+    place = (plan.cloud, plan.region)
+    scope = Scope(frozenset({place}), not_built(*place, config, catalog), folders=FOLDERS)
     return _planned(source, plan.workloads, catalog, scope, found, in_full, plan)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pulumi
 import pulumi_aws as aws
 
@@ -32,6 +35,7 @@ TAINT_EFFECTS = {"NoSchedule": "NO_SCHEDULE", "PreferNoSchedule": "PREFER_NO_SCH
 DEVICE_RESOURCES = {"nvidia": "nvidia.com/gpu", "neuron": "aws.amazon.com/neuron"}
 """What the vendor's device plugin calls its chips; also the key of the taint that keeps other pods off them."""
 EFA_RESOURCE = "vpc.amazonaws.com/efa"
+RESERVATION_ID = r"cr-[0-9a-f]{8}([0-9a-f]{9})?"
 
 
 class AwsAcceleratorPool(AcceleratorPool):
@@ -64,7 +68,7 @@ class AwsAcceleratorPool(AcceleratorPool):
         self._cluster = cluster
         self._shape = shape_of(args.instance_type)
         self._child = pulumi.ResourceOptions(parent=self)
-        self.device_resource = DEVICE_RESOURCES.get(self._shape.accelerator_vendor)
+        self.device_resource = DEVICE_RESOURCES.get(self._shape.accelerator_vendor) or args.device_resource
         self.interconnects_per_node = self._shape.efa_interfaces_max if has_efa(args) else 0
         self.interconnect_resource = EFA_RESOURCE if self.interconnects_per_node else None
         self.node_selector = {POOL_LABEL: args.pool}
@@ -83,24 +87,18 @@ class AwsAcceleratorPool(AcceleratorPool):
 
     def _make_launch_template(self) -> aws.ec2.LaunchTemplate:
         args = self.args
-        block = args.price_model == "capacity_block"
         return aws.ec2.LaunchTemplate(
             self._name,
             name=short_name(self._name, LAUNCH_TEMPLATE_NAME_MAX),
             update_default_version=True,
-            # EKS wants a Capacity Block's instance type here, and every other one in the node group.
-            instance_type=args.instance_type if block else None,
-            instance_market_options=(
-                aws.ec2.LaunchTemplateInstanceMarketOptionsArgs(market_type="capacity-block") if block else None
-            ),
             block_device_mappings=root_disk(args.disk_gib, self._cluster.disk_key_arn),
             metadata_options=metadata_options(),
             network_interfaces=self._network_interfaces(),
             placement=self._placement(),
-            capacity_reservation_specification=self._reservation(),
             tag_specifications=tagged(self._name, args.tags),
             tags=args.tags,
             opts=self._child,
+            **bought_in_template(args),
         )
 
     def _network_interfaces(self) -> list[aws.ec2.LaunchTemplateNetworkInterfaceArgs] | None:
@@ -155,19 +153,11 @@ class AwsAcceleratorPool(AcceleratorPool):
         )
         return aws.ec2.LaunchTemplatePlacementArgs(group_name=group.name)
 
-    def _reservation(self) -> aws.ec2.LaunchTemplateCapacityReservationSpecificationArgs | None:
-        if self.args.reservation_id is None:
-            return None
-        target = aws.ec2.LaunchTemplateCapacityReservationSpecificationCapacityReservationTargetArgs(
-            capacity_reservation_id=self.args.reservation_id
-        )
-        return aws.ec2.LaunchTemplateCapacityReservationSpecificationArgs(capacity_reservation_target=target)
-
     def _make_node_group(self, template: aws.ec2.LaunchTemplate) -> aws.eks.NodeGroup:
-        args, capacity_type = self.args, CAPACITY_TYPES[self.args.price_model]
+        args, bought = self.args, bought_in_group(self.args)
         most = args.nodes_max - args.nodes_beyond
         subnets = self._cluster.network.private_subnet_ids
-        name = versioned_name(self._name, NODE_GROUP_NAME_MAX, args.instance_type, capacity_type, *args.zones)
+        name = versioned_name(self._name, NODE_GROUP_NAME_MAX, args.instance_type, bought["capacity_type"], *args.zones)
         size = size_of(self._cluster.known_name, name)
         moved = size is not None and (size.least, size.most) != (args.nodes_min, most)
         desired = size.within(args.nodes_min, most) if size else min(args.nodes_at_creation, most)
@@ -177,9 +167,6 @@ class AwsAcceleratorPool(AcceleratorPool):
             cluster_name=self._cluster.cluster_name,
             node_role_arn=self._cluster.node_role_arn,
             subnet_ids=[subnets[zone] for zone in args.zones],
-            ami_type=self._shape.ami_type,
-            capacity_type=capacity_type,
-            instance_types=None if args.price_model == "capacity_block" else [args.instance_type],
             launch_template=latest(template),
             scaling_config=aws.eks.NodeGroupScalingConfigArgs(
                 min_size=args.nodes_min, desired_size=desired, max_size=most
@@ -198,7 +185,31 @@ class AwsAcceleratorPool(AcceleratorPool):
                 # ignore it when they move would set it back to the state's, which new bounds may not even allow.
                 ignore_changes=None if moved else ["scalingConfig.desiredSize"],
             ),
+            **bought,
         )
+
+
+def bought_in_template(args: AcceleratorPoolArgs) -> dict[str, Any]:
+    """What a pool's launch template says of how its nodes are had.
+
+    EKS wants a Capacity Block's instance type here, and every other one in the node group ("Create a managed node group
+    with Capacity Blocks for ML").
+    """
+    found: dict[str, Any] = {}
+    if args.price_model == "capacity_block":
+        found["instance_type"] = args.instance_type
+        found["instance_market_options"] = {"market_type": "capacity-block"}
+    if args.reservation_id:
+        target = {"capacity_reservation_id": args.reservation_id}
+        found["capacity_reservation_specification"] = {"capacity_reservation_target": target}
+    return found
+
+
+def bought_in_group(args: AcceleratorPoolArgs) -> dict[str, Any]:
+    """What a pool's node group says of its nodes and of how they are had."""
+    types = {} if args.price_model == "capacity_block" else {"instance_types": [args.instance_type]}
+    shape = shape_of(args.instance_type)
+    return {"ami_type": shape.ami_type, "capacity_type": CAPACITY_TYPES[args.price_model], **types}
 
 
 def check(args: AcceleratorPoolArgs) -> None:
@@ -212,12 +223,19 @@ def check(args: AcceleratorPoolArgs) -> None:
     require(
         bool(kind.ami_type),
         f"{pool} has accelerators ({kind.accelerator_vendor}) that no EKS image is documented to drive; "
-        "choose an instance type with NVIDIA, Trainium or Inferentia chips that the EKS guide lists.",
+        "choose an instance type with NVIDIA, Trainium or Inferentia chips that the EKS guide lists, or F2.",
     )
     require(
         (kind.accelerator_vendor == "none") == (args.accelerator is None),
         f"{pool} has {'no accelerator' if kind.accelerator_vendor == 'none' else 'accelerators'}, but accelerator is "
         f"{args.accelerator}; take instance_type and accelerator from the same offer.",
+    )
+    require(
+        (kind.accelerator_vendor == "fpga") == (args.device_resource is not None),
+        f"{pool} has FPGAs, which no vendor's device plugin has a name for; set device_resource (fusion:cluster "
+        "device_plugins.fpga_resource) to what your own calls them."
+        if args.device_resource is None
+        else f"{pool} has no FPGAs, and device_resource {args.device_resource} is what those are called; leave it out.",
     )
     require(
         not args.fast_interconnect or kind.efa_interfaces_max > 0,
@@ -230,6 +248,11 @@ def check(args: AcceleratorPoolArgs) -> None:
     require(
         args.price_model != "flex_start",
         f"{pool}: AWS sells nothing as flex_start; use price_model spot, or capacity_block with a block of yours.",
+    )
+    require(
+        args.reservation_id is None or re.fullmatch(RESERVATION_ID, args.reservation_id) is not None,
+        f"{pool}: reservation_id {args.reservation_id} is no id of a capacity reservation; write one such as "
+        "cr-0123456789abcdef0, which a Capacity Block has too.",
     )
     require(
         args.price_model != "capacity_block" or kind.capacity_block,

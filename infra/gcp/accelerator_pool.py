@@ -216,6 +216,10 @@ def check(args: AcceleratorPoolArgs) -> None:
         args.node_autoscaler == "none",
         f"{pool}: node_autoscaler {args.node_autoscaler} makes nodes on AWS alone; leave it out, and GKE's own does.",
     )
+    require(
+        args.device_resource is None,
+        f"{pool} has no FPGAs, and device_resource {args.device_resource} is what those are called; leave it out.",
+    )
     gpudirect = machine.rule.gpudirect if machine.rule else ""
     require(
         not args.fast_interconnect or bool(gpudirect),

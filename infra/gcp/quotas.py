@@ -70,11 +70,11 @@ def _uncounted(plan: Plan, needed: Iterable[GcpQuota]) -> list[str]:
     counted = [each for each in needed if each.unit == "accelerators" and each.price_model is not None]
     return sorted(
         {
-            f"{pool.accelerator} {pool.price_model.replace('_', ' ')}"
+            f"{pool.accelerator} {pool.quota_model.replace('_', ' ')}"
             for pool in plan.pools
             if pool.accelerator is not None
             and not any(
-                each.price_model == pool.price_model
+                each.price_model == pool.quota_model
                 and each.accelerator in (None, pool.accelerator)
                 and is_of(each.granted(plan.region, 0, None), pool.instance_type)
                 for each in counted

@@ -48,11 +48,16 @@ def _node_group(priced: Priced) -> Quantities:
     props, place = priced.props, priced.place
     capacity = plain(props, "capacityType", default="ON_DEMAND")
     price_model: PriceModel = "spot" if capacity == "SPOT" else "on_demand"
-    listed = needed(props, "instanceTypes") if props.has("instanceTypes") else None
-    if listed is None and props.has("launchTemplate"):
-        raise UnpricedResource(
-            "instanceTypes decides its price and is left to the launch template; name it on the node group instead"
-        )
+    templates = priced.registered.templates(props.part("launchTemplate")) if props.has("launchTemplate") else []
+    if props.has("instanceTypes"):
+        listed = needed(props, "instanceTypes")
+    else:  # of a Capacity Block it is the template that says it
+        listed = [needed(each, "instanceType") for each in templates if each.has("instanceType")]
+        if not listed and props.has("launchTemplate"):
+            raise UnpricedResource(
+                "instanceTypes decides its price and is left to a launch template that does not say it; name it on the "
+                "node group instead"
+            )
     node = dearest(
         priced.catalog, [place.node(str(name), price_model) for name in listed or [EKS_DEFAULT_INSTANCE_TYPE]]
     )
@@ -63,7 +68,6 @@ def _node_group(priced: Priced) -> Quantities:
         desired = most = with_prepared(most, props.part("warmPoolConfig"))
     nodes = Quantity(least, desired, most)
     if props.has("launchTemplate"):
-        templates = priced.registered.templates(props.part("launchTemplate"))
         if templates and all(map(is_in_a_reservation, templates)):
             node = dataclasses.replace(node, reservation="used")
         return times(added({node: Quantity.fixed(1)}, _dearest_disks(priced, templates)), nodes)

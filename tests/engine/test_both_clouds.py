@@ -125,7 +125,8 @@ def test_nodes_are_as_many_and_as_large_as_planned_and_bought_as_planned(built: 
             bounds = [scaling.get("totalMinNodeCount"), first, scaling.get("totalMaxNodeCount")]
             kind, spot = node_pool.get("nodeConfig", "machineType"), bool(node_pool.get("nodeConfig", "spot"))
         assert bounds == [planned.nodes_min, planned.nodes_expected, planned.nodes_max]
-        assert (kind, spot, zones) == (planned.instance_type, planned.price_model == "spot", 2)
+        assert (kind, spot, zones) == (planned.instance_type, planned.price_model == "spot", len(planned.zones))
+    assert {len(each.zones) for each in built.plan.pools} == {1, 2}  # nodes that train together are in one zone
 
 
 def test_disks_are_encrypted_with_the_stacks_own_key_and_as_large_as_asked_for(built: Built) -> None:

@@ -17,13 +17,16 @@ from tests.unit.infra.conftest import REGION, ZONES, efa_pool_args, pool_args, r
         ({"nodes_min": 3}, "nodes_min 3 and nodes_max 2 are not bounds"),
         ({"nodes_max": 0}, "at least 1"),
         ({"nodes_desired": 5}, "nodes_desired 5 is outside of nodes_min 0 to nodes_max 2"),
-        ({"price_model": "spot", "reservation_id": "cr-1"}, "spot nodes can't come from the reservation cr-1"),
+        (
+            {"price_model": "spot", "reservation_id": "cr-01234567"},
+            "spot nodes can't come from the reservation cr-01234567",
+        ),
         ({"price_model": "capacity_block"}, "set reservation_id to its id"),
-        ({"reservation_id": "cr-1"}, "lies in one zone, but zones names 2"),
+        ({"reservation_id": "cr-01234567"}, "lies in one zone, but zones names 2"),
         ({"compact_placement": True}, "only possible within one zone"),
         ({"fast_interconnect": True}, "does not reach from zone to zone"),
         (
-            {"zones": ZONES[:1], "compact_placement": True, "reservation_id": "cr-1"},
+            {"zones": ZONES[:1], "compact_placement": True, "reservation_id": "cr-01234567"},
             "already fixes where its nodes are",
         ),
         ({"price_model": "flex_start", "nodes_min": 1}, "it can't start with 1; use nodes_min 0 and nodes_desired 0"),
@@ -47,14 +50,18 @@ def test_a_pool_that_no_cloud_can_build_is_refused_with_the_way_out(changes, say
     [
         ({"instance_type": "g5.huge"}, "did you mean g5."),
         ({"instance_type": "quantum.large"}, "is unknown on AWS"),
-        ({"instance_type": "f2.6xlarge", "accelerator": "VU47P"}, "no EKS image is documented to drive"),
+        (
+            {"instance_type": "f2.6xlarge", "accelerator": "VU47P"},
+            "has FPGAs, which no vendor's device plugin has a name",
+        ),
+        ({"device_resource": "xilinx.com/fpga"}, "g5.xlarge has no FPGAs, and device_resource xilinx.com/fpga"),
         ({"instance_type": "g7.2xlarge", "accelerator": "RTX PRO 4500"}, "no EKS image is documented to drive"),
         ({"instance_type": "m7i.large"}, "has no accelerator, but accelerator is A10G"),
         ({"accelerator": None, "accelerator_count": 0}, "has accelerators, but accelerator is None"),
         ({"zones": ZONES[:1], "fast_interconnect": True}, "g5.xlarge has no EFA"),
         ({"price_model": "flex_start"}, "AWS sells nothing as flex_start"),
         (
-            {"zones": ZONES[:1], "price_model": "capacity_block", "reservation_id": "cr-1"},
+            {"zones": ZONES[:1], "price_model": "capacity_block", "reservation_id": "cr-01234567"},
             "not sold as Capacity Blocks",
         ),
         (
@@ -76,6 +83,7 @@ def test_every_instance_type_with_an_image_is_buildable(shape):
         accelerator="A10G" if accelerated else None,
         accelerator_count=int(accelerated),
         zones=ZONES[:1],
+        device_resource="xilinx.com/fpga" if shape.accelerator_vendor == "fpga" else None,
     )
     check(args)
     assert has_efa(args) == (shape.efa_interfaces_max > 0)
@@ -118,7 +126,7 @@ def test_several_nodes_with_efa_in_one_zone_are_placed_together():
     [
         ({"nodes_max": 1}, False, False),
         ({"zones": ZONES}, False, False),
-        ({"reservation_id": "cr-1"}, True, False),
+        ({"reservation_id": "cr-01234567"}, True, False),
         ({"compact_placement": False}, True, False),
         ({"fast_interconnect": False}, False, False),
         ({"nodes_max": 1, "fast_interconnect": True}, True, True),
@@ -146,7 +154,7 @@ def test_bounds_are_taken_exactly_when_they_are_in_order(low, desired, high):
 
 @given(
     st.sampled_from(["on_demand", "spot", "capacity_block"]),
-    st.none() | st.just("cr-1"),
+    st.none() | st.just("cr-01234567"),
     st.integers(1, 2),
     st.sampled_from([None, True, False]),
     st.sampled_from([None, True, False]),
@@ -198,6 +206,7 @@ def check_named(offer):
     """What the cloud says of an offer's pool."""
     BUILDER.check_accelerator_pool(
         pool_args(
+            device_resource="xilinx.com/fpga" if offer.accelerator == "VU47P" else None,
             instance_type=offer.instance_type,
             accelerator=offer.accelerator,
             accelerator_count=offer.accelerator_count,

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from infra.assembly import platform_args
 from infra.config import ConfigError, StackConfig
 from infra.planning import plan_stack, violations
 from planner.catalog import load
@@ -13,7 +14,7 @@ from planner.plan import Plan
 from tests.unit.infra.test_config import GCP, INFERENCE, TRAINING, config_of
 
 
-@pytest.mark.parametrize("instance_type", ["g4ad.xlarge", "dl1.24xlarge", "f2.6xlarge"])
+@pytest.mark.parametrize("instance_type", ["g4ad.xlarge", "dl1.24xlarge", "g7.2xlarge"])
 def test_a_type_that_no_node_image_drives_is_refused_by_name(instance_type: str) -> None:
     needs = {"instance_type": instance_type, "accelerators": 1}
     with pytest.raises(PlanError, match=f"needs.instance_type {instance_type} can't be a node of a pool"):
@@ -22,7 +23,7 @@ def test_a_type_that_no_node_image_drives_is_refused_by_name(instance_type: str)
 
 @pytest.mark.parametrize(
     ("accelerator", "types"),
-    [("Gaudi1", "dl1.24xlarge"), ("RadeonProV520", "g4ad.16xlarge, g4ad.2xlarge"), ("VU47P", "f2.12xlarge")],
+    [("Gaudi1", "dl1.24xlarge"), ("RadeonProV520", "g4ad.16xlarge, g4ad.2xlarge")],
 )
 def test_an_accelerator_that_is_sold_in_such_types_only_is_refused_with_them(accelerator: str, types: str) -> None:
     needs = {"accelerator": accelerator, "accelerators": 1}
@@ -31,6 +32,17 @@ def test_an_accelerator_that_is_sold_in_such_types_only_is_refused_with_them(acc
     )
     with pytest.raises(PlanError, match=said):
         plan_stack(config_of(workloads=[TRAINING | {"needs": needs}]), "test", load())
+
+
+@pytest.mark.parametrize("needs", [{"instance_type": "f2.6xlarge"}, {"accelerator": "VU47P"}])
+def test_fpgas_are_planned_where_the_stack_says_what_its_own_plugin_calls_them(needs: dict[str, str]) -> None:
+    job = TRAINING | {"needs": needs | {"accelerators": 1, "vcpus": 4}}
+    with pytest.raises(PlanError, match=r"needs asks for FPGAs .* device_plugins\.fpga_resource"):
+        plan_stack(config_of(workloads=[job]), "test", load())
+    config = config_of(workloads=[job], cluster={"device_plugins": {"fpga_resource": "xilinx.com/fpga-f2"}})
+    plan = plan_stack(config, "test", load())
+    (pool,) = platform_args(config, plan).pools
+    assert (pool.instance_type, pool.device_resource) == ("f2.6xlarge", "xilinx.com/fpga-f2")
 
 
 def test_a_part_of_a_gpu_is_no_node_of_gke() -> None:
