@@ -24,7 +24,10 @@ def install() -> None:
     from moto.ec2.utils import EC2_RESOURCE_TO_PREFIX
     from moto.eks import urls as eks_urls
     from moto.eks.responses import EKSResponse
+    from moto.iam.models import IAMBackend
     from moto.iam.responses import IamResponse
+    from moto.kms import models as kms_models
+    from moto.kms.utils import generate_private_key
     from moto.logs.responses import LogsResponse
     from moto.s3.models import FakeBucket, FakeDeleteMarker
 
@@ -43,6 +46,8 @@ def install() -> None:
         (FakeDeleteMarker, "dispose", _nothing_to_dispose),
         (SecurityGroupRule, "description", property(_description_of_rule)),
         (LaunchTemplate, "tags", property(_tags_of_today, lambda template, tags: None)),
+        (IAMBackend, "_init_aws_policies", _policies_of(IAMBackend._init_aws_policies)),
+        (kms_models, "generate_private_key", _private_key_of(generate_private_key)),
     ):
         setattr(changed, name, method)
     EC2_RESOURCE_TO_PREFIX |= {"capacity-reservation": "cr", "placement-group": "pg"}  # so that CreateTags takes them
@@ -68,6 +73,17 @@ def _tags_of_today(template: Any) -> list[Record]:
     """A launch template's own tags as they are now; moto keeps those of its creation."""
     found: list[Record] = template.get_tags()
     return found
+
+
+def _policies_of(read: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
+    """AWS's own policies, of the one partition that is served: moto asks the backends of all six whose an access key
+    is, and each would read all 1,500."""
+    return lambda backend: read(backend) if backend.region_name == "aws" else []
+
+
+def _private_key_of(make: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Of a key in KMS; moto makes one of RSA, a tenth of a second long, for symmetric keys too, which have none."""
+    return lambda key_spec: make(key_spec) if key_spec.startswith(("RSA", "ECC")) else None
 
 
 def _description_of_rule(rule: Any) -> str | None:

@@ -101,8 +101,9 @@ class Engine:
         return list(deployment.get("resources") or [])
 
     def exists(self) -> list[str]:
-        """What is in the local AWS, asked through boto3."""
-        return inventory(self.ensure())
+        """What is in the local AWS, asked through boto3; in one that was never asked for anything, nothing."""
+        asked = self.folder / "fusion" / "localcloud" / "requests.jsonl"
+        return inventory(self.ensure()) if asked.exists() else []
 
     def recorded(self) -> list[str]:
         """The names of what exists in the packages that are recorded (`record`)."""
