@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,11 @@ def package_of(model: Served, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def server(url: str, backend: str, model: Served, folder: Path) -> Iterator[tuple[int, int]]:
-    """`fusion serve` of a package: its port and process."""
+def server(url: str, backend: str, model: Served, folder: Path, processors: int) -> Iterator[tuple[int, int]]:
+    """`fusion serve` of a package on so many processors: its port and process."""
     fusion, log = Path(sys.executable).with_name("fusion"), folder / f"{backend}.log"
-    command = ["taskset", "--cpu-list", str(SERVER), str(fusion), "serve", url, "--port", "0", "--backend", backend]
+    its = str(SERVER) if processors == 1 else f"{CLIENT},{SERVER}"
+    command = ["taskset", "--cpu-list", its, str(fusion), "serve", url, "--port", "0", "--backend", backend]
     command += ["--slo-ms", str(SLO_MS), "--batch-max", str(model.batch_max)]
     environment = os.environ | {"XDG_CACHE_HOME": str(folder)}
     with log.open("w") as file:
@@ -185,7 +187,8 @@ def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
 class Client:
     """Requests over keep-alive connections to one server, each connection with one under way."""
 
-    def __init__(self, port: int, model: Served) -> None:
+    def __init__(self, port: int, model: Served, *, sleeps: bool) -> None:
+        self._sleeps = sleeps
         head = (
             f"POST /v2/models/model/raw HTTP/1.1\r\nhost: x\r\ncontent-length: {model.request_bytes}\r\n\r\n".encode()
         )
@@ -204,13 +207,19 @@ class Client:
             if sent < len(due_s) and under_way < window and time.perf_counter() >= began + due_s[sent]:
                 self._send(self._requests[sent % IMAGES], began + due_s[sent])
                 sent, under_way = sent + 1, under_way + 1
-            for number, _ in self._poll.poll(0):  # on a processor of its own: to sleep would make it late
+            self._wait(began + due_s[sent] if sent < len(due_s) and under_way < window else math.inf)
+            for number, _ in self._poll.poll(0):
                 connection = self._all[number]
                 if connection.is_answered(self._answer_bytes):
                     found.append(time.perf_counter() - connection.due_s)
                     under_way -= 1
                     self._free.append(connection)
         return found
+
+    def _wait(self, until_s: float) -> None:
+        """Until an answer comes or a request is due; where the server has this processor too, asleep."""
+        if self._sleeps:
+            select.select([self._poll], [], [], min(1.0, max(0.0, until_s - time.perf_counter())))
 
     def _send(self, request: bytes, due_s: float) -> None:
         connection = self._free.pop() if self._free else self._connected()
@@ -256,7 +265,9 @@ Predict = Callable[[float], tuple[float, float, float, float]]
 """Capacity, p50, p95 and p99 at a rate."""
 
 
-def predictions(name: str, backend: str, calibration: Calibration, passes_s: Sequence[float]) -> dict[str, Predict]:
+def predictions(
+    name: str, backend: str, calibration: Calibration, passes_s: Sequence[float], processors: int
+) -> dict[str, Predict]:
     """By what they rest on."""
     model = MODELS[name]
     assert calibration.machine is not None
@@ -272,7 +283,7 @@ def predictions(name: str, backend: str, calibration: Calibration, passes_s: Seq
             network_bytes_per_s=1e30,  # copies through loopback are in the server's costs
             request_bytes=model.request_bytes,
         )
-        return on_server(asked, costs, processors=1, threads=1)
+        return on_server(asked, costs, processors, threads=1)
 
     def by_calibration(rate: float) -> tuple[float, float, float, float]:
         found = predict_inference(chip, load(rate), calibration)
@@ -293,13 +304,22 @@ def predictions(name: str, backend: str, calibration: Calibration, passes_s: Seq
 
 
 def served(
-    name: str, backend: str, url: str, folder: Path, calibration: Calibration, seed: int, seconds: float
+    name: str,
+    backend: str,
+    url: str,
+    folder: Path,
+    calibration: Calibration,
+    seed: int,
+    seconds: float,
+    processors: int,
 ) -> Iterator[Row]:
     """A server, predicted and measured."""
     model = MODELS[name]
     passes = json.loads(_fresh("--backend-times", name, backend, url))
-    by = predictions(name, backend, calibration, passes)
-    with server(url, backend, model, folder) as (port, process), contextlib.closing(Client(port, model)) as client:
+    by = predictions(name, backend, calibration, passes, processors)
+    with ExitStack() as opened:
+        port, process = opened.enter_context(server(url, backend, model, folder, processors))
+        client = opened.enter_context(contextlib.closing(Client(port, model, sleeps=processors > 1)))
         count = max(4 * model.batch_max, int(0.5 * model.stream_s / passes[0]))
         client.responses([0.0] * count, window=4 * model.batch_max)
 
@@ -371,7 +391,9 @@ def _fresh(*arguments: str) -> bytes:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
-def one_round(names: Sequence[str], urls: dict[str, str], folder: Path, seed: int, seconds: float) -> list[Row]:
+def one_round(
+    names: Sequence[str], urls: dict[str, str], folder: Path, seed: int, seconds: float, processors: int
+) -> list[Row]:
     """Calibrate, then predict and measure every quantity."""
     path = folder / "calibration.json"
     command = [sys.executable, "-c", CALIBRATE, "--threads", "1", "--output", str(path)]
@@ -387,7 +409,7 @@ def one_round(names: Sequence[str], urls: dict[str, str], folder: Path, seed: in
     os.sched_setaffinity(0, {CLIENT})
     for name in names:
         for backend in BACKEND_NAMES:
-            rows.extend(served(name, backend, urls[name], folder, calibration, seed, seconds))
+            rows.extend(served(name, backend, urls[name], folder, calibration, seed, seconds, processors))
     os.sched_setaffinity(0, mine)
     return rows
 
@@ -431,6 +453,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["fusionnet-8", "fusionnet-32"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of serving, for each load and round")
+    parser.add_argument(
+        "--processors", type=int, choices=(1, 2), default=1, help="of the server; with 2 the client sleeps"
+    )
     parser.add_argument("--batch-times", metavar="MODEL", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--backend-times", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="keeps the rounds: those in the file count too")
@@ -453,7 +478,9 @@ def main() -> None:
             (Path(place) / name).mkdir()
             urls[name] = package_of(MODELS[name], Path(place) / name)
         for _ in range(options.rounds):
-            rounds.append(one_round(options.models, urls, Path(place), len(rounds), options.seconds))
+            rounds.append(
+                one_round(options.models, urls, Path(place), len(rounds), options.seconds, options.processors)
+            )
             if options.json:
                 options.json.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
     show(rounds)
