@@ -7,7 +7,8 @@ serve` as a user starts it, eager and by ONNX Runtime, on loopback: answers a se
 due, whatever was answered before, on as many connections as that takes, and a response counts from when it was due (open
 loop: no coordinated omission). Streams are short, and the rounds' middle counts.
 
-The server has one processor to itself (`taskset`), as a container with a limit of one has; the client has another.
+The server has one processor to itself (`taskset`), as a container with a limit of one has; the client has another, or both
+have both and the client sleeps while nothing is due (`--processors 2`).
 Where there are two, other programs take their turns on both: `others` is their share of the processors' time, and a
 stream in which it was above `DISTURBED` is not counted. Where too few are left, or the rounds' middle half is wider than
 `NOISE`, there is no verdict.
