@@ -32,7 +32,112 @@ class Encrypted:
     blocks_needed: bool = True
 
 
+_BY_FIELD: Mapping[str, tuple[str, ...]] = {
+    "kmsKeyId": (
+        "aws:cloudtrail/eventDataStore:EventDataStore",
+        "aws:cloudtrail/trail:Trail",
+        "aws:cloudwatch/logGroup:LogGroup",
+        "aws:codecommit/repository:Repository",
+        "aws:docdb/elasticCluster:ElasticCluster",
+        "aws:elasticache/serverlessCache:ServerlessCache",
+        "aws:finspace/kxEnvironment:KxEnvironment",
+        "aws:fsx/fileCache:FileCache",
+        "aws:fsx/lustreFileSystem:LustreFileSystem",
+        "aws:fsx/ontapFileSystem:OntapFileSystem",
+        "aws:fsx/openZfsFileSystem:OpenZfsFileSystem",
+        "aws:fsx/windowsFileSystem:WindowsFileSystem",
+        "aws:grafana/workspace:Workspace",
+        "aws:kinesis/videoStream:VideoStream",
+        "aws:location/geofenceCollection:GeofenceCollection",
+        "aws:location/tracker:Tracker",
+        "aws:m2/environment:Environment",
+        "aws:rds/clusterSnapshotCopy:ClusterSnapshotCopy",
+        "aws:rds/exportTask:ExportTask",
+        "aws:rds/snapshotCopy:SnapshotCopy",
+        "aws:redshiftserverless/namespace:Namespace",
+        "aws:s3/filesFileSystem:FilesFileSystem",
+        "aws:sagemaker/domain:Domain",
+        "aws:sagemaker/notebookInstance:NotebookInstance",
+        "aws:secretsmanager/secret:Secret",
+        "aws:timestreamwrite/database:Database",
+    ),
+    "kmsMasterKeyId": (
+        "aws:sns/topic:Topic",
+        "aws:sqs/queue:Queue",
+    ),
+    "kmsKeyArn": (
+        "aws:amp/workspace:Workspace",
+        "aws:backup/vault:Vault",
+        "aws:dms/replicationInstance:ReplicationInstance",
+        "aws:dynamodb/tableReplica:TableReplica",
+        "aws:mailmanager/archive:Archive",
+        "aws:memorydb/cluster:Cluster",
+        "aws:memorydb/snapshot:Snapshot",
+        "aws:sagemaker/endpointConfiguration:EndpointConfiguration",
+    ),
+    "encryptionConfig.provider.keyArn": ("aws:eks/cluster:Cluster",),
+    "encryption.defaultKmsKeyName": ("gcp:storage/bucket:Bucket",),
+    "diskEncryptionKey.kmsKeySelfLink": ("gcp:compute/disk:Disk",),
+    "diskEncryptionKey.kmsKeyName": ("gcp:compute/regionDisk:RegionDisk",),
+    "nodeConfig.bootDiskKmsKey": ("gcp:container/nodePool:NodePool",),
+    "kmsKeyName": (
+        "gcp:artifactregistry/repository:Repository",
+        "gcp:cloudfunctionsv2/function:Function",
+        "gcp:dataform/repository:Repository",
+        "gcp:discoveryengine/dataStore:DataStore",
+        "gcp:filestore/instance:Instance",
+        "gcp:pubsub/topic:Topic",
+    ),
+    "defaultEncryptionConfiguration.kmsKeyName": ("gcp:bigquery/dataset:Dataset",),
+    "encryptionKeyName": ("gcp:sql/databaseInstance:DatabaseInstance",),
+    "customerManagedKey": ("gcp:redis/instance:Instance",),
+    "kmsKeyIdentifier": (
+        "aws:cloudwatch/eventArchive:EventArchive",
+        "aws:datazone/domain:Domain",
+        "aws:neptunegraph/graph:Graph",
+    ),
+    "kmsKey": (
+        "aws:mwaa/environment:Environment",
+        "aws:qldb/ledger:Ledger",
+        "gcp:lustre/instance:Instance",
+        "gcp:memorystore/instance:Instance",
+        "gcp:parametermanager/parameter:Parameter",
+        "gcp:parametermanager/regionalParameter:RegionalParameter",
+        "gcp:redis/cluster:Cluster",
+        "gcp:securesourcemanager/instance:Instance",
+    ),
+    "encryptionKey": (
+        "aws:codeartifact/domain:Domain",
+        "aws:codebuild/project:Project",
+    ),
+    "encryptionKeyArn": (
+        "aws:backup/logicallyAirGappedVault:LogicallyAirGappedVault",
+        "aws:bedrock/agentcoreMemory:AgentcoreMemory",
+    ),
+    "customModelKmsKeyId": ("aws:bedrock/customModel:CustomModel",),
+    "kmsEncryptionKey": ("aws:dsql/cluster:Cluster",),
+    "encryptionInfo.encryptionAtRestKmsKeyArn": ("aws:msk/cluster:Cluster",),
+    "encryptionConfiguration.kmsKeyArn": ("aws:s3tables/tableBucket:TableBucket",),
+    "encryptionConfigurations.kmsKeyArn": ("aws:s3/vectorsVectorBucket:VectorsVectorBucket",),
+    "encryptionOptions.kmsKeyId": ("aws:mq/broker:Broker",),
+    "encryptionConfig.kmsKeyName": ("gcp:alloydb/cluster:Cluster",),
+    "encryptionSpec.kmsKeyName": (
+        "gcp:vertex/aiDataset:AiDataset",
+        "gcp:vertex/aiFeatureOnlineStore:AiFeatureOnlineStore",
+        "gcp:vertex/aiTensorboard:AiTensorboard",
+    ),
+    "clusterConfig.encryptionConfig.kmsKeyName": ("gcp:dataproc/cluster:Cluster",),
+    "cmekConfig.kmsKeyName": ("gcp:firestore/database:Database",),
+    "cmekSettings.kmsKeyName": ("gcp:logging/projectBucketConfig:ProjectBucketConfig",),
+    "kmsConfig": ("gcp:netapp/storagePool:StoragePool",),
+    "encryptionKey.kmsKey": ("gcp:workstations/workstationConfig:WorkstationConfig",),
+    "imageEncryptionKey.kmsKeySelfLink": ("gcp:compute/image:Image",),
+    "snapshotEncryptionKey.kmsKeySelfLink": ("gcp:compute/snapshot:Snapshot",),
+    "machineImageEncryptionKey.kmsKeyName": ("gcp:compute/machineImage:MachineImage",),
+}
+"""By the path of the key: the types that need nothing else to be encrypted with it."""
 ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
+    **{kind: (Encrypted(tuple(path.split("."))),) for path, kinds in _BY_FIELD.items() for kind in kinds},
     "aws:ebs/volume:Volume": (Encrypted(("kmsKeyId",), ("encrypted",)),),
     "aws:ebs/snapshotCopy:SnapshotCopy": (Encrypted(("kmsKeyId",), ("encrypted",)),),
     "aws:ec2/instance:Instance": (
@@ -55,10 +160,6 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
         Encrypted(("ebs", "kmsKeyId"), ("ebs", "encrypted"), "true", blocks=("blockDeviceMappings",)),
     ),
     "aws:efs/fileSystem:FileSystem": (Encrypted(("kmsKeyId",), ("encrypted",)),),
-    "aws:fsx/lustreFileSystem:LustreFileSystem": (Encrypted(("kmsKeyId",)),),
-    "aws:fsx/openZfsFileSystem:OpenZfsFileSystem": (Encrypted(("kmsKeyId",)),),
-    "aws:fsx/ontapFileSystem:OntapFileSystem": (Encrypted(("kmsKeyId",)),),
-    "aws:fsx/windowsFileSystem:WindowsFileSystem": (Encrypted(("kmsKeyId",)),),
     "aws:rds/instance:Instance": (Encrypted(("kmsKeyId",), ("storageEncrypted",)),),
     "aws:rds/cluster:Cluster": (Encrypted(("kmsKeyId",), ("storageEncrypted",)),),
     "aws:docdb/cluster:Cluster": (Encrypted(("kmsKeyId",), ("storageEncrypted",)),),
@@ -70,20 +171,9 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
     "aws:elasticache/replicationGroup:ReplicationGroup": (Encrypted(("kmsKeyId",), ("atRestEncryptionEnabled",)),),
     "aws:opensearch/domain:Domain": (Encrypted(("encryptAtRest", "kmsKeyId"), ("encryptAtRest", "enabled")),),
     "aws:kinesis/stream:Stream": (Encrypted(("kmsKeyId",), ("encryptionType",), "KMS"),),
-    "aws:sqs/queue:Queue": (Encrypted(("kmsMasterKeyId",)),),
-    "aws:sns/topic:Topic": (Encrypted(("kmsMasterKeyId",)),),
     "aws:ecr/repository:Repository": (
         Encrypted(("kmsKey",), ("encryptionType",), "KMS", blocks=("encryptionConfigurations",)),
     ),
-    "aws:cloudwatch/logGroup:LogGroup": (Encrypted(("kmsKeyId",)),),
-    "aws:cloudtrail/trail:Trail": (Encrypted(("kmsKeyId",)),),
-    "aws:secretsmanager/secret:Secret": (Encrypted(("kmsKeyId",)),),
-    "aws:backup/vault:Vault": (Encrypted(("kmsKeyArn",)),),
-    "aws:eks/cluster:Cluster": (Encrypted(("encryptionConfig", "provider", "keyArn")),),
-    "aws:sagemaker/notebookInstance:NotebookInstance": (Encrypted(("kmsKeyId",)),),
-    "gcp:storage/bucket:Bucket": (Encrypted(("encryption", "defaultKmsKeyName")),),
-    "gcp:compute/disk:Disk": (Encrypted(("diskEncryptionKey", "kmsKeySelfLink")),),
-    "gcp:compute/regionDisk:RegionDisk": (Encrypted(("diskEncryptionKey", "kmsKeyName")),),
     "gcp:compute/instance:Instance": (
         Encrypted(("kmsKeySelfLink",), blocks=("bootDisk",)),
         Encrypted(("kmsKeySelfLink",), blocks=("attachedDisks",), blocks_needed=False),
@@ -99,13 +189,25 @@ ENCRYPTED: Mapping[str, tuple[Encrypted, ...]] = {
         Encrypted(("bootDiskKmsKey",), blocks=("nodeConfig",), blocks_needed=False),
         Encrypted(("nodeConfig", "bootDiskKmsKey"), blocks=("nodePools",), blocks_needed=False),
     ),
-    "gcp:container/nodePool:NodePool": (Encrypted(("nodeConfig", "bootDiskKmsKey")),),
-    "gcp:artifactregistry/repository:Repository": (Encrypted(("kmsKeyName",)),),
-    "gcp:bigquery/dataset:Dataset": (Encrypted(("defaultEncryptionConfiguration", "kmsKeyName")),),
-    "gcp:sql/databaseInstance:DatabaseInstance": (Encrypted(("encryptionKeyName",)),),
-    "gcp:filestore/instance:Instance": (Encrypted(("kmsKeyName",)),),
-    "gcp:redis/instance:Instance": (Encrypted(("customerManagedKey",)),),
-    "gcp:pubsub/topic:Topic": (Encrypted(("kmsKeyName",)),),
+    "aws:ec2/amiCopy:AmiCopy": (Encrypted(("kmsKeyId",), ("encrypted",)),),
+    "aws:ebs/snapshotImport:SnapshotImport": (Encrypted(("kmsKeyId",), ("encrypted",)),),
+    "aws:workspaces/workspace:Workspace": (
+        Encrypted(("volumeEncryptionKey",), ("rootVolumeEncryptionEnabled",)),
+        Encrypted(("volumeEncryptionKey",), ("userVolumeEncryptionEnabled",)),
+    ),
+    "gcp:bigtable/instance:Instance": (Encrypted(("kmsKeyName",), blocks=("clusters",)),),
+    "gcp:secretmanager/secret:Secret": (
+        Encrypted(("customerManagedEncryption", "kmsKeyName"), blocks=("replication", "auto"), blocks_needed=False),
+        Encrypted(
+            ("customerManagedEncryption", "kmsKeyName"),
+            blocks=("replication", "userManaged", "replicas"),
+            blocks_needed=False,
+        ),
+    ),
+    "gcp:workbench/instance:Instance": (
+        Encrypted(("kmsKey",), blocks=("gceSetup", "bootDisk")),
+        Encrypted(("kmsKey",), blocks=("gceSetup", "dataDisks"), blocks_needed=False),
+    ),
 }
 NODE_CLASSES: Mapping[str, tuple[Encrypted, ...]] = {
     f"kubernetes:karpenter.k8s.aws/{version}:EC2NodeClass": (
@@ -116,10 +218,13 @@ NODE_CLASSES: Mapping[str, tuple[Encrypted, ...]] = {
 LAUNCH_CONFIGURATION = "aws:ec2/launchConfiguration:LaunchConfiguration"
 NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 PARAMETER = "aws:ssm/parameter:Parameter"
+DIRECTORY_BUCKET = "aws:s3/directoryBucket:DirectoryBucket"
 BUCKET_ENCRYPTION = (
     "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
     "aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2",
 )
+OBJECTS = ("aws:s3/bucketObject:BucketObject", "aws:s3/bucketObjectv2:BucketObjectv2", "aws:s3/objectCopy:ObjectCopy")
+"""What may be encrypted otherwise than its bucket says."""
 CUSTOMER_ALGORITHMS = ("aws:kms", "aws:kms:dsse")
 
 
@@ -131,6 +236,7 @@ CUSTOMER_ALGORITHMS = ("aws:kms", "aws:kms:dsse")
     LAUNCH_CONFIGURATION,
     PARAMETER,
     *BUCKET_ENCRYPTION,
+    *OBJECTS,
     unknown="judged in up",
 )
 def encryption_with_customer_keys(resource: Resource, _: Update) -> Iterator[str]:
@@ -144,6 +250,8 @@ def encryption_with_customer_keys(resource: Resource, _: Update) -> Iterator[str
     elif resource.type == PARAMETER:
         if props.get("type") == "SecureString":
             yield from _judged(Encrypted(("keyId",)), props)
+    elif resource.type in OBJECTS:
+        yield from _object(props)
     elif resource.type in BUCKET_ENCRYPTION:
         for each in props.each("rules"):
             yield from _bucket_rule(each.part("applyServerSideEncryptionByDefault"))
@@ -169,6 +277,15 @@ def _judged(rule: Encrypted, block: Props) -> Iterator[str]:
         yield f"{prefix}{'.'.join(rule.key)} is not set, so it has no key of yours; name one"
     elif not block.part(*rule.key).is_unknown() and _is_of_aws(block.get(*rule.key)):
         yield f"{prefix}{'.'.join(rule.key)} is {block.get(*rule.key)}, which is the cloud's key; name one of yours"
+
+
+def _object(props: Props) -> Iterator[str]:
+    """An object that says nothing is encrypted as its bucket says."""
+    algorithm = props.get("serverSideEncryption")
+    if algorithm not in (None, *CUSTOMER_ALGORITHMS):
+        yield f"serverSideEncryption {algorithm} takes a key of S3 in place of its bucket's; leave it out"
+    elif algorithm is not None or props.has("kmsKeyId"):
+        yield from _judged(Encrypted(("kmsKeyId",)), props)
 
 
 def _bucket_rule(rule: Props) -> Iterator[str]:
@@ -198,7 +315,7 @@ def buckets_have_customer_keys(resources: Sequence[Resource], _: Update) -> Iter
     named = {name for each in companions for name in bucket_names(each)}
     for bucket in resources:
         is_configured = bucket.urn in configured or not named.isdisjoint(bucket_names(bucket))
-        if bucket.type not in AWS_BUCKETS or is_configured:
+        if bucket.type not in (*AWS_BUCKETS, DIRECTORY_BUCKET) or is_configured:
             continue
         inline = bucket.props.part("serverSideEncryptionConfiguration", "rule", "applyServerSideEncryptionByDefault")
         if not inline.has("kmsMasterKeyId"):

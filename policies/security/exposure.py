@@ -191,6 +191,26 @@ def _database(props: Props) -> Iterator[str]:
         yield "publiclyAccessible gives it a public address; set it to false"
 
 
+def _workbench(props: Props) -> Iterator[str]:
+    if props.get("gceSetup", "disablePublicIp", default=False) is not True:
+        yield "gceSetup.disablePublicIp is not true, so it has a public address; set it"
+
+
+def _dataproc(props: Props) -> Iterator[str]:
+    if props.get("clusterConfig", "gceClusterConfig", "internalIpOnly") is not True:
+        yield "clusterConfig.gceClusterConfig.internalIpOnly is not true, so its nodes have public addresses; set it"
+
+
+def _alloydb(props: Props) -> Iterator[str]:
+    if props.get("networkConfig", "enablePublicIp", default=False) is not False:
+        yield "networkConfig.enablePublicIp gives it a public address; set it to false"
+
+
+def _looker(props: Props) -> Iterator[str]:
+    if props.get("publicIpEnabled", default=False) is not False:
+        yield "publicIpEnabled gives it a public address; set it to false"
+
+
 def _sql(props: Props) -> Iterator[str]:
     if props.get("settings", "ipConfiguration", "ipv4Enabled", default=True) is not False:
         yield "settings.ipConfiguration.ipv4Enabled is not false, so it has a public address; set it to false"
@@ -245,9 +265,25 @@ NODES: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:ec2/defaultSubnet:DefaultSubnet": _default_subnet,
     "aws:ec2/eip:Eip": _address,
     "aws:ec2/eipAssociation:EipAssociation": _address,
-    "aws:rds/instance:Instance": _database,
-    "aws:rds/clusterInstance:ClusterInstance": _database,
-    "aws:redshift/cluster:Cluster": _database,
+    **dict.fromkeys(
+        (
+            "aws:dms/instanceProfile:InstanceProfile",
+            "aws:dms/replicationInstance:ReplicationInstance",
+            "aws:lightsail/database:Database",
+            "aws:m2/environment:Environment",
+            "aws:mq/broker:Broker",
+            "aws:neptune/clusterInstance:ClusterInstance",
+            "aws:rds/cluster:Cluster",
+            "aws:rds/clusterInstance:ClusterInstance",
+            "aws:rds/instance:Instance",
+            "aws:rds/shardGroup:ShardGroup",
+            "aws:redshift/cluster:Cluster",
+            "aws:redshiftserverless/workgroup:Workgroup",
+            "aws:timestreaminfluxdb/dbCluster:DbCluster",
+            "aws:timestreaminfluxdb/dbInstance:DbInstance",
+        ),
+        _database,
+    ),
     "aws:sagemaker/notebookInstance:NotebookInstance": _notebook,
     "gcp:compute/instance:Instance": _gcp_node,
     "gcp:compute/instanceTemplate:InstanceTemplate": _gcp_node,
@@ -255,6 +291,11 @@ NODES: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "gcp:compute/instanceFromTemplate:InstanceFromTemplate": _gcp_node,
     "gcp:container/cluster:Cluster": _gke_cluster,
     "gcp:container/nodePool:NodePool": _gke_pool,
+    "gcp:compute/instanceFromMachineImage:InstanceFromMachineImage": _gcp_node,
+    "gcp:alloydb/instance:Instance": _alloydb,
+    "gcp:dataproc/cluster:Cluster": _dataproc,
+    "gcp:looker/instance:Instance": _looker,
+    "gcp:workbench/instance:Instance": _workbench,
     "gcp:sql/databaseInstance:DatabaseInstance": _sql,
     "gcp:tpu/v2Vm:V2Vm": _tpu,
     "gcp:tpu/v2QueuedResource:V2QueuedResource": _queued_tpu,

@@ -40,7 +40,7 @@ SAFE_SYSCTLS = frozenset(
 )
 """Those of the profile `baseline`, which count for the pod alone."""
 WORKLOAD = re.compile(
-    r":(Pod|PodTemplate|Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)$"
+    r":(Pod|PodTemplate|Deployment|StatefulSet|DaemonSet|ReplicaSet|ReplicationController|Job|CronJob)(Patch)?$"
 )
 VOLUMES = ("kubernetes:core/v1:PersistentVolume", "kubernetes:core/v1:PersistentVolumePatch")
 RELEASE = "kubernetes:helm.sh/v3:Release"
@@ -181,10 +181,10 @@ def _no_escalation(pod: Pod) -> Iterator[str]:
         said = context.get("allowPrivilegeEscalation")
         if said is True or (said is None and pod.is_whole):
             yield f"{_name(container)} may gain privileges; set securityContext.allowPrivilegeEscalation to false"
-        dropped = {str(each).upper() for each in context.get("capabilities", "drop", default=[])}
+        dropped = {str(each.get()).upper() for each in context.each("capabilities", "drop")}
         if pod.is_whole and "ALL" not in dropped:
             yield f"{_name(container)} keeps capabilities; set securityContext.capabilities.drop to [ALL]"
-        added = {str(each).upper().removeprefix("CAP_") for each in context.get("capabilities", "add", default=[])}
+        added = {str(each.get()).upper().removeprefix("CAP_") for each in context.each("capabilities", "add")}
         if refused := sorted(added - CAPABILITIES_ALLOWED):
             yield f"{_name(container)} adds the capabilities {', '.join(refused)}; remove them"
 
@@ -222,7 +222,7 @@ def _no_host(pod: Pod) -> Iterator[str]:
         if pod.spec.get(name) is True:
             yield f"the pod has {name}: it shares that of its node; remove it"
     for each in pod.spec.each("securityContext", "sysctls"):
-        if each.get("name") not in SAFE_SYSCTLS:
+        if str(each.get("name")) not in SAFE_SYSCTLS:
             yield f"the pod sets {each.get('name')}, which counts for its whole node; remove it"
     for volume in pod.spec.each("volumes"):
         if volume.has("hostPath"):
@@ -231,7 +231,7 @@ def _no_host(pod: Pod) -> Iterator[str]:
     for container in pod.containers():
         for port in container.each("ports"):
             if port.get("hostPort", default=0):
-                yield f"{_name(container)} takes port {port.get('hostPort'):g} of the node; remove hostPort"
+                yield f"{_name(container)} takes port {port.get('hostPort')} of the node; remove hostPort"
 
 
 @guardrail("volumes-not-of-the-node", *VOLUMES)

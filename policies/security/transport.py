@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from policies.guardrail import guardrail, stack_guardrail
 from policies.resource import Props, Resource
@@ -13,6 +14,8 @@ from policies.update import Update
 CLEAR_LISTENERS = frozenset({"HTTP", "TCP", "UDP", "TCP_UDP"})
 OLD_POLICIES = ("TLS-1-0", "TLS-1-1", "2015-", "2016-08", "FS-2018")
 """Parts of the names of ELB's policies that still speak TLS below 1.2 (Elastic Load Balancing, "Security policies")."""
+OLD_VIEWERS = ("SSL", "TLSv1_", "TLSv1.1")
+"""How policies of CloudFront below TLS 1.2 begin, beside `TLSv1` (CloudFront, "Supported protocols and ciphers")."""
 SQL_MODES = ("ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED")
 BUCKET_POLICIES = ("aws:s3/bucketPolicy:BucketPolicy",)
 
@@ -44,11 +47,35 @@ def _distribution(props: Props) -> Iterator[str]:
     for each in (*props.each("defaultCacheBehavior"), *props.each("orderedCacheBehaviors")):
         if each.get("viewerProtocolPolicy") == "allow-all":
             yield "viewerProtocolPolicy allow-all answers without TLS; use https-only or redirect-to-https"
+    oldest = str(props.get("viewerCertificate", "minimumProtocolVersion", default=""))
+    if oldest == "TLSv1" or oldest.startswith(OLD_VIEWERS):
+        yield f"viewerCertificate.minimumProtocolVersion {oldest} still speaks TLS below 1.2; use TLSv1.2_2021"
 
 
-def _replication_group(props: Props) -> Iterator[str]:
-    if props.get("transitEncryptionEnabled") is not True:
+def _cache(props: Props) -> Iterator[str]:
+    """A member of a replication group answers as the group does."""
+    if props.get("transitEncryptionEnabled") is not True and not props.has("replicationGroupId"):
         yield "transitEncryptionEnabled is not true, so it answers without TLS; set it"
+
+
+def _memory_database(props: Props) -> Iterator[str]:
+    if props.get("tlsEnabled", default=True) is not True:
+        yield "tlsEnabled is false, so it answers without TLS; set it to true"
+
+
+def _database_proxy(props: Props) -> Iterator[str]:
+    if props.get("requireTls") is not True:
+        yield "requireTls is not true, so it answers without TLS; set it"
+
+
+def _kafka(props: Props) -> Iterator[str]:
+    if props.get("encryptionInfo", "encryptionInTransit", "clientBroker", default="TLS") != "TLS":
+        yield "encryptionInfo.encryptionInTransit.clientBroker is not TLS, so it answers without TLS; set it"
+
+
+def _domain_name(props: Props) -> Iterator[str]:
+    if props.get("securityPolicy") == "TLS_1_0":
+        yield "securityPolicy TLS_1_0 still speaks TLS below 1.2; use TLS_1_2"
 
 
 def _search_domain(props: Props) -> Iterator[str]:
@@ -65,9 +92,9 @@ def _sql(props: Props) -> Iterator[str]:
         yield "settings.ipConfiguration.sslMode is not ENCRYPTED_ONLY, so it answers without TLS; set it"
 
 
-def _redis(props: Props) -> Iterator[str]:
-    if props.get("transitEncryptionMode") != "SERVER_AUTHENTICATION":
-        yield "transitEncryptionMode is not SERVER_AUTHENTICATION, so it answers without TLS; set it"
+def _redis(props: Props, mode: str = "SERVER_AUTHENTICATION") -> Iterator[str]:
+    if props.get("transitEncryptionMode") != mode:
+        yield f"transitEncryptionMode is not {mode}, so it answers without TLS; set it"
 
 
 def _ssl_policy(props: Props) -> Iterator[str]:
@@ -91,13 +118,23 @@ ANSWERS: Mapping[str, Callable[[Props], Iterator[str]]] = {
     "aws:alb/listener:Listener": _listener,
     "aws:elb/loadBalancer:LoadBalancer": _classic_load_balancer,
     "aws:cloudfront/distribution:Distribution": _distribution,
-    "aws:elasticache/replicationGroup:ReplicationGroup": _replication_group,
+    "aws:elasticache/replicationGroup:ReplicationGroup": _cache,
+    "aws:elasticache/cluster:Cluster": _cache,
+    "aws:appsync/apiCache:ApiCache": _cache,
+    "aws:memorydb/cluster:Cluster": _memory_database,
+    "aws:memorydb/multiRegionCluster:MultiRegionCluster": _memory_database,
+    "aws:rds/proxy:Proxy": _database_proxy,
+    "aws:msk/cluster:Cluster": _kafka,
+    "aws:apigateway/domainName:DomainName": _domain_name,
     "aws:opensearch/domain:Domain": _search_domain,
     "gcp:compute/targetHttpProxy:TargetHttpProxy": _clear_proxy,
     "gcp:compute/regionTargetHttpProxy:RegionTargetHttpProxy": _clear_proxy,
     "gcp:sql/databaseInstance:DatabaseInstance": _sql,
     "gcp:redis/instance:Instance": _redis,
+    "gcp:redis/cluster:Cluster": partial(_redis, mode="TRANSIT_ENCRYPTION_MODE_SERVER_AUTHENTICATION"),
+    "gcp:memorystore/instance:Instance": _redis,
     "gcp:compute/sSLPolicy:SSLPolicy": _ssl_policy,
+    "gcp:compute/regionSslPolicy:RegionSslPolicy": _ssl_policy,
     "kubernetes:networking.k8s.io/v1:Ingress": _ingress,
     "kubernetes:extensions/v1beta1:Ingress": _ingress,
     "kubernetes:gateway.networking.k8s.io/v1:Gateway": _gateway,

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import gzip
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from policies.guardrail import Guardrail
 from policies.plan import PLAN_TYPE
 from policies.security import GUARDRAILS
+from policies.security.encryption import ENCRYPTED
 from policies.testing import UNKNOWN, Declared, judge, secret
 from tests.unit.planner.test_plan import job, planned
 
@@ -73,6 +75,27 @@ PASS: list[tuple[str, str, dict[str, Any]]] = [
         {"databaseEncryption": {"state": "ENCRYPTED", "keyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}},
     ),
     ("no-public-bucket", "aws:s3/bucketAcl:BucketAcl", {"acl": "private"}),
+    ("encryption-with-customer-keys", "aws:s3/bucketObjectv2:BucketObjectv2", {"key": "a"}),
+    (
+        "encryption-with-customer-keys",
+        "aws:s3/bucketObjectv2:BucketObjectv2",
+        {"serverSideEncryption": "aws:kms", "kmsKeyId": KEY},
+    ),
+    ("tls-only", "aws:elasticache/cluster:Cluster", {"replicationGroupId": "group"}),
+    ("tls-only", "aws:memorydb/cluster:Cluster", {}),
+    ("tls-only", "aws:msk/cluster:Cluster", {"encryptionInfo": {"encryptionInTransit": {"inCluster": True}}}),
+    (
+        "tls-only",
+        "gcp:redis/cluster:Cluster",
+        {"transitEncryptionMode": "TRANSIT_ENCRYPTION_MODE_SERVER_AUTHENTICATION"},
+    ),
+    ("no-public-nodes", "aws:mq/broker:Broker", {}),
+    ("no-public-nodes", "gcp:workbench/instance:Instance", {"gceSetup": {"disablePublicIp": True}}),
+    (
+        "no-public-nodes",
+        "gcp:dataproc/cluster:Cluster",
+        {"clusterConfig": {"gceClusterConfig": {"internalIpOnly": True}}},
+    ),
     (
         "no-public-bucket",
         "aws:s3/bucketPolicy:BucketPolicy",
@@ -189,6 +212,47 @@ REFUSE: list[tuple[str, str, dict[str, Any], str]] = [
         "the cloud's key",
     ),
     ("encryption-with-customer-keys", INSTANCE, {}, "rootBlockDevice is not set"),
+    (
+        "encryption-with-customer-keys",
+        "aws:s3/bucketObject:BucketObject",
+        {"serverSideEncryption": "AES256"},
+        "serverSideEncryption AES256 takes a key of S3",
+    ),
+    (
+        "encryption-with-customer-keys",
+        "gcp:secretmanager/secret:Secret",
+        {"replication": {"userManaged": {"replicas": [{"location": "europe-west4"}]}}},
+        "replication.userManaged.replicas.0.customerManagedEncryption.kmsKeyName is not set",
+    ),
+    ("tls-only", "aws:elasticache/cluster:Cluster", {}, "transitEncryptionEnabled is not true"),
+    ("tls-only", "aws:memorydb/cluster:Cluster", {"tlsEnabled": False}, "tlsEnabled is false"),
+    ("tls-only", "aws:rds/proxy:Proxy", {}, "requireTls is not true"),
+    (
+        "tls-only",
+        "aws:msk/cluster:Cluster",
+        {"encryptionInfo": {"encryptionInTransit": {"clientBroker": "TLS_PLAINTEXT"}}},
+        "clientBroker is not TLS",
+    ),
+    ("tls-only", "aws:apigateway/domainName:DomainName", {"securityPolicy": "TLS_1_0"}, "use TLS_1_2"),
+    (
+        "tls-only",
+        "aws:cloudfront/distribution:Distribution",
+        {"viewerCertificate": {"minimumProtocolVersion": "TLSv1.1_2016"}},
+        "use TLSv1.2_2021",
+    ),
+    ("tls-only", "gcp:compute/regionSslPolicy:RegionSslPolicy", {}, "minTlsVersion is below TLS_1_2"),
+    ("tls-only", "gcp:memorystore/instance:Instance", {}, "is not SERVER_AUTHENTICATION"),
+    ("no-public-nodes", "aws:mq/broker:Broker", {"publiclyAccessible": True}, "set it to false"),
+    ("no-public-nodes", "gcp:workbench/instance:Instance", {}, "disablePublicIp is not true"),
+    ("no-public-nodes", "gcp:dataproc/cluster:Cluster", {}, "internalIpOnly is not true"),
+    ("no-public-nodes", "gcp:looker/instance:Instance", {"publicIpEnabled": True}, "set it to false"),
+    (
+        "no-public-nodes",
+        "gcp:alloydb/instance:Instance",
+        {"networkConfig": {"enablePublicIp": True}},
+        "enablePublicIp gives it a public address",
+    ),
+    ("pods-not-root", "kubernetes:apps/v1:DeploymentPatch", {"spec": UNKNOWN}, "spec decides this and is not known"),
     (
         "encryption-with-customer-keys",
         INSTANCE,
@@ -633,6 +697,35 @@ def test_it_passes(name: str, kind: str, inputs: dict[str, Any]) -> None:
 def test_it_is_refused(name: str, kind: str, inputs: dict[str, Any], told: str) -> None:
     messages = judge(RULES[name], Declared(kind, inputs))
     assert any(told in each for each in messages), messages
+
+
+def nested(path: Sequence[str], value: Any) -> Any:
+    return {path[0]: nested(path[1:], value)} if path else value
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    both = {key: merged(one[key], other[key]) for key in one.keys() & other.keys() if isinstance(one[key], dict)}
+    return one | other | both
+
+
+def encrypted(kind: str) -> dict[str, Any]:
+    """Inputs of a type that say all that its encryption takes."""
+    found: dict[str, Any] = {}
+    for rule in ENCRYPTED[kind]:
+        found = merged(found, nested((*rule.blocks, *rule.key), KEY))
+        if rule.switch:
+            found = merged(found, nested((*rule.blocks, *rule.switch), rule.on))
+    return found
+
+
+@pytest.mark.parametrize("kind", ENCRYPTED)
+def test_what_keeps_data_names_a_key_and_no_key_of_the_clouds(kind: str) -> None:
+    rule = RULES["encryption-with-customer-keys"]
+    assert judge(rule, Declared(kind, encrypted(kind))) == []
+    of_aws = json.loads(json.dumps(encrypted(kind)).replace(KEY, AWS_KEY))
+    assert "name one of yours" in judge(rule, Declared(kind, of_aws))[0]
+    if any(each.blocks_needed for each in ENCRYPTED[kind]):
+        assert judge(rule, Declared(kind, {}))
 
 
 def test_a_secret_is_never_shown() -> None:
