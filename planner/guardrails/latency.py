@@ -373,12 +373,14 @@ def _replica_start_s(run: Run, settings: GuardrailSettings) -> float:
 
 
 def _ramp_sentence(run: Run, climb: _Climb) -> str:
+    assert isinstance(run.workload, InferenceService)
     enough = math.floor(climb.arriving / climb.borne * run.shape.replicas) + 1
-    ways = [f"replicas.min: {enough}"]
+    most = f" and replicas.max: {enough}" if enough > run.workload.replicas.max else ""
+    ways = [f"replicas.min: {enough}{most}"]
     if climb.borne > climb.usual:
         share = (climb.borne - climb.usual) / (climb.peak - climb.usual)
-        ways.append(f"replicas that answer {math.floor(climb.ramp_s * share)} s after the climb begins")
-        ways.append(f"a climb of {math.ceil(climb.ready_s / share)} s (peak_ramp_s)")
+        ways.append(f"replicas that answer {math.ceil(climb.ramp_s * share) - 1} s after the climb begins")
+        ways.append(f"a climb of {math.floor(climb.ready_s / share) + 1} s (peak_ramp_s)")
     return (
         f"inference service {run.workload.name} climbs from {climb.usual:g} to {climb.peak:g} requests/s in "
         f"{climb.ramp_s:g} s; new replicas answer after {climb.ready_s:g} s (autoscaler {AUTOSCALER_REACTION_S:g} s, "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from planner.catalog import Catalog
 from planner.cost import HOURS_PER_MONTH, CostItem, Tariff, price_usd_per_month, to_the_cent
@@ -13,7 +15,10 @@ from planner.guardrails.cost import Bound, usd
 from planner.guardrails.settings import GuardrailSettings
 from planner.packing import Demand, room_of
 from planner.plan import Plan, PoolPlan
-from planner.workloads import AnyWorkload, TrainingJob, TrainingTarget
+from planner.workloads import AnyWorkload, InferenceService, TrainingJob, TrainingTarget
+
+if TYPE_CHECKING:  # numpy comes with it, and only plans with targets need that
+    from planner.repredict import Run
 
 SECONDS_PER_HOUR = 3600
 
@@ -35,9 +40,23 @@ def over_a_workloads_limit(plan: Plan, settings: GuardrailSettings, catalog: Cat
             yield (
                 f"workload {name} costs {usd(cost_usd)} a month at the autoscaler's maximum, "
                 f"{usd(cost_usd - limit_usd)} over its limit of {usd(limit_usd)} (fusion:guardrails "
-                f"workload_cost_limits_usd): its share of {pools}. "
-                f"Lower its {'nodes' if isinstance(by_name[name], TrainingJob) else 'replicas'}.max, or what it needs"
+                f"workload_cost_limits_usd): its share of {pools}. It would pass with "
+                f"{_smaller_workload(plan, by_name[name], cost_usd, limit_usd)}a limit of {math.ceil(cost_usd)}"
             )
+
+
+def _smaller_workload(plan: Plan, workload: AnyWorkload, cost_usd: float, limit_usd: float) -> str:
+    """The most nodes or replicas that keep its limit, where it alone is in one pool."""
+    pools = [each for each in plan.all_pools if workload.name in each.workloads]
+    if len(pools) > 1 or pools[0].workloads != (workload.name,):
+        return ""
+    (pool,) = pools
+    nodes = math.floor(limit_usd / (cost_usd / pool.nodes_max) + 1e-9)
+    if isinstance(workload, TrainingJob):
+        return f"nodes.max: {nodes}, or with " if nodes >= max(1, workload.nodes.min) else ""
+    on_each = math.floor(1 / _share_of_a_node(plan, pool, workload) + 1e-9)
+    replicas = nodes * on_each
+    return f"replicas.max: {replicas}, or with " if replicas >= max(1, workload.replicas.min) else ""
 
 
 @on_each_cloud
@@ -79,8 +98,9 @@ def too_dear_by_request(plan: Plan, settings: GuardrailSettings, catalog: Catalo
         if cost_usd > limit_usd:
             yield (
                 f"inference service {workload.name} costs ${cost_usd:.4g} for 1,000 requests ({usd(hourly_usd)} an "
-                f"hour at {requests_per_s:g} requests/s), over the limit of ${limit_usd:g} (fusion:guardrails "
-                f"usd_per_1000_requests_max). At most {usd(hourly_usd * limit_usd / cost_usd)} an hour would pass"
+                f"hour at {requests_per_s:g} requests/s), ${cost_usd - limit_usd:.4g} over the limit of ${limit_usd:g} "
+                f"(fusion:guardrails usd_per_1000_requests_max). At most {usd(hourly_usd * limit_usd / cost_usd)} an "
+                f"hour would pass, or a limit of {math.ceil(cost_usd * 1e6) / 1e6:g}"
             )
 
 
@@ -106,11 +126,33 @@ def too_dear_a_run(plan: Plan, settings: GuardrailSettings, catalog: Catalog) ->
         hourly_usd = price_usd_per_month(catalog, tariff) / HOURS_PER_MONTH
         node_hours = predicted.node_hours.value
         if (cost_usd := node_hours * hourly_usd) > limit_usd:
+            fewer = _fewer_epochs(run, limit_usd / hourly_usd)
             yield (
                 f"{named}: one run is predicted to cost {usd(cost_usd)} ({node_hours:.3g} node-hours at "
                 f"{usd(hourly_usd)}), {usd(cost_usd - limit_usd)} over the limit of {usd(limit_usd)} "
-                "(fusion:guardrails training_run_usd_max). Choose fewer epochs, or spot nodes"
+                f"(fusion:guardrails training_run_usd_max). It would pass with {fewer}a limit of "
+                f"{math.ceil(cost_usd * 100) / 100:g}"
             )
+
+
+def _fewer_epochs(run: Run, node_hours: float) -> str:
+    """The most epochs that take no more node-hours, where any do."""
+    from planner.goals import TrainingGoal
+    from planner.performance.training import TrainingPrediction
+    from planner.repredict import least
+
+    goal, workload = run.goal, run.workload
+    assert isinstance(goal, TrainingGoal) and isinstance(workload, TrainingJob)
+    epochs = workload.training.epochs
+
+    def passes(without: int) -> bool:
+        shorter = dataclasses.replace(goal, run=dataclasses.replace(goal.run, epochs=epochs - without))
+        predicted = dataclasses.replace(run, goal=shorter).predict()
+        assert isinstance(predicted, TrainingPrediction)
+        return predicted.node_hours.value <= node_hours
+
+    without = least(1, epochs - 1, passes)
+    return "" if without is None else f"training.epochs: {epochs - without}, or with "
 
 
 def _usd_per_month(items: Iterable[CostItem], catalog: Catalog, bound: Bound) -> float:
@@ -134,6 +176,14 @@ def _workload_usd_per_month(plan: Plan, workload: AnyWorkload, catalog: Catalog,
     return cost_usd
 
 
+def _share_of_a_node(plan: Plan, pool: PoolPlan, workload: InferenceService) -> float:
+    """Of a replica: the largest of what it takes of a node."""
+    predicted = plan.prediction_of(workload.name)
+    each = predicted.accelerators_each if predicted else workload.needs.accelerators_least
+    room = room_of(pool.accelerators_per_node, pool.vcpus_per_node, pool.memory_gib_per_node)
+    return Demand(each, workload.needs.vcpus, workload.needs.memory_gib).share_of(room)
+
+
 def _nodes_asked(plan: Plan, pool: PoolPlan, workload: AnyWorkload, bound: Bound) -> float:
     """In nodes of the pool: a training job takes whole ones, a replica its largest share of one."""
     predicted = plan.prediction_of(workload.name)
@@ -141,7 +191,4 @@ def _nodes_asked(plan: Plan, pool: PoolPlan, workload: AnyWorkload, bound: Bound
         expected = predicted.nodes if predicted else workload.nodes.expected
         return float(workload.nodes.max if bound == "max" else expected)
     expected = predicted.replicas if predicted else workload.replicas.expected
-    each = predicted.accelerators_each if predicted else workload.needs.accelerators_least
-    room = room_of(pool.accelerators_per_node, pool.vcpus_per_node, pool.memory_gib_per_node)
-    share = Demand(each, workload.needs.vcpus, workload.needs.memory_gib).share_of(room)
-    return share * (workload.replicas.max if bound == "max" else expected)
+    return _share_of_a_node(plan, pool, workload) * (workload.replicas.max if bound == "max" else expected)

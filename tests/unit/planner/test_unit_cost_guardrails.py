@@ -1,5 +1,6 @@
 """Cost limits on parts of a plan, each at its edge."""
 
+import math
 import re
 from typing import Any
 
@@ -37,7 +38,32 @@ def test_a_workload_is_held_to_its_share_of_the_pool_that_it_is_in() -> None:
     assert broken(plan, workload_cost_limits_usd={"chat": share + 0.01}) == {}
     message = broken(plan, workload_cost_limits_usd={"chat": share - 0.01})["workload-cost-limit"]
     assert f"workload chat costs ${share:,.2f} a month" in message
-    assert "Lower its replicas.max" in message
+    assert message.endswith(f"It would pass with a limit of {math.ceil(share)}")
+
+
+@pytest.mark.parametrize(("vcpus", "replicas"), [(3, 5), (1.5, 7)])
+def test_the_replicas_and_the_limit_that_are_named_pass_and_one_replica_more_does_not(
+    vcpus: float, replicas: int
+) -> None:
+    needs = {"instance_type": "m6i.xlarge", "vcpus": vcpus, "memory_gib": 4}
+
+    def of(most: int) -> Plan:
+        return planned(service("embed", needs=needs, replicas={"min": 1, "max": most}))
+
+    limits = {"embed": round(pool_usd_per_month(of(replicas), "max") * 0.7, 2)}
+    message = broken(of(replicas), workload_cost_limits_usd=limits)["workload-cost-limit"]
+    named = re.search(r"It would pass with replicas.max: (\d+), or with a limit of (\d+)$", message)
+    assert named is not None
+    assert broken(of(int(named[1])), workload_cost_limits_usd=limits) == {}
+    assert "workload-cost-limit" in broken(of(int(named[1]) + 1), workload_cost_limits_usd=limits)
+    assert broken(of(replicas), workload_cost_limits_usd={"embed": float(named[2])}) == {}
+
+
+def test_the_nodes_of_a_job_that_are_named_pass() -> None:
+    limits = {"digits": 1500.0}
+    message = broken(planned(job(needs=G5, nodes={"max": 4})), workload_cost_limits_usd=limits)["workload-cost-limit"]
+    assert "It would pass with nodes.max: 2, or" in message
+    assert broken(planned(job(needs=G5, nodes={"max": 2})), workload_cost_limits_usd=limits) == {}
 
 
 def test_a_limit_of_a_workload_that_is_not_there_is_told() -> None:
@@ -61,6 +87,7 @@ def test_requests_are_priced_at_the_declared_rate() -> None:
     assert broken(plan, usd_per_1000_requests_max=cost * 1.001) == {}
     message = broken(plan, usd_per_1000_requests_max=cost * 0.999)["request-cost-limit"]
     assert f"costs ${cost:.4g} for 1,000 requests" in message
+    assert broken(plan, usd_per_1000_requests_max=float(message.rpartition(" ")[2])) == {}
 
 
 def test_a_run_is_priced_by_what_is_predicted_of_it_and_not_by_what_the_plan_states() -> None:
@@ -71,4 +98,9 @@ def test_a_run_is_priced_by_what_is_predicted_of_it_and_not_by_what_the_plan_sta
     message = broken(plan, training_run_usd_max=stated.run_usd.value * 0.999)["training-run-limit"]
     assert re.search(r"one run is predicted to cost \$[\d,.]+ \([\d.e+]+ node-hours at \$1\.01\)", message)
     longer = planned(job(needs=G5, target=IMAGENET, training={"epochs": 24}))
-    assert "training-run-limit" in broken(longer, training_run_usd_max=stated.run_usd.value * 1.001)
+    limit_usd = stated.run_usd.value * 1.001
+    told = broken(longer, training_run_usd_max=limit_usd)["training-run-limit"]
+    named = re.search(r"It would pass with training.epochs: (\d+), or with a limit of ([\d.]+)$", told)
+    assert named is not None
+    assert int(named[1]) == 12
+    assert broken(longer, training_run_usd_max=float(named[2])) == {}
