@@ -43,6 +43,8 @@ class Tariff:
 class Quantity:
     """How much of a tariff, at the autoscaler's minimum, the expected load and its maximum."""
 
+    __pydantic_config__ = {"allow_inf_nan": False}  # noqa: RUF012 - read by pydantic, which is imported later
+
     min: float
     expected: float
     max: float

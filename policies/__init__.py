@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def guardrails() -> list[Guardrail]:
     """All guardrails of the pack, family by family."""
-    from policies import capacity, cost, latency, plan, security
+    from policies import capacity, cost, latency, left, plan, security
 
-    families = [*cost.GUARDRAILS, *latency.GUARDRAILS, *capacity.GUARDRAILS, *security.GUARDRAILS]
+    families = [*cost.GUARDRAILS, *left.GUARDRAILS, *latency.GUARDRAILS, *capacity.GUARDRAILS, *security.GUARDRAILS]
     return [*plan.guardrails(besides=frozenset(each.name for each in families)), *families]

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 from pulumi.runtime.proto import (
     AnalyzeRequest,
     AnalyzeResponse,
@@ -34,17 +34,17 @@ from pulumi.runtime.proto import (
     analyzer_pb2_grpc,
 )
 from pulumi_policy import EnforcementLevel, Policy
-from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 from pulumi_policy.policy import _GRPC_CHANNEL_OPTIONS, _PolicyAnalyzerServicer
 
-from planner.catalog import load
+from planner.catalog import UnknownOffer, load
 from planner.catalog.instances import not_sold
 from planner.errors import PlanError
 from planner.plan import plan_reader
 from policies.guardrail import Guardrail
 from policies.objects import objects_of
 from policies.pricing import billing_of
-from policies.resource import NotKnown, Path, Props, Resource
+from policies.resource import NotKnown, Resource, read
+from policies.state import State, read_state
 from policies.update import SETTINGS_KEY, Update
 
 SETTINGS_GUARDRAIL = "guardrail-settings"
@@ -68,7 +68,12 @@ def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
 class Analyzer(_PolicyAnalyzerServicer):
     """Judges resources one at a time, in the order that the engine registers them."""
 
-    def __init__(self, name: str, guardrails: Sequence[Guardrail]) -> None:
+    def __init__(
+        self,
+        name: str,
+        guardrails: Sequence[Guardrail],
+        read_state: Callable[[str, str], State] = read_state,
+    ) -> None:
         policies = {each.name: each.policy() for each in (*guardrails, _settings_guardrail())}
         super().__init__(name, "0.0.1", list(policies.values()), EnforcementLevel.MANDATORY)
         self._guardrails = guardrails
@@ -76,7 +81,7 @@ class Analyzer(_PolicyAnalyzerServicer):
         self._by_type: dict[str, list[Guardrail]] = {}
         self._declared: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
-        self._update = Update()
+        self._update = Update(read_state=read_state)
         self._settings_judged = False
         self._prepared: threading.Thread | None = None
 
@@ -114,6 +119,7 @@ class Analyzer(_PolicyAnalyzerServicer):
                 config=dict(request.config),
                 secret_keys=frozenset(request.config_secret_keys),
                 pack_config=self._update.pack_config,
+                read_state=self._update.read_state,
             )
         answer: AnalyzerStackConfigureResponse = super().ConfigureStack(request, context)
         return answer
@@ -156,7 +162,9 @@ class Analyzer(_PolicyAnalyzerServicer):
         Else a bucket without a policy would look like one whose policy is not known yet.
         """
         resource = _resource(request, self._update)
-        declared = self._declared.get(request.urn, frozenset(request.properties.fields))
+        if request.urn not in self._declared:
+            return dataclasses.replace(resource, is_declared=False)
+        declared = self._declared[request.urn]
         inputs = resource.props.value
         kept = {
             key: value for key, value in inputs.items() if key in declared or not resource.props.part(key).is_unknown()
@@ -199,7 +207,7 @@ class Analyzer(_PolicyAnalyzerServicer):
                 reason = f"{error} is not known before the update, which judges it"
                 response.not_applicable.append(PolicyNotApplicable(policy_name=guardrail.name, reason=reason))
         except Exception as error:  # whatever it is, nothing passes unjudged
-            told = str(error) if isinstance(error, PlanError) else f"{type(error).__name__}: {error}"
+            told = str(error) if isinstance(error, PlanError | UnknownOffer) else f"{type(error).__name__}: {error}"
             self._could_not_judge(guardrail, f"it could not be judged: {told}", response)
 
     def _could_not_judge(self, guardrail: Guardrail, message: str, response: AnalyzeResponse) -> None:
@@ -252,7 +260,7 @@ def _settings_guardrail() -> Guardrail:
 
 
 def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Resource:
-    props = _read(request.properties)
+    props = read(request.properties)
     return Resource(
         type=request.type,
         name=request.name,
@@ -262,41 +270,12 @@ def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Res
         parent=request.options.parent,
         references=_references(request) if isinstance(request, AnalyzerResource) else {},
         is_custom=bool(request.provider.type),
+        aliases=tuple(request.options.aliases),
     )
 
 
 def _references(request: AnalyzerResource) -> dict[str, tuple[str, ...]]:
     return {name: tuple(each.urns) for name, each in request.propertyDependencies.items()}
-
-
-def _read(struct: struct_pb2.Struct) -> Props:
-    """Plain values with the marks of secrets taken off, in one pass; `json_format` is slower and refuses infinity."""
-    secrets: set[Path] = set()
-    return Props(_plain_struct(struct, (), secrets), (), secrets=frozenset(secrets))
-
-
-def _plain_struct(struct: struct_pb2.Struct, path: Path, secrets: set[Path]) -> Any:
-    fields = struct.fields
-    if SPECIAL_SIG_KEY in fields and fields[SPECIAL_SIG_KEY].string_value == SPECIAL_SECRET_SIG:
-        secrets.add(path)
-        return _plain_value(fields["value"], path, secrets) if "value" in fields else None
-    return {key: _plain_value(each, (*path, key), secrets) for key, each in fields.items()}
-
-
-def _plain_value(value: struct_pb2.Value, path: Path, secrets: set[Path]) -> Any:
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "struct_value":
-            return _plain_struct(value.struct_value, path, secrets)
-        case "list_value":
-            values = value.list_value.values
-            return [_plain_value(each, (*path, index), secrets) for index, each in enumerate(values)]
-        case "number_value":
-            return value.number_value
-        case "bool_value":
-            return value.bool_value
-    return None
 
 
 def _region(request: AnalyzeRequest | AnalyzerResource, inputs: dict[str, Any], update: Update) -> str:

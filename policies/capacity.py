@@ -145,10 +145,11 @@ def _pool(pool: Props, update: Update) -> Iterator[str]:
     if topology is None:
         return
     nodes = pool.get("nodeCount", default=pool.get("initialNodeCount"))
+    machine_type = pool.get("nodeConfig", "machineType")
     reason = no_such_topology(
         str(topology),
-        pool.get("nodeConfig", "machineType"),
-        None if nodes is None else int(nodes),
+        None if machine_type is None else str(machine_type),
+        int(nodes) if re.fullmatch(r"[0-9]{1,6}", str(nodes)) else None,  # GKE refuses what is no number
         update.catalog,
     )
     if reason:

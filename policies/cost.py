@@ -36,11 +36,6 @@ from policies.update import Update
 NODE_GROUP, NODE_POOL = "aws:eks/nodeGroup:NodeGroup", "gcp:container/nodePool:NodePool"
 KARPENTER_POOL = "kubernetes:karpenter.sh/v1:NodePool"
 POOL_LABEL = "fusion.dev/pool"
-LIMITS_OF_THE_STACK = (
-    "monthly_cost_limit_usd",
-    "monthly_cost_increase_max_percent",
-    "expected_monthly_cost_limit_usd",
-)
 CLOUDS = ("aws", "aws-native", "azure", "azure-native", "gcp", "google-native", "kubernetes")
 
 
@@ -156,7 +151,7 @@ def priced_types(resource: Resource, update: Update) -> Iterator[str]:
     disks of claims and NodePools of Karpenter; another custom one may buy nodes too, so it must be exempted.
     """
     settings = update.settings
-    if not any(getattr(settings, name) is not None for name in LIMITS_OF_THE_STACK):
+    if not settings.limits_the_stacks_cost:
         return
     is_made = resource.is_custom or resource.type.partition(":")[0] in CLOUDS
     if not is_made or billing_of(resource.type) != "unknown":
@@ -199,11 +194,12 @@ def _bought(resource: Resource) -> tuple[str | None, list[str], bool, str]:
     props = resource.props
     if resource.type == NODE_GROUP:
         is_spot = props.get("capacityType", default="ON_DEMAND") == "SPOT"
-        return props.get("labels", POOL_LABEL), props.get("instanceTypes", default=[]), is_spot, "capacityType SPOT"
+        types = [str(each.get()) for each in props.each("instanceTypes")]
+        return props.get("labels", POOL_LABEL), types, is_spot, "capacityType SPOT"
     if resource.type == KARPENTER_POOL:
         template = props.part("spec", "template")
         asked = {
-            each.get("key"): each.get("values", default=[])
+            str(each.get("key")): [str(value.get()) for value in each.each("values")]
             for each in template.each("spec", "requirements")
             if each.get("operator") == "In"
         }

@@ -6,12 +6,8 @@ from one preview to the next, and a stack without changes would have one.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +20,10 @@ from planner.guardrails.cost import CostLedger
 from planner.plan import items_in
 from policies.objects import objects_of
 from policies.plan import PLAN_TYPE
-from policies.pricing import Place, Registered, UnpricedResource, cluster_place, quantities
+from policies.pricing import Place, Quantities, Registered, UnpricedResource, cluster_place, machines, quantities
 from policies.resource import NotKnown, Resource, read
+from policies.state import State, StateNotRead
 from policies.update import Update
-
-State = Sequence[Mapping[str, Any]]
-READ_WITHIN_S = 120
-DEFAULT_ORGANIZATION = "organization"
-"""Of every stack in a backend of the team's own."""
-
-
-class StateNotRead(Exception):
-    """The state of the stack can't be read; says why."""
 
 
 @dataclass(slots=True)
@@ -64,7 +52,7 @@ class DeployedBill:
 def deployed_bill(update: Update) -> DeployedBill:
     """The bill of the stack as it is deployed: of the plan in its state, and of what goes beyond that plan."""
     try:
-        return DeployedBill(monthly_usd(update, _state(update)))
+        return DeployedBill(monthly_usd(update, update.state))
     except StateNotRead as error:
         return DeployedBill(unread=str(error))
 
@@ -76,27 +64,34 @@ def monthly_usd(update: Update, state: State) -> float:
     """
     ledger = CostLedger(update.catalog)
     standing = [each for each in state if not each.get("delete")]
-    regions = {each["urn"]: region for each in standing if (region := each.get("inputs", {}).get("region"))}
     plans = [each for each in standing if each["type"] == PLAN_TYPE]
     planned = [item for each in plans for item in _items(each)]
     ledger.allow(each for each in planned if _is_sold(each.tariff, update.catalog))
     no_longer_sold = total(each for each in planned if not _is_sold(each.tariff, update.catalog))
+    for one, billed in billed_in(update, state):
+        ledger.add(one.key, {tariff: amount.max for tariff, amount in billed.items()}, math.inf)
+    return to_the_cent(ledger.total_usd + no_longer_sold.max)
+
+
+def billed_in(update: Update, state: State) -> Iterator[tuple[Resource, Quantities]]:
+    """The resources of a state that have a price, and what each is billed for."""
+    standing = [each for each in state if not each.get("delete")]
+    regions = {each["urn"]: region for each in standing if (region := each.get("inputs", {}).get("region"))}
+    plans = [each for each in standing if each["type"] == PLAN_TYPE]
     resources: list[Resource] = []
     registered = Registered()
     for each in standing:
-        resource = _resource(each, regions, update)
-        for one in objects_of(resource):
+        for one in objects_of(_resource(each, regions, update)):
             registered.take(one, each.get("id"))
             resources.append(one)
     cluster_in = _place(plans[-1]) if plans else cluster_place(update.config)
     for one in resources:
         try:
             billed = quantities(one, update.catalog, cluster_in, registered)
-            most = {tariff: amount.max for tariff, amount in billed.items()}
-            ledger.add(one.key, most, math.inf)
+            machines.monthly_usd(update.catalog, billed)  # each of its tariffs has a price
         except (UnpricedResource, NotKnown, PlanError, UnknownOffer):
             continue
-    return to_the_cent(ledger.total_usd + no_longer_sold.max)
+        yield one, billed
 
 
 def _is_sold(tariff: Tariff, catalog: Catalog) -> bool:
@@ -133,25 +128,3 @@ def _resource(state: Mapping[str, Any], regions: Mapping[str, str], update: Upda
         region=region if isinstance(region, str) else "",
         parent=state.get("parent", ""),
     )
-
-
-def _state(update: Update) -> State:
-    """The stack's resources as its backend has them now; secrets stay encrypted."""
-    pulumi = shutil.which("pulumi")
-    if pulumi is None:
-        raise StateNotRead("the pulumi command is not on PATH")
-    is_own = update.organization in ("", DEFAULT_ORGANIZATION)
-    name = update.stack if is_own else f"{update.organization}/{update.stack}"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_OPTION_")}
-    command = [pulumi, "stack", "export", "--stack", name, "--non-interactive"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=READ_WITHIN_S, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise StateNotRead(str(error)) from None
-    if done.returncode != 0:
-        raise StateNotRead(f"`pulumi stack export` says {' '.join(done.stderr.split())}")
-    deployment = json.loads(done.stdout).get("deployment") or {}
-    resources: State = deployment.get("resources") or ()
-    return resources

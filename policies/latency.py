@@ -76,14 +76,14 @@ def _service(item: Props, kind: str, promises: Promises) -> str | None:
     """The inference service that an object belongs to; None for objects of something else."""
     if kind in ("HorizontalPodAutoscaler", "ScaledObject"):
         scaled = item.get("spec", "scaleTargetRef", "name")
-        if scaled in promises.replicas:
+        if str(scaled) in promises.replicas:
             return str(scaled)
     path = ("spec", "selector", "matchLabels") if kind == "PodDisruptionBudget" else ("metadata", "labels")
     labels: Any = item.get(*path, default={})
     if not isinstance(labels, Mapping):
         return None
     named = labels.get(NAME)
-    if labels.get(COMPONENT) == "inference" or named in promises.replicas:
+    if labels.get(COMPONENT) == "inference" or str(named) in promises.replicas:
         return str(named or item.get("metadata", "name") or "without a name")
     return None
 
@@ -135,11 +135,11 @@ def _in_too_few_zones(pod: Props, is_patch: bool, least: int) -> Iterator[str]:
     terms = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
     for term in pod.each(*terms):
         for rule in term.each("matchExpressions"):
-            values = rule.get("values", default=[])
-            if rule.get("key") in ZONES and rule.get("operator") == "In" and len(set(map(str, values))) < least:
-                yield f"is kept in {len(values)} zones by its node affinity, {least} are asked for; name more"
-    spread = [each.get("topologyKey") for each in pod.each("topologySpreadConstraints")]
-    if not is_patch and not set(spread) & set(ZONES):
+            zones = {str(each.get()) for each in rule.each("values")}
+            if rule.get("key") in ZONES and rule.get("operator") == "In" and len(zones) < least:
+                yield f"is kept in {len(zones)} zones by its node affinity, {least} are asked for; name more"
+    spread = {str(each.get("topologyKey")) for each in pod.each("topologySpreadConstraints")}
+    if not is_patch and not spread & set(ZONES):
         yield (
             f"is not spread over zones, {least} are asked for; add topologySpreadConstraints with topologyKey "
             f"{ZONES[0]}"

@@ -45,6 +45,7 @@ EXAMPLES: Mapping[str, Example | None] = {
     "pool-hourly-limit": Example(INSTANCE, {"instanceType": "p5.48xlarge"}, {"pool_hourly_limit_usd": 20}),
     "spot-as-planned": None,
     "priced-types": Example("aws:rds/instance:Instance", {}, {"monthly_cost_limit_usd": 1000}),
+    "nothing-left-behind": None,  # it takes a deployed stack
     "minimum-replicas": Example(
         "kubernetes:apps/v1:Deployment",
         {

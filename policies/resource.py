@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf import struct_pb2
 from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 from pulumi_policy.proxy import _is_unknown
 
 Path = tuple[str | int, ...]
+WHOLE_BELOW = 2.0**53
+"""Above it a float no longer tells each integer from the next."""
 MARK_LENGTH = 36
 """Characters of each of the SDK's marks, which are UUIDs."""
 
@@ -142,6 +145,8 @@ class Resource:
         parent: URN of the component that it is part of.
         references: for guardrails of the stack, by input the URNs of the resources whose outputs it is made of.
         is_custom: a provider makes it; a component is made of other resources.
+        aliases: URNs that it had before.
+        is_declared: the program declares it; else `--target` or `--exclude` leaves it in the stack as it is.
     """
 
     type: str
@@ -152,6 +157,8 @@ class Resource:
     parent: str = ""
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_custom: bool = False
+    aliases: tuple[str, ...] = ()
+    is_declared: bool = True
 
     @property
     def key(self) -> str:
@@ -159,19 +166,47 @@ class Resource:
         return f"{self.urn}{self.props.path or ''}"
 
 
-def read(inputs: Mapping[str, Any]) -> Props:
-    """Inputs as the engine sends them, with its marks of secrets taken off and remembered."""
+def read(inputs: struct_pb2.Struct | Mapping[str, Any]) -> Props:
+    """Inputs as the engine sends them, or as a state has them, with the marks of secrets taken off and remembered.
+
+    In one pass over the messages: `json_format` is slower and refuses infinity.
+    """
+    struct = inputs if isinstance(inputs, struct_pb2.Struct) else struct_of(inputs)
     secrets: set[Path] = set()
-    plain = _plain(inputs, (), secrets)
-    return Props(plain, (), frozenset(secrets))
+    return Props(_plain_struct(struct, (), secrets), (), frozenset(secrets))
 
 
-def _plain(value: Any, path: Path, secrets: set[Path]) -> Any:
-    if isinstance(value, dict):
-        if value.get(SPECIAL_SIG_KEY) == SPECIAL_SECRET_SIG:
-            secrets.add(path)
-            return _plain(value.get("value"), path, secrets)
-        return {key: _plain(each, (*path, key), secrets) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each, (*path, index), secrets) for index, each in enumerate(value)]
-    return value
+def struct_of(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    """Values of JSON as the engine sends them."""
+    struct = struct_pb2.Struct()
+    struct.update(dict(values))
+    return struct
+
+
+def _plain_struct(struct: struct_pb2.Struct, path: Path, secrets: set[Path]) -> Any:
+    fields = struct.fields
+    if SPECIAL_SIG_KEY in fields and fields[SPECIAL_SIG_KEY].string_value == SPECIAL_SECRET_SIG:
+        secrets.add(path)
+        return _plain_value(fields["value"], path, secrets) if "value" in fields else None
+    return {key: _plain_value(each, (*path, key), secrets) for key, each in fields.items()}
+
+
+def _plain_value(value: struct_pb2.Value, path: Path, secrets: set[Path]) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "struct_value":
+            return _plain_struct(value.struct_value, path, secrets)
+        case "list_value":
+            values = value.list_value.values
+            return [_plain_value(each, (*path, index), secrets) for index, each in enumerate(values)]
+        case "number_value":
+            return _number(value.number_value)
+        case "bool_value":
+            return value.bool_value
+    return None
+
+
+def _number(value: float) -> float:
+    """Whole ones as people wrote them: the engine knows no integers."""
+    return int(value) if value.is_integer() and abs(value) < WHOLE_BELOW else value

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf import struct_pb2
 from pulumi.runtime.proto import (
     AnalyzeRequest,
     AnalyzeResponse,
@@ -20,6 +19,8 @@ from pulumi_policy.proxy import UNKNOWN_STRING_VALUE
 
 from policies.analyzer import Analyzer
 from policies.guardrail import Guardrail
+from policies.resource import struct_of
+from policies.state import State
 
 UNKNOWN = UNKNOWN_STRING_VALUE
 """In inputs: a value that is not known before the update."""
@@ -57,12 +58,14 @@ def judge(
     *resources: Declared,
     config: Mapping[str, str] | None = None,
     is_preview: bool = True,
+    read_state: Callable[[str, str], State] = lambda _organization, _stack: (),
     **settings: Any,
 ) -> list[str]:
     """What guardrails say of resources, one after the other, and then of the stack that they make.
 
     Args:
         config: the stack's config by its keys; `aws:region` is `us-east-1` unless it says otherwise.
+        read_state: gives what is deployed of a stack, as `policies.state` does; by default nothing is.
         settings: `fusion:guardrails` of the stack.
 
     Returns:
@@ -73,7 +76,8 @@ def judge(
         >>> judge(imdsv2, Declared("aws:ec2/instance:Instance", {"ami": "ami-1"}))  # doctest: +SKIP
         ['metadataOptions.httpTokens is not required, so a forged request can read its role; set it']
     """
-    analyzer = Analyzer("test", [guardrails] if isinstance(guardrails, Guardrail) else guardrails)
+    rules = [guardrails] if isinstance(guardrails, Guardrail) else guardrails
+    analyzer = Analyzer("test", rules, read_state)
     given = {"aws:region": "us-east-1", "fusion:guardrails": json.dumps(settings)} | dict(config or {})
     analyzer.ConfigureStack(
         AnalyzerStackConfigureRequest(stack="test", project="test", dry_run=is_preview, config=given), None
@@ -85,26 +89,20 @@ def judge(
 
 def _filled(request: Any, resource: Declared) -> Any:
     request.type, request.name, request.urn = resource.type, resource.name, resource.urn
-    request.properties.CopyFrom(_struct(resource.inputs))
+    request.properties.CopyFrom(struct_of(resource.inputs))
     request.options.parent = resource.parent
     if resource.provider:
         request.provider.type = f"pulumi:providers:{resource.type.partition(':')[0]}"
-        request.provider.properties.CopyFrom(_struct(resource.provider))
+        request.provider.properties.CopyFrom(struct_of(resource.provider))
     return request
 
 
 def _in_stack(resource: Declared) -> AnalyzerResource:
     filled: AnalyzerResource = _filled(AnalyzerResource(), resource)
-    filled.properties.CopyFrom(_struct({**resource.inputs, **resource.outputs}))
+    filled.properties.CopyFrom(struct_of({**resource.inputs, **resource.outputs}))
     for name, urns in resource.references.items():
         filled.propertyDependencies[name].urns.extend(urns)
     return filled
-
-
-def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
-    struct = struct_pb2.Struct()
-    struct.update(dict(values))
-    return struct
 
 
 def _messages(response: AnalyzeResponse) -> list[str]:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from planner.catalog import Catalog, load
 from planner.guardrails.settings import GuardrailSettings, stricter
+from policies.state import State, read_state
 
-State = TypeVar("State")
+Remembered = TypeVar("Remembered")
 SETTINGS_KEY = "fusion:guardrails"
 
 
@@ -27,6 +28,7 @@ class Update:
         config: the stack's config by its keys, such as `aws:region`; structured values are JSON text.
         secret_keys: the keys whose values are encrypted in the stack's file.
         pack_config: by guardrail, what the pack's own config sets of it.
+        read_state: the state of a stack, by its organization and its name.
     """
 
     project: str = ""
@@ -36,6 +38,7 @@ class Update:
     config: Mapping[str, str] = field(default_factory=dict)
     secret_keys: frozenset[str] = frozenset()
     pack_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    read_state: Callable[[str, str], State] = field(default=read_state)
     _states: dict[Callable[..., Any], Any] = field(default_factory=dict)
 
     @functools.cached_property
@@ -63,6 +66,15 @@ class Update:
         """Prices and accelerators."""
         return load()
 
+    @functools.cached_property
+    def state(self) -> State:
+        """What is deployed of the stack, read when it is first asked for.
+
+        Raises:
+            policies.state.StateNotRead: it can't be read.
+        """
+        return self.read_state(self.organization, self.stack)
+
     def mapping(self, key: str) -> dict[str, Any]:
         """The value of a structured key such as `fusion:guardrails`; empty where it is not set or no mapping."""
         try:
@@ -71,9 +83,9 @@ class Update:
             return {}
         return value if isinstance(value, dict) else {}
 
-    def remembered(self, make: Callable[[Update], State]) -> State:
+    def remembered(self, make: Callable[[Update], Remembered]) -> Remembered:
         """What a guardrail remembers from one resource to the next: made at the first call, the same ever after."""
         if make not in self._states:
             self._states[make] = make(self)
-        state: State = self._states[make]
-        return state
+        remembered: Remembered = self._states[make]
+        return remembered

@@ -7,6 +7,7 @@ An accelerator type is a generation and a number: `v5litepod-16`. Its API also t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -71,4 +72,4 @@ def slice_of_nodes(
 def chips_of(topology: str) -> int:
     """Of a topology such as `2x2x4`; 0 for what is none."""
     axes = topology.split("x")
-    return math.prod(map(int, axes)) if all(map(str.isdecimal, axes)) else 0
+    return math.prod(map(int, axes)) if re.fullmatch(r"[0-9]{1,4}(x[0-9]{1,4}){0,3}", topology) else 0

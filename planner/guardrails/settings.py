@@ -73,6 +73,16 @@ class CostSettings(Declared):
         default=(), description="types of resources without a known price that may be used, with wildcards"
     )
 
+    @property
+    def limits_the_stacks_cost(self) -> bool:
+        """Whether the bill of the whole stack has a limit."""
+        limits = (
+            self.monthly_cost_limit_usd,
+            self.expected_monthly_cost_limit_usd,
+            self.monthly_cost_increase_max_percent,
+        )
+        return any(each is not None for each in limits)
+
 
 class LatencySettings(Declared):
     """Of the latency guardrails; the limits themselves are those of each workload's target."""

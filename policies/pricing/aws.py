@@ -14,9 +14,11 @@ from planner.cost import Quantity
 from planner.workloads import PriceModel
 from policies.pricing import fleets
 from policies.pricing.machines import (
+    NO_TEMPLATE,
     blocks,
     dearest_machine,
     disk,
+    has_a_public_address,
     is_in_a_reservation,
     mapped_disks,
     monthly_usd,
@@ -36,6 +38,7 @@ from policies.pricing.reading import (
     one,
     plain,
     times,
+    values,
 )
 from policies.resource import Props
 
@@ -49,18 +52,15 @@ def _node_group(priced: Priced) -> Quantities:
     capacity = plain(props, "capacityType", default="ON_DEMAND")
     price_model: PriceModel = "spot" if capacity == "SPOT" else "on_demand"
     templates = priced.registered.templates(props.part("launchTemplate")) if props.has("launchTemplate") else []
-    if props.has("instanceTypes"):
-        listed = needed(props, "instanceTypes")
-    else:  # of a Capacity Block it is the template that says it
-        listed = [needed(each, "instanceType") for each in templates if each.has("instanceType")]
+    listed = [str(each) for each in values(props, "instanceTypes")]
+    if not listed:  # of a Capacity Block it is the template that says it
+        listed = [str(needed(each, "instanceType")) for each in templates if each.has("instanceType")]
         if not listed and props.has("launchTemplate"):
             raise UnpricedResource(
                 "instanceTypes decides its price and is left to a launch template that does not say it; name it on the "
                 "node group instead"
             )
-    node = dearest(
-        priced.catalog, [place.node(str(name), price_model) for name in listed or [EKS_DEFAULT_INSTANCE_TYPE]]
-    )
+    node = dearest(priced.catalog, [place.node(name, price_model) for name in listed or [EKS_DEFAULT_INSTANCE_TYPE]])
     most = number(props, "scalingConfig", "maxSize")
     least = number(props, "scalingConfig", "minSize", default=0)
     desired = number(props, "scalingConfig", "desiredSize", default=least)
@@ -70,9 +70,12 @@ def _node_group(priced: Priced) -> Quantities:
     if props.has("launchTemplate"):
         if templates and all(map(is_in_a_reservation, templates)):
             node = dataclasses.replace(node, reservation="used")
-        return times(added({node: Quantity.fixed(1)}, _dearest_disks(priced, templates)), nodes)
+        return times(
+            added({node: Quantity.fixed(1)}, _dearest_disks(priced, templates), _address(priced, templates)), nodes
+        )
     disk_gib = number(props, "diskSize", default=EKS_DEFAULT_DISK_GIB)
-    return times({node: Quantity.fixed(1), place.service("block_storage_gib"): Quantity.fixed(disk_gib)}, nodes)
+    each = fixed([(node, 1.0), (place.service("block_storage_gib"), disk_gib)])
+    return times(added(each, _address(priced, [NO_TEMPLATE])), nodes)
 
 
 def _dearest_disks(priced: Priced, templates: list[Props]) -> Quantities:
@@ -81,6 +84,12 @@ def _dearest_disks(priced: Priced, templates: list[Props]) -> Quantities:
     found = [added(*mapped_disks(list(blocks(each, "blockDeviceMappings")), place, default_gib)) for each in templates]
     usual = {place.service("block_storage_gib"): Quantity.fixed(default_gib)}
     return max((each or usual for each in found), key=lambda each: monthly_usd(priced.catalog, each), default=usual)
+
+
+def _address(priced: Priced, templates: list[Props]) -> Quantities:
+    """A node's, where one of the launch templates that may be its own, or a subnet, gives it a public one."""
+    has_one = any(has_a_public_address(priced, NO_TEMPLATE, each) for each in templates or [NO_TEMPLATE])
+    return fixed([(priced.place.service("public_ipv4"), float(has_one))])
 
 
 def _cluster(priced: Priced) -> Quantities:

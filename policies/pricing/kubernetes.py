@@ -32,6 +32,7 @@ from policies.pricing.reading import (
     number,
     plain,
     times,
+    values,
 )
 from policies.resource import Props, Resource
 
@@ -156,11 +157,11 @@ def _beside_a_node(priced: Priced, place: Place) -> Quantities:
             "EC2NodeClass of that name, which decides the disks of its nodes, is declared before it in this stack; "
             "declare it"
         )
-    found = [added(*_of_class(place, each)) for each in classes]
+    found = [added(*_of_class(priced, place, each)) for each in classes]
     return max(found, key=lambda each: monthly_usd(priced.catalog, each))
 
 
-def _of_class(place: Place, node_class: Props) -> Iterator[Quantities]:
+def _of_class(priced: Priced, place: Place, node_class: Props) -> Iterator[Quantities]:
     mapped = [each.part("ebs") for each in blocks(node_class, "spec", "blockDeviceMappings")]
     if not mapped:
         family = str(_family(node_class)).partition("@")[0].lower()
@@ -168,7 +169,7 @@ def _of_class(place: Place, node_class: Props) -> Iterator[Quantities]:
     for ebs in mapped:
         size = Props({**(ebs.value or {}), "volumeSize": gib(str(needed(ebs, "volumeSize")))}, ebs.path)
         yield disk(size, place, "volumeSize", "volumeType", None, "gp3")
-    if plain(node_class, "spec", "associatePublicIPAddress", default=False):
+    if plain(node_class, "spec", "associatePublicIPAddress", default=priced.registered.gives_addresses()):
         yield fixed([(place.service("public_ipv4"), 1.0)])
 
 
@@ -183,7 +184,7 @@ def _required(node_pool: Props) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for each in node_pool.each("spec", "template", "spec", "requirements"):
         if plain(each, "operator") == "In":
-            found[str(plain(each, "key"))] = [str(value) for value in plain(each, "values", default=[])]
+            found[str(plain(each, "key"))] = [str(value) for value in values(each, "values")]
     return found
 
 
@@ -195,11 +196,13 @@ def _machines_at_most(priced: Priced, place: Place, instance_type: str) -> int:
     """
     offer = priced.catalog.offer(place.cloud, place.region, instance_type)
     limits = plain(priced.props, "spec", "limits", default={})
+    if not isinstance(limits, Mapping):
+        raise UnpricedResource("spec.limits is no mapping of resources to quantities, such as cpu: 100")
     each = {"cpu": (offer.vcpus, _cpus), "memory": (offer.memory_gib, gib)}
     bounds = [
         read(str(limit)) / has
         for name, limit in limits.items()
-        for has, read in [each.get(name, (offer.accelerator_count if "/" in name else 0, float))]
+        for has, read in [each.get(name, (offer.accelerator_count if "/" in name else 0, _units))]
         if has
     ]
     if not bounds:
@@ -208,7 +211,11 @@ def _machines_at_most(priced: Priced, place: Place, instance_type: str) -> int:
 
 
 def _cpus(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+    return _units(quantity[:-1]) / 1000 if quantity.endswith("m") else _units(quantity)
+
+
+def _units(quantity: str) -> float:
+    return number(Props({"spec.limits": quantity}), "spec.limits")
 
 
 def gib(quantity: str) -> float:
@@ -217,12 +224,12 @@ def gib(quantity: str) -> float:
     Raises:
         UnpricedResource: it is none.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]{0,2})", quantity)
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)([A-Za-z]{0,2})", quantity)
     if found and found[2] in BINARY:
         return float(found[1]) * 1024.0 ** BINARY[found[2]]
     if found and found[2] in DECIMAL:
         return float(found[1]) * 1000.0 ** DECIMAL[found[2]] / 1024.0**3
-    raise UnpricedResource(f"spec.resources.requests.storage is {quantity!r}; expected a size such as 10Gi")
+    raise UnpricedResource(f"a size is {quantity[:40]!r}; expected one such as 10Gi")
 
 
 def _in_its_cloud(priced: Priced) -> Place:

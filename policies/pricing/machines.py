@@ -41,6 +41,8 @@ GP3_FREE_IOPS, GP3_FREE_MB_PER_S = 3_000, 125
 """What a gp3 volume has without further charge: EBS pricing page."""
 ROOT_DEVICES = ("/dev/xvda", "/dev/sda1")
 """As images name their root volume: EC2 documentation."""
+INTERFACES = ("networkInterfaces", "primaryNetworkInterface")
+"""Network interfaces that were made before: they bring their addresses."""
 NO_TEMPLATE = Props(None)
 UNSEEN = (
     "its launch template decides its price and is none that this stack declares before it with an instanceType; "
@@ -71,7 +73,7 @@ def dearest_machine(
     starting = [each for each in may_be if template is None or _says_its_type(own, each)]
     if not starting and template is not None:
         raise UnpricedResource(UNSEEN)
-    machines = [_machine(priced.place, own, each, price_model, default_disk_gib) for each in starting]
+    machines = [_machine(priced, own, each, price_model, default_disk_gib) for each in starting]
     return max(machines, key=lambda each: monthly_usd(priced.catalog, each))
 
 
@@ -86,8 +88,9 @@ def _says_its_type(own: Props, template: Props) -> bool:
 
 
 def _machine(
-    place: Place, own: Props, template: Props, price_model: PriceModel | None, default_disk_gib: float
+    priced: Priced, own: Props, template: Props, price_model: PriceModel | None, default_disk_gib: float
 ) -> Quantities:
+    place = priced.place
     said = own if own.has("instanceType") else template
     _check_tenancy(own, template)
     if price_model is None:
@@ -99,15 +102,19 @@ def _machine(
     if price_model == "on_demand" and (is_in_a_reservation(own) or is_in_a_reservation(template)):
         node = dataclasses.replace(node, reservation="used")
     parts = [(node, 1.0)]
-    if _has_a_public_address(own, template):
+    if has_a_public_address(priced, own, template):
         parts.append((place.service("public_ipv4"), 1.0))
     return added(fixed(parts), *_disks(own, template, place, default_disk_gib))
 
 
-def _has_a_public_address(own: Props, template: Props) -> bool:
+def has_a_public_address(priced: Priced, own: Props, template: Props) -> bool:
+    """As it or its template says; else as the subnets of the stack do, in one of which it may be."""
     said = [plain(own, "associatePublicIpAddress")]
     said += [plain(each, "associatePublicIpAddress") for each in blocks(template, "networkInterfaces")]
-    return any(str(each).lower() == "true" for each in said)
+    told = [str(each).lower() == "true" for each in said if each is not None]
+    if told or any(own.has(each) for each in INTERFACES):
+        return any(told)
+    return priced.registered.gives_addresses()
 
 
 def _check_tenancy(own: Props, template: Props) -> None:

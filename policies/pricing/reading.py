@@ -29,8 +29,13 @@ AUTOSCALERS = (
     ),
     "kubernetes:keda.sh/v1alpha1:ScaledObject",
 )
-KEPT = frozenset((LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS))
+SUBNETS = ("aws:ec2/subnet:Subnet", "aws:ec2/defaultSubnet:DefaultSubnet")
+KEPT = frozenset((LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS, *SUBNETS))
 """What decides the price of others: what their machines and disks are, and how many there may be."""
+
+
+AMOUNT_MAX = 1e12
+"""Of anything that is billed; more than that no cloud has."""
 
 
 class UnpricedResource(ValueError):
@@ -95,6 +100,14 @@ class Registered:
         known = [each.props for each in self.of_type(LAUNCH_CONFIGURATION)]
         return known if named.is_unknown() else [each for each in known if each.part("name").value == named.value]
 
+    def gives_addresses(self) -> bool:
+        """Whether a subnet of the stack gives its machines public addresses: which one a machine is in is an output."""
+        for each in self.of_type(*SUBNETS):
+            of_aws = each.type != SUBNETS[0]
+            if plain(each.props, "mapPublicIpOnLaunch", default=of_aws) is not False:
+                return True
+        return False
+
     def is_guessed(self, named: Props) -> bool:
         """Whether several launch templates may be the one that a resource names."""
         return named.value is not None and len(self.templates(named)) > 1
@@ -158,9 +171,21 @@ def number(props: Props, *path: str, default: float | None = None) -> float:
         amount = float(value)
     except (TypeError, ValueError):
         amount = math.nan
-    if not (math.isfinite(amount) and amount >= 0):
-        raise UnpricedResource(f"{'.'.join(path)} decides its price and is {value!r}; expected a number of 0 or more")
+    if not 0 <= amount <= AMOUNT_MAX:
+        raise UnpricedResource(
+            f"{'.'.join(path)} decides its price and is {repr(value)[:40]}; expected a number of 0 or more, up to 1e12"
+        )
     return amount
+
+
+def values(props: Props, *path: str) -> list[Any]:
+    """The plain values of a list, or the one in its place.
+
+    Raises:
+        UnpricedResource: they are not known before the update.
+    """
+    found = plain(props, *path, default=[])
+    return found if isinstance(found, list) else [found]
 
 
 def count(props: Props, *path: str) -> int | None:

@@ -49,7 +49,7 @@ def _options(options: Props, token: str) -> Iterator[str]:
         yield "metadataOptions.httpTokens is not required, so a forged request can read the node's role; set it"
     hops = options.get("httpPutResponseHopLimit", default=1)
     if hops not in range(1, HOP_LIMIT_MAX + 1):
-        yield f"metadataOptions.httpPutResponseHopLimit is {str(hops).removesuffix('.0')}; use {HOP_LIMIT_MAX} at most"
+        yield f"metadataOptions.httpPutResponseHopLimit is {hops}; use {HOP_LIMIT_MAX} at most"
 
 
 GUARDRAILS = [imdsv2]

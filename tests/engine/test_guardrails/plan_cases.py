@@ -17,6 +17,7 @@ from planner.plan import Plan, PlanRequest, plan
 from planner.quotas import aws_quotas
 from planner.repredict import runs
 from planner.workloads import AnyWorkload, ExpectedUsage
+from policies.cost import KARPENTER_POOL, NODE_GROUP
 from tests.engine.test_guardrails.programs import Made, Program, Programs, registered
 from tests.engine.test_guardrails.security_cases import (
     GCP_KEY,
@@ -26,6 +27,7 @@ from tests.engine.test_guardrails.security_cases import (
     instance,
     kubernetes,
     launch_template,
+    volume,
 )
 from tests.unit.planner.test_latency_guardrails import chat, classify, edited, train
 from tests.unit.planner.test_plan import SHAPE, job, planned, service
@@ -36,7 +38,6 @@ STEPS = -(-IMAGENET["samples"] * 12 // 64)
 """Of twelve epochs in batches of 64."""
 G5_HOURLY_USD = load().offer("aws", "us-east-1", "g5.xlarge").price_usd_per_hour or 0.0
 G_QUOTA = "L-DB2E81BA"
-NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 QUEUE = Made("aws:sqs/queue:Queue", {"kmsMasterKeyId": KEY})
 
 
@@ -132,6 +133,18 @@ def share_of(found: Plan, component: str, bound: str) -> float:
     return sum(getattr(each.monthly_usd, bound) for each in found.items if each.component == component)
 
 
+def karpenter_after_a_plan_on_spot(*capacity: str) -> Program:
+    """Nodes that Karpenter buys as it is told after a plan of nodes on spot."""
+    asked = {
+        "node.kubernetes.io/instance-type": [ON_SPOT.pools[0].instance_type],
+        "karpenter.sh/capacity-type": capacity,
+    }
+    requirements = [{"key": key, "operator": "In", "values": list(values)} for key, values in asked.items()]
+    template = {"metadata": {"labels": OF_ITS_POOL}, "spec": {"requirements": requirements}}
+    pool = kubernetes(KARPENTER_POOL, metadata={"name": "nodes"}, spec={"template": template})
+    return Program({"plan": registered(ON_SPOT), "nodes": pool})
+
+
 def after_a_plan_on_spot(instance_type: str, capacity: str, labels: dict[str, str] | None = None) -> Program:
     """Nodes that a program makes after a plan of nodes on spot."""
     nodes = {
@@ -156,6 +169,19 @@ def grown(instance_type: str, percent: float) -> Program:
     """A machine of 8 GiB that was a m6i.large, in a stack that may cost so much more than it does."""
     settings = {"monthly_cost_increase_max_percent": percent}
     return Program({"alone": instance(instanceType=instance_type)}, settings, deployed={"alone": instance()})
+
+
+def left_behind(*names: str, **changed: Made) -> Program:
+    """Of a stack that keeps what leaves it, what is declared still, under a limit of cost."""
+    resources = {each: KEPT[each] for each in names} | changed
+    return Program(resources, {"monthly_cost_limit_usd": 10_000}, deployed=KEPT)
+
+
+KEPT = {
+    "data": dataclasses.replace(volume(size=100), retained=True),
+    "machine": dataclasses.replace(instance(), retained=True),
+    "free": dataclasses.replace(Made("aws:ec2/vpc:Vpc", {"cidrBlock": "10.0.0.0/16", "tags": TEAM}), retained=True),
+}
 
 
 def held(setting: str, *subjects: tuple[Plan | Made, float], below: float = 0.01) -> Programs:
@@ -202,6 +228,10 @@ def _cost_programs() -> dict[str, Programs]:
         "monthly-cost-increase": Programs(
             refused=(grown("m6i.xlarge", 99), grown("g5.xlarge", 100)),
             passing=(grown("m6i.xlarge", 100), grown("m6i.large", 0)),
+        ),
+        "nothing-left-behind": Programs(
+            refused=(left_behind("data", "free"), left_behind()),
+            passing=(left_behind("data", "machine"), left_behind("data", machine=instance())),
         ),
         "pool-hourly-limit": held(
             "pool_hourly_limit_usd",
@@ -371,10 +401,12 @@ def _capacity_programs() -> dict[str, Programs]:
             refused=(
                 after_a_plan_on_spot("g5.xlarge", "ON_DEMAND", OF_ITS_POOL),
                 after_a_plan_on_spot("g5.xlarge", "ON_DEMAND"),
+                karpenter_after_a_plan_on_spot("spot", "on-demand"),
             ),
             passing=(
                 after_a_plan_on_spot("g5.xlarge", "SPOT", OF_ITS_POOL),
                 after_a_plan_on_spot("m6i.large", "ON_DEMAND"),
+                karpenter_after_a_plan_on_spot("spot"),
             ),
         ),
     }

@@ -33,7 +33,9 @@ MAKES = """
         return [given(each) for each in value] if isinstance(value, list) else value
 
     for name, resource in json.loads(Path("resources.json").read_text()).items():
-        before = pulumi.ResourceOptions(depends_on=[*made.values()][-1:])
+        # of a component without children nothing is awaited unless its URN is
+        last = [each.urn.apply(lambda _, each=each: each) for each in [*made.values()][-1:]]
+        before = pulumi.ResourceOptions(depends_on=last, retain_on_delete=resource["retained"])
         if resource["type"].startswith("fusion:"):
             made[name] = pulumi.ComponentResource(resource["type"], name, resource["inputs"], before)
         else:
@@ -43,20 +45,21 @@ MAKES = """
 
 @dataclass(frozen=True)
 class Made:
-    """A resource as a program makes it: its type and its inputs.
+    """A resource as a program makes it: its type and its inputs, and whether it is kept when it leaves the program.
 
     In them, `{"$secret": value}` is marked as secret by the program, and `{"$id": name}` is the id of a resource before it.
     """
 
     type: str
     inputs: dict[str, Any]
+    retained: bool = False
 
 
 @dataclass(frozen=True)
 class Program:
     """Resources by name, made one after the other in a stack of these settings of `fusion:guardrails`.
 
-    `deployed` is what the stack has before that.
+    `deployed` is what the stack has before that; the same for all programs of a guardrail.
     """
 
     resources: dict[str, Made]

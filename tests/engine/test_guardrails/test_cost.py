@@ -209,7 +209,7 @@ def test_a_type_of_unknown_price_stops_the_update_unless_it_is_listed(small: Eng
     small.configure(guardrails={"monthly_cost_limit_usd": 100})
     small.program("""
         import pulumi
-        broker = pulumi.CustomResource("aws:mq/broker:Broker", "broker", {"brokerName": "x"})
+        broker = pulumi.CustomResource("aws:mq/broker:Broker", "broker", {"brokerName": "x", "encryptionOptions": {"kmsKeyId": "k"}})
         after = pulumi.ResourceOptions(depends_on=[broker])
         pulumi.CustomResource("aws:sagemaker/endpoint:Endpoint", "endpoint", {"endpointConfigName": "x"}, after)
     """)

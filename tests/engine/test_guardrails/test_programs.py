@@ -10,19 +10,17 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from policies import guardrails
+from policies.cost import KARPENTER_POOL, NODE_GROUP
 from policies.guardrail import Guardrail
 from tests.engine.conftest import PACK, Engine
-from tests.engine.test_guardrails.plan_cases import NODE_GROUP, PLAN_CASES
+from tests.engine.test_guardrails.plan_cases import PLAN_CASES
 from tests.engine.test_guardrails.programs import Made, Program, broken, declare, existing, prefixed, project
 from tests.engine.test_guardrails.security_cases import CASES, STACK_CASES
 
 AFTER_ANOTHER = [name for name, each in PLAN_CASES.items() if each.refused[0].deployed]
-REFUSED = [
-    (name, index)
-    for name, each in PLAN_CASES.items()
-    if name not in AFTER_ANOTHER
-    for index in range(len(each.refused))
-]
+NODES_OF_A_CLUSTER = {NODE_GROUP, KARPENTER_POOL}
+SEVERAL = {"one-plan": "disabled"}
+"""Levels of a program that is made of many."""
 
 
 @pytest.fixture(scope="module")
@@ -41,38 +39,62 @@ def settings_of(program: Program) -> str:
     return json.dumps(program.settings, sort_keys=True)
 
 
-def passing_together() -> dict[tuple[str, str], dict[str, Made]]:
-    """The resources of all programs that pass, by where they can be made (node groups need a cluster, which these have not) and by their settings."""
-    found: dict[tuple[str, str], dict[str, Made]] = {}
+def where(program: Program) -> str:
+    """Where its resources can be made: nodes need a cluster, which these programs have not."""
+    return "recorder" if {made.type for made in program.resources.values()} & NODES_OF_A_CLUSTER else "cloud"
+
+
+def refused_together() -> dict[tuple[str, str], dict[str, dict[str, Made]]]:
+    """The resources of each program that is refused, by its guardrail and number, of those of the same settings together."""
+    found: dict[tuple[str, str], dict[str, dict[str, Made]]] = {}
     for name, cases in PLAN_CASES.items():
-        for index, program in enumerate(cases.passing):
+        for index, program in enumerate(cases.refused):
             if program.deployed:
                 continue
-            kinds = {made.type for made in program.resources.values()}
-            where = "recorder" if NODE_GROUP in kinds else "cloud"
-            resources = prefixed(f"{name}-{index}", program.resources)
-            found.setdefault((where, settings_of(program)), {}).update(resources)
+            several = {"levels": SEVERAL | program.settings.get("levels", {})}
+            # plans of others would break it
+            given = f"{settings_of(program)} {index}" if name == "one-plan" else json.dumps(program.settings | several)
+            together = found.setdefault((where(program), given), {})
+            together[f"{name}-{index}"] = prefixed(f"{name}-{index}", program.resources)
     return found
 
 
-@pytest.mark.parametrize(("name", "index"), REFUSED)
-def test_what_breaks_a_guardrail_alone_creates_nothing(cloud: Engine, name: str, index: int) -> None:
-    program = PLAN_CASES[name].refused[index]
-    cloud.configure(guardrails=program.settings)
-    declare(cloud, program.resources)
-    printed = cloud.up(status=None, **PACK)
-    assert {each for names in broken(printed).values() for each in names} == {name}, printed
-    assert existing(cloud) == []
+def passing_together() -> dict[tuple[str, str], dict[str, Made]]:
+    """The resources of all programs that pass, by where they can be made and by their settings."""
+    found: dict[tuple[str, str], dict[str, Made]] = {}
+    for name, cases in PLAN_CASES.items():
+        for index, program in enumerate(cases.passing):
+            if not program.deployed:
+                resources = prefixed(f"{name}-{index}", program.resources)
+                found.setdefault((where(program), settings_of(program)), {}).update(resources)
+    return found
 
 
-@pytest.mark.parametrize(("where", "settings"), passing_together())
-def test_what_keeps_a_guardrail_to_its_edge_is_created(
-    where: str, settings: str, request: pytest.FixtureRequest
+@pytest.mark.parametrize(("place", "settings"), refused_together())
+def test_what_breaks_a_guardrail_alone_creates_nothing(
+    place: str, settings: str, request: pytest.FixtureRequest
 ) -> None:
-    engine: Engine = request.getfixturevalue(where)
-    resources, given = passing_together()[where, settings], json.loads(settings)
-    several = {"levels": {"one-plan": "disabled"} | given.get("levels", {})}  # for here, many programs are one
-    engine.configure(guardrails=given | several)
+    engine: Engine = request.getfixturevalue(place)
+    programs = refused_together()[place, settings]
+    engine.configure(guardrails=json.JSONDecoder().raw_decode(settings)[0])
+    declare(engine, {name: made for resources in programs.values() for name, made in resources.items()})
+    # without a preview, the first of several would stop the update before the others are judged
+    preview = ("--skip-preview",) if len(programs) == 1 else ()
+    printed = engine.run("up", "--yes", *preview, status=None, **PACK)
+    found = broken(printed)
+    for program, resources in programs.items():
+        assert {each for name in resources for each in found.pop(name, ())} == {program.rpartition("-")[0]}, printed
+    assert found == {}
+    assert existing(engine) == []
+
+
+@pytest.mark.parametrize(("place", "settings"), passing_together())
+def test_what_keeps_a_guardrail_to_its_edge_is_created(
+    place: str, settings: str, request: pytest.FixtureRequest
+) -> None:
+    engine: Engine = request.getfixturevalue(place)
+    resources, given = passing_together()[place, settings], json.loads(settings)
+    engine.configure(guardrails=given | {"levels": SEVERAL | given.get("levels", {})})
     declare(engine, resources)
     engine.up(**PACK)
     created = {each["urn"].rpartition("::")[2] for each in engine.state() if each.get("id")}
@@ -85,22 +107,21 @@ def test_what_breaks_a_guardrail_on_what_is_deployed_changes_nothing_and_what_ke
     recorder: Engine, name: str
 ) -> None:
     cases = PLAN_CASES[name]
+    recorder.configure(guardrails={})
+    declare(recorder, cases.refused[0].deployed)
+    recorder.up(**PACK)
     for program in (*cases.refused, *cases.passing):
-        recorder.configure(guardrails={})
-        declare(recorder, program.deployed)
-        recorder.up(**PACK)
+        is_refused = program in cases.refused
         recorder.configure(guardrails=program.settings)
         declare(recorder, program.resources)
-        is_refused = program in cases.refused
-        printed = recorder.up(status=None if is_refused else 0, **PACK)
+        printed = recorder.run("up", "--yes", status=None if is_refused else 0, **PACK)
         assert {each for names in broken(printed).values() for each in names} == ({name} if is_refused else set())
         kept = program.deployed if is_refused else program.resources
-        made = {each["urn"].rpartition("::")[2]: each["inputs"] for each in recorder.state() if each.get("id")}
-        assert {each: made[each]["instanceType"] for each in kept} == {
-            each: one.inputs["instanceType"] for each, one in kept.items()
+        made = [each for each in recorder.state() if not each["type"].startswith("pulumi:")]
+        assert {each["urn"].rpartition("::")[2]: each["inputs"] for each in made} == {
+            each: one.inputs for each, one in kept.items()
         }
-        recorder.destroy()
-        assert existing(recorder) == []
+    recorder.destroy()
 
 
 def without_programs(judged: Iterable[Guardrail]) -> set[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import textwrap
 
-from tests.engine.conftest import PACK, Engine, record
+from tests.engine.conftest import PACK, SAFE, Engine, record
 
 BROKEN = re.compile(r"\[mandatory\]  ([a-z0-9-]+)  \(\S+: (\S+)\)")
 UNSAFE = """
@@ -22,7 +24,43 @@ def instances(engine: Engine) -> list[str]:
     return [line for line in engine.exists() if line.startswith("ec2 i-")]
 
 
+FAR = f"""
+    from typing import Optional, TypedDict
+    import pulumi
+    from pulumi.provider.experimental import component_provider_host
+
+    class NodesArgs(TypedDict):
+        tokens: pulumi.Input[str]
+
+    class Nodes(pulumi.ComponentResource):
+        def __init__(self, name: str, args: NodesArgs, opts: Optional[pulumi.ResourceOptions] = None):
+            super().__init__("far:index:Nodes", name, {{}}, opts)
+            pulumi.CustomResource("aws:ec2/instance:Instance", f"{{name}}-machine", {{
+                "ami": {SAFE["ami"]!r},
+                "instanceType": "m6i.large",
+                "associatePublicIpAddress": False,
+                "metadataOptions": {{"httpTokens": args["tokens"]}},
+                "rootBlockDevice": {{"volumeSize": 8, "encrypted": True, "kmsKeyId": {SAFE["root_block_device"]["kms_key_id"]!r}}},
+            }}, pulumi.ResourceOptions(parent=self))
+            self.register_outputs({{}})
+
+    component_provider_host(name="far", components=[Nodes])
+"""
+"""A component that a plugin makes, in a process of its own."""
+
+
+def install(engine: Engine, package: str, program: str) -> None:
+    """Let a plugin of a package be this program."""
+    record(engine)
+    main = engine.folder / "plugins" / f"{package}.py"
+    main.write_text(textwrap.dedent(program))
+    plugin = main.with_name(f"pulumi-resource-{package}")
+    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} {main} "$@"\n')
+    plugin.chmod(0o755)
+
+
 def test_transforms_secrets_components_and_patches_hide_nothing(small: Engine) -> None:
+    install(small, "far", FAR)
     small.program(
         UNSAFE
         + """
@@ -39,9 +77,13 @@ def test_transforms_secrets_components_and_patches_hide_nothing(small: Engine) -
         args.props | {"metadata_options": {"http_tokens": "optional"}}, args.opts)])
     made("as-a-secret", pulumi.Output.secret("optional"))
     Team()
+    transformed = [lambda args: opened(args) if args.type_.endswith(":Instance") else None]
+    for name, tokens, transforms in (("far", "optional", []), ("safe", "required", []), ("changed", "required", transformed)):
+        options = pulumi.ResourceOptions(transforms=transforms)
+        pulumi.ComponentResource("far:index:Nodes", name, {"tokens": tokens}, options, remote=True)
     """
     )
-    names = {"by-a-transform", "by-an-old-transform", "as-a-secret", "in-a-component"}
+    names = {"by-a-transform", "by-an-old-transform", "as-a-secret", "in-a-component", "far-machine", "changed-machine"}
     assert set(BROKEN.findall(small.preview(status=None, **PACK))) == {("imdsv2", name) for name in names}
     assert "imdsv2" in small.up(status=None, **PACK)
     assert small.exists() == []

@@ -3,11 +3,15 @@
 from typing import Any
 
 import pytest
+from pulumi.runtime.proto import AnalyzeRequest, AnalyzerResource, AnalyzerStackConfigureRequest, AnalyzeStackRequest
 
 from planner.cost import to_the_cent
 from policies import cost
-from policies.deployed import StateNotRead, monthly_usd
+from policies.analyzer import Analyzer
+from policies.deployed import monthly_usd
+from policies.left import nothing_left_behind
 from policies.plan import PLAN_TYPE
+from policies.state import StateNotRead, read_state
 from policies.testing import Declared, judge
 from policies.update import Update
 from tests.unit.planner.test_plan import job, planned
@@ -96,6 +100,56 @@ def test_what_the_catalog_no_longer_has_is_counted_at_the_price_of_its_plan() ->
 def test_a_state_that_nobody_can_read_breaks_the_guardrail_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     machines = [Declared(INSTANCE, {"instanceType": "m6i.large"}, name=name) for name in ("one", "two")]
-    (told,) = judge(cost.monthly_cost_increase, *machines, monthly_cost_increase_max_percent=10)
+    (told,) = judge(cost.monthly_cost_increase, *machines, read_state=read_state, monthly_cost_increase_max_percent=10)
     assert told.startswith("what the deployed stack costs can't be known: the pulumi command is not on PATH")
     assert judge(cost.monthly_cost_increase, *machines) == []
+
+
+DATA = state(VOLUME, "tested", {"size": 100}, retainOnDelete=True)
+
+
+def left(*declared: Declared, of: dict[str, Any], **settings: Any) -> list[str]:
+    """What is told of a stack in whose state there is one resource."""
+    return judge(nothing_left_behind, *declared, read_state=lambda *_: [of | {"urn": URN}], **settings)
+
+
+URN = Declared(VOLUME, {}).urn
+
+
+def test_what_is_kept_when_it_leaves_is_told_with_its_price_while_the_stack_has_a_limit() -> None:
+    (told,) = left(of=DATA, monthly_cost_limit_usd=1000)
+    assert told.startswith("tested (aws:ebs/volume:Volume) costs up to $10.00 a month and is kept when it leaves")
+    assert left(of=DATA) == []
+    assert left(Declared(VOLUME, {}), of=DATA, monthly_cost_limit_usd=1000) == []
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        state(VOLUME, "a", {"size": 100}),
+        state("aws:ec2/vpc:Vpc", "b", {}, retainOnDelete=True),
+        DATA | {"external": True},
+        DATA | {"delete": True},
+    ],
+)
+def test_what_is_deleted_free_only_read_or_waiting_for_its_deletion_is_not_left_behind(gone: dict[str, Any]) -> None:
+    assert left(of=gone, monthly_cost_limit_usd=1000) == []
+
+
+def test_what_has_another_name_now_is_not_left_behind() -> None:
+    analyzer = Analyzer("test", [nothing_left_behind], lambda *_: [DATA])
+    settings = {"fusion:guardrails": '{"monthly_cost_limit_usd": 1000}', "aws:region": "us-east-1"}
+    analyzer.ConfigureStack(AnalyzerStackConfigureRequest(dry_run=True, config=settings), None)
+    analyzer.Analyze(AnalyzeRequest(type=VOLUME, urn="urn:new"), None)
+    for aliases, told in (([], 1), ([DATA["urn"]], 0)):
+        renamed = AnalyzerResource(type=VOLUME, urn="urn:new", options={"aliases": aliases})
+        assert len(analyzer.AnalyzeStack(AnalyzeStackRequest(resources=[renamed]), None).diagnostics) == told
+    untouched = AnalyzerResource(type=VOLUME, urn=DATA["urn"])
+    (answer,) = analyzer.AnalyzeStack(AnalyzeStackRequest(resources=[untouched]), None).diagnostics
+    assert "stays, since --target or --exclude leaves it out" in answer.message
+
+
+def test_a_state_that_nobody_can_read_leaves_nobody_through_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    (told,) = judge(nothing_left_behind, read_state=read_state, monthly_cost_limit_usd=1000)
+    assert told == "whether anything with a price stays behind can't be known: the pulumi command is not on PATH"

@@ -70,6 +70,7 @@ def exact(amount: Decimal) -> Decimal:
     return amount.quantize(Decimal("0.000001"))
 
 
+INSTANCE = "aws:ec2/instance:Instance"
 AWS: list[tuple[str, dict[str, Any], Decimal]] = [
     (
         "aws:ec2/instance:Instance",
@@ -218,6 +219,39 @@ def test_a_resource_costs_the_sum_of_its_rows_exactly(kind: str, inputs: dict[st
     assert monthly(kind, inputs) == exact(expected)
 
 
+@pytest.mark.parametrize(
+    ("subnet", "given", "addresses"),
+    [
+        ({"mapPublicIpOnLaunch": True}, {}, 1),
+        ({"mapPublicIpOnLaunch": True}, {"associatePublicIpAddress": False}, 0),
+        ({"mapPublicIpOnLaunch": True}, {"networkInterfaces": [{"networkInterfaceId": "eni-1"}]}, 0),
+        ({"mapPublicIpOnLaunch": False}, {}, 0),
+        ({}, {"associatePublicIpAddress": True}, 1),
+    ],
+)
+def test_a_public_address_that_a_subnet_of_the_stack_decides_is_counted(
+    subnet: dict[str, Any], given: dict[str, Any], addresses: int
+) -> None:
+    after, subnet_id = {"aws:ec2/subnet:Subnet": subnet}, {"subnetId": UNKNOWN}
+    alone = node("aws", "m6i.large") + 8 * service("aws", "block_storage_gib")
+    usd = monthly(INSTANCE, {"instanceType": "m6i.large"} | subnet_id | given, after=after)
+    assert usd == exact(alone + addresses * service("aws", "public_ipv4"))
+
+
+def test_nodes_of_a_group_and_of_karpenter_have_the_addresses_that_template_or_subnet_gives_them() -> None:
+    address, mapping = service("aws", "public_ipv4"), {"aws:ec2/subnet:Subnet": {"mapPublicIpOnLaunch": True}}
+    group = {"instanceTypes": ["m6i.large"], "scalingConfig": {"maxSize": 3}}
+    of_template = group | {"launchTemplate": {"name": "own"}}
+    kind = "aws:eks/nodeGroup:NodeGroup"
+    assert monthly(kind, group, after=mapping) == exact(monthly(kind, group) + 3 * address)
+    said = {"name": "own", "networkInterfaces": [{"associatePublicIpAddress": "true"}]}
+    after = {"aws:ec2/launchTemplate:LaunchTemplate": said}
+    assert monthly(kind, of_template, after=after) == exact(monthly(kind, of_template) + 3 * address)
+    private = said | {"networkInterfaces": [{"associatePublicIpAddress": "false"}]}
+    after = mapping | {"aws:ec2/launchTemplate:LaunchTemplate": private}
+    assert monthly(kind, of_template, after=after) == monthly(kind, of_template)
+
+
 def test_a_node_group_costs_its_nodes_at_each_bound_and_the_dearest_of_its_types() -> None:
     group = {
         "instanceTypes": ["g5.xlarge", "g5.2xlarge"],
@@ -248,7 +282,7 @@ def test_of_kubernetes_load_balancers_and_claims_cost_what_their_cloud_asks_and_
 def test_sizes_are_read_as_kubernetes_writes_them() -> None:
     assert [gib("10Gi"), gib("1Ti"), gib("512Mi")] == [10, 1024, 0.5]
     assert math.isclose(gib("1G"), 1e9 / 2**30)
-    with pytest.raises(UnpricedResource, match="expected a size such as 10Gi"):
+    with pytest.raises(UnpricedResource, match="a size is 'ten'; expected one such as 10Gi"):
         gib("ten")
 
 
