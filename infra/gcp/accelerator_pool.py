@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -84,32 +85,48 @@ class GcpAcceleratorPool(AcceleratorPool):
         self.register_outputs({"pool_name": self.pool_name})
 
     def _make_pool(self, name: str, fields: dict[str, Any]) -> gcp.container.NodePool:
-        args, machine = self.args, self._machine
+        args = self.args
         zones = fields["node_locations"]
         return gcp.container.NodePool(
             name,
             name=versioned_name(name, NODE_POOL_NAME_MAX, args.instance_type, args.price_model, *zones),
             cluster=self._cluster.cluster_name,
-            location=args.region,
-            node_config=node_config(
-                machine.machine_type,
-                disk_gib=args.disk_gib,
-                disk_type=machine.disk_type,
-                key=self._cluster.disk_key,
-                service_account=self._cluster.node_account,
-                tags=args.tags,
-                more=_of_node(args, machine),
-            ),
-            # GKE repairs no nodes of flex-start: it has none to put in their place.
-            management=gcp.container.NodePoolManagementArgs(
-                auto_repair=args.price_model != "flex_start", auto_upgrade=True
-            ),
-            network_config=_networks(args),
-            queued_provisioning=gcp.container.NodePoolQueuedProvisioningArgs(enabled=True) if args.queued else None,
             # The size is the autoscaler's once the pool exists.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self._cluster], ignore_changes=["initialNodeCount"]),
-            **fields,
+            **node_pool(args, fields, self._cluster.disk_key, self._cluster.node_account),
         )
+
+
+def node_pool(
+    args: AcceleratorPoolArgs, fields: Mapping[str, Any], key: pulumi.Input[str], service_account: pulumi.Input[str]
+) -> dict[str, Any]:
+    """One of a pool's node pools, but for its name and its cluster.
+
+    Args:
+        fields: its place, placement and bounds, from `pools`.
+        key: of the nodes' disks.
+        service_account: the nodes'.
+    """
+    machine = _machine(args)
+    return {
+        "location": args.region,
+        "node_config": node_config(
+            machine.machine_type,
+            disk_gib=args.disk_gib,
+            disk_type=machine.disk_type,
+            key=key,
+            service_account=service_account,
+            tags=args.tags,
+            more=_of_node(args, machine),
+        ),
+        # GKE repairs no nodes of flex-start: it has none to put in their place.
+        "management": gcp.container.NodePoolManagementArgs(
+            auto_repair=args.price_model != "flex_start", auto_upgrade=True
+        ),
+        "network_config": _networks(args),
+        "queued_provisioning": gcp.container.NodePoolQueuedProvisioningArgs(enabled=True) if args.queued else None,
+        **fields,
+    }
 
 
 def pools(args: AcceleratorPoolArgs) -> dict[str, dict[str, Any]]:

@@ -1,23 +1,27 @@
 """Every accelerator that the catalog offers on Google Cloud, as the nodes that GKE is documented to make."""
 
+import asyncio
 import math
 
 import pulumi
+import pulumi_gcp as gcp
 import pytest
+from google.protobuf import json_format
+from pulumi.runtime.rpc import serialize_properties
 
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.cluster import ClusterArgs, SystemPoolArgs
-from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, node_selector, pools, taints
+from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, node_pool, node_selector, pools, taints
 from infra.gcp.builder import BUILDER
 from infra.gcp.machines import machine_of, rules
 from infra.network import NetworkArgs
 from localcloud.gcp.plugin import GcpBackend
+from localcloud.provider import resource_of
 from planner.catalog import load
 from planner.catalog.instances import gcp_accelerators
 from planner.guardrails.capacity import no_such_topology
-from tests.unit.infra.cloud import whole
+from tests.unit.infra.cloud import run_program, whole
 from tests.unit.infra.conftest import refusal
-from tests.unit.localcloud.conftest import Provider
 from tools.cloud_args import Echo
 
 REGION = "us-central1"
@@ -97,54 +101,67 @@ def buyings(offer):
         yield "flex_start"
 
 
-def made_of(pools):
-    """By number of the pool, the inputs of its node pools as the engine has them."""
-    mocks = Echo()
-    pulumi.runtime.set_mocks(mocks, project="fusion", stack="prod", preview=False)
-    none = pulumi.ResourceOptions()
+def made_of(args):
+    """The inputs of a pool's node pools, as the engine has them."""
+    check(args)
+    given = [node_pool(args, fields, "key", "nodes@example.com") for fields in pools(args).values()]
+    return [inputs(each | {"cluster": "gke", "name": "it"}) for each in given]
+
+
+def inputs(given):
+    """What the SDK makes of a NodePool's arguments."""
+    serialized = serialize_properties(given, {}, typ=gcp.container.NodePoolArgs)
+    struct = asyncio.get_event_loop().run_until_complete(serialized)
+    return whole(json_format.MessageToDict(struct))
+
+
+def only_node_pool(args):
+    """The only node pool of a pool."""
+    (found,) = made_of(args)
+    return found
+
+
+def test_every_offer_bought_in_every_way_is_a_node_pool_that_gkes_documented_rules_accept():
+    bought = [(offer, buying) for offer in MADE for buying in buyings(offer)]
+    rendered = [made_of(pool(*offer[:3], nodes_max=2, price_model=buying)) for offer, buying in bought]
+    gke, resource = GcpBackend(), resource_of("urn:pulumi:prod::fusion::gcp:container/nodePool:NodePool::it")
+    gke.configure({"project": "fusion-local", "region": REGION})
+    wrong = {
+        (offer[0], buying): failures
+        for (offer, buying), made in zip(bought, rendered, strict=True)
+        for each in made
+        if (failures := gke.check(resource, {}, each, b"")[1])
+    }
+    assert {len(made) for made in rendered} == {1, 2}  # slices of several hosts are a node pool each
+    assert wrong == {}
+
+
+def test_a_pool_registers_just_those_node_pools():
+    args = pool("tpu-v5e-16chip", "TPUv5e", 16, nodes_max=2)
+    mocks, none = Echo(), pulumi.ResourceOptions()
 
     def program():
         network = BUILDER.network("net", NetworkArgs(region=REGION, zones=(f"{REGION}-a", f"{REGION}-b")), none)
         system = SystemPoolArgs(instance_type="e2-standard-2")
         cluster = BUILDER.cluster("gke", ClusterArgs(region=REGION, system_pool=system), network, none)
-        for index, args in enumerate(pools):
-            check(args)
-            BUILDER.accelerator_pool(f"pool.{index}.", args, cluster, none)
+        BUILDER.accelerator_pool("prod-slices", args, cluster, none)
 
-    pulumi.runtime.test(program)()
-    found = {index: [] for index in range(len(pools))}
-    for each in mocks.registered:
-        if each.typ == "gcp:container/nodePool:NodePool" and each.name.startswith("pool."):
-            found[int(each.name.split(".")[1])].append(whole(each.inputs) | {"name": "it"})
-    return found
+    run_program(program, mocks)
+    made = [whole(each.inputs) for each in mocks.registered if each.name.startswith("prod-slices-")]
+    assert [named_alike(each) for each in made] == [named_alike(each) for each in made_of(args)]
 
 
-def node_pool(args):
-    """The only node pool of a pool."""
-    (inputs,) = made_of([args])[0]
-    return inputs
-
-
-def test_every_offer_bought_in_every_way_is_a_node_pool_that_gkes_documented_rules_accept():
-    bought = [(offer, buying) for offer in MADE for buying in buyings(offer)]
-    rendered = made_of([pool(*offer[:3], nodes_max=2, price_model=buying) for offer, buying in bought])
-    gke = Provider(GcpBackend(), project="fusion-local", region=REGION)
-    try:
-        wrong = {
-            (bought[index][0][0], bought[index][1]): failures
-            for index, made in rendered.items()
-            for inputs in made
-            if (failures := gke.check("gcp:container/nodePool:NodePool", inputs)[1])
-        }
-    finally:
-        gke.kill()
-    assert {len(made) for made in rendered.values()} == {1, 2}  # slices of several hosts are a node pool each
-    assert wrong == {}
+def named_alike(found):
+    """Without what names the cluster's other resources."""
+    node = {
+        name: value for name, value in found["nodeConfig"].items() if name not in ("bootDiskKmsKey", "serviceAccount")
+    }
+    return {**found, "nodeConfig": node, "cluster": "", "name": ""}
 
 
 def test_nodes_of_flex_start_come_when_pods_wait_and_go_after_their_time():
     args = pool("a3-highgpu-8g", "H100", 8, price_model="flex_start", nodes_max=4, max_run_hours=12, queued=True)
-    inputs = node_pool(args)
+    inputs = only_node_pool(args)
     node = inputs["nodeConfig"]
     assert (node["flexStart"], node["maxRunDuration"], node["spot"]) == (True, "43200s", False)
     assert node["reservationAffinity"] == {"consumeReservationType": "NO_RESERVATION"}
@@ -171,7 +188,7 @@ def test_pods_for_flex_start_select_its_nodes_and_tolerate_the_queues_taint():
     ],
 )
 def test_nodes_with_gpudirect_that_are_several_in_one_zone_get_its_networks(changes, is_fast):
-    inputs = node_pool(pool("a3-megagpu-8g", "H100", 8, **changes))
+    inputs = only_node_pool(pool("a3-megagpu-8g", "H100", 8, **changes))
     assert inputs.get("networkConfig") == ({"acceleratorNetworkProfile": "auto"} if is_fast else None)
 
 
