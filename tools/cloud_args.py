@@ -271,17 +271,42 @@ def _build(component: str, cloud: str, changed: Mapping[str, Any]) -> None:
         check(args)
         getattr(builder, component)("prod", args, none)
         return
-    cluster_args = dataclasses.replace(_usual("cluster", cloud), **(changed if component == "cluster" else {}))
-    place = changed if {"region", "zones"} <= set(changed) else PLACES[cloud]
-    network = builder.network("prod-network", NetworkArgs(region=place["region"], zones=place["zones"]), none)
-    builder.check_cluster(cluster_args)
-    cluster = builder.cluster("prod-cluster", cluster_args, network, none)
-    if component == "accelerator_pool":
+    if component == "cluster":
+        cluster_args = dataclasses.replace(usual, **changed)
+        builder.check_cluster(cluster_args)
+        network = builder.network("prod-network", NetworkArgs(**PLACES[cloud]), none)
+        builder.cluster("prod-cluster", cluster_args, network, none)
+    elif component == "accelerator_pool":
         pool = dataclasses.replace(usual, **changed)
         builder.check_accelerator_pool(pool)
-        builder.accelerator_pool("prod-pool", pool, cluster, none)
+        builder.accelerator_pool("prod-pool", pool, _cluster(cloud, _is_elsewhere(changed)), none)
     elif component == "workload_identity":
-        _build_identity(builder, cluster, cloud, {**usual, **changed})
+        _build_identity(builder, _cluster(cloud, False), cloud, {**usual, **changed})
+
+
+def _is_elsewhere(changed: Mapping[str, Any]) -> bool:
+    return {"region", "zones"} <= changed.keys()
+
+
+@functools.cache
+def _cluster(cloud: str, elsewhere: bool) -> Any:
+    """What pools and identities are made in, registered before them: no part of what they become."""
+    place, builder, none = (ELSEWHERE if elsewhere else PLACES)[cloud], builder_of(cloud), pulumi.ResourceOptions()
+    made: list[Any] = []
+
+    def build() -> None:
+        network = builder.network("prod-network", NetworkArgs(**place), none)
+        made.append(builder.cluster("prod-cluster", _usual("cluster", cloud), network, none))
+
+    _register(build)
+    return made[0]
+
+
+def _register(build: Callable[[], None]) -> Echo:
+    mocks = Echo()
+    pulumi.runtime.set_mocks(mocks, project="fusion", stack="prod", preview=False)
+    pulumi.runtime.test(build)()
+    return mocks
 
 
 def _build_identity(builder: Builder[Any, Any], cluster: Any, cloud: str, given: Mapping[str, Any]) -> None:
@@ -293,9 +318,9 @@ def _build_identity(builder: Builder[Any, Any], cluster: Any, cloud: str, given:
 
 def registered(component: str, cloud: str, changed: Mapping[str, Any]) -> Inputs:
     """Each value of the inputs of the cloud's and Kubernetes' own resources, by type and path."""
-    mocks = Echo()
-    pulumi.runtime.set_mocks(mocks, project="fusion", stack="prod", preview=False)
-    pulumi.runtime.test(lambda: _build(component, cloud, changed))()
+    if component in ("accelerator_pool", "workload_identity"):
+        _cluster(cloud, component == "accelerator_pool" and _is_elsewhere(changed))
+    mocks = _register(lambda: _build(component, cloud, changed))
     found: Inputs = Counter()
     for each in mocks.registered:
         if not each.typ.startswith(("fusion:", "pulumi:")):
