@@ -1,4 +1,7 @@
-"""What a save costs the training loop: `python -m benchmarks.checkpoint [--rounds 5]`.
+"""What a save costs the training loop: `python -m benchmarks.checkpoint [--rounds 5]`, or in slices of less than three minutes:
+
+    python -m benchmarks.checkpoint --rounds 1 --json saves.json    # again and again: the table is of all rounds so far
+    python -m benchmarks.checkpoint --read-back
 
 Fusion's saves against `torch.save` to a file that is then uploaded, and against `async_save` of
 `torch.distributed.checkpoint`, which saves in a thread or in a process, the latter also with a stager that keeps its memory
@@ -7,14 +10,13 @@ on one thread; the contenders take turns, in another order each round, and each 
 the next one begins.
 
 *stall* is how long the call that saves holds the loop; *slower* is what the steps that follow take longer, until the
-save is durable, than as many steps of the same round without a save. A last round reads every checkpoint back and
-compares it with the state at the moment of the call.
+save is durable, than as many steps of the same round without a save. `--read-back` measures nothing: it reads a
+checkpoint of each contender back and compares it with the state at the moment of the call.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import socket
@@ -39,6 +41,7 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from typing_extensions import override
 
 from benchmarks.data import SETTINGS, server
+from benchmarks.slices import added
 from workloads import storage
 from workloads.data.format import Index
 from workloads.models import build
@@ -224,7 +227,6 @@ def contenders_without(without: str | None) -> list[Contender]:
 
 def run(rounds: int, contenders: list[Contender], training: Training) -> dict[str, list[dict[str, float]]]:
     """Every measurement, by contender."""
-    training.step()
     megabytes = sum(tensor.nbytes for tensor in training.model.state_dict().values()) * 3 / 1e6
     print(f"{megabytes:.0f} MB of weights and Adam state, torch {torch.__version__}, {os.cpu_count()} processors")
     found: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in contenders}
@@ -242,7 +244,7 @@ def run(rounds: int, contenders: list[Contender], training: Training) -> dict[st
 
 def show(found: dict[str, list[dict[str, float]]]) -> None:
     """Print the medians."""
-    print(f"median of {len(next(iter(found.values())))} rounds")
+    print(f"median of {' and '.join(sorted({str(len(rows)) for rows in found.values()}))} rounds")
     print("| save | stall, ms | next steps slower, ms | durable after, s |")
     print("|---|---|---|---|")
     for name, rows in found.items():
@@ -257,7 +259,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without", help="leave out contenders whose name has this in it, such as thread")
-    parser.add_argument("--json", type=Path, help="also write every measurement here")
+    parser.add_argument("--json", type=Path, help="add every measurement to those that this file holds")
+    parser.add_argument("--read-back", action="store_true", help="compare what was saved; measure nothing")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -266,13 +269,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)):
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         training, contenders = Training(), contenders_without(arguments.without)
-        found = run(arguments.rounds, contenders, training)
-        show(found)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(found, indent=2))
-        for contender in contenders:
-            check(contender, training, arguments.rounds + 2)
-    print("every checkpoint was read back: it holds the state of the moment of the call")
+        training.step()
+        if arguments.read_back:
+            for contender in contenders:
+                check(contender, training, 1)
+                print(f"{contender.name}: read back, it holds the state of the moment of the call", flush=True)
+        else:
+            show(added(arguments.json, run(arguments.rounds, contenders, training)))
     dist.destroy_process_group()
 
 

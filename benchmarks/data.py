@@ -2,7 +2,10 @@
 
     python -m benchmarks.data [--kind images|tokens] [--samples 3000] [--rounds 3] [--folder FOLDER]
 
-With a folder the samples, and what the server holds, are made once and kept there (`--rounds 0` makes them alone).
+With a folder the samples, and what the server holds, are made once and kept there (`--rounds 0` makes them alone). A reader
+at a time, which takes less than three minutes, and the table of all that the file holds:
+
+    python -m benchmarks.data --folder FOLDER --rounds 1 --json images.json --only mosaicml
 
 The server is versitygw (Apache-2.0, built here from its Go module) over a folder of this machine. Every reader gets the
 same samples in shards of the same size, the same decoding, as many threads or processes as there are processors, and
@@ -41,6 +44,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks.data_measure import BATCH, BUCKET, SHARD_MIB, SIDE, measure
+from benchmarks.slices import added
 from tools.setup import CACHE, find_uv
 from workloads.data.cache import ShardCache
 from workloads.data.format import Index, write_index, write_split
@@ -187,7 +191,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="by default 3,000 images or 8,000 rows of tokens")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep here what is made, or take it from here")
-    parser.add_argument("--json", type=Path, help="also write every measurement here")
+    parser.add_argument("--only", choices=READERS, action="append", help="leave out the other readers; can be repeated")
+    parser.add_argument("--json", type=Path, help="add every measurement to those that this file holds")
     parser.add_argument("--reader", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reader:
@@ -195,7 +200,8 @@ def main() -> None:
         return
     python = environment()
     count = arguments.samples or SAMPLES[arguments.kind]
-    found: dict[str, list[list[dict[str, float]]]] = {reader: [] for reader in READERS}
+    readers = arguments.only or READERS
+    found: dict[str, list[list[dict[str, float]]]] = {reader: [] for reader in readers}
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()
         held = folder / f"{arguments.kind}-{count}"
@@ -205,7 +211,7 @@ def main() -> None:
                 upload(Path(temporary) / BUCKET)
                 (folder / f"{held.name}-ready").touch()
             for turn in range(arguments.rounds):
-                for reader in (*READERS[turn % len(READERS) :], *READERS[: turn % len(READERS)]):
+                for reader in (*readers[turn % len(readers) :], *readers[: turn % len(readers)]):
                     epochs = run(reader, arguments.kind, Path(temporary), python)
                     print(f"round {turn + 1}: {reader}: {epochs}", file=sys.stderr, flush=True)
                     for epoch in epochs:
@@ -213,14 +219,13 @@ def main() -> None:
                             raise RuntimeError(f"{reader} did not see every sample exactly once: {epoch}")
                     found[reader].append(epochs)
     if arguments.rounds:
-        show(found, f"{count:,} {arguments.kind}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2))
+        show(added(arguments.json, found), f"{count:,} {arguments.kind}")
 
 
 def show(found: dict[str, list[list[dict[str, float]]]], what: str) -> None:
     """Print the medians."""
-    print(f"{what}, median of {len(found['fusion'])} rounds, {os.cpu_count()} processors")
+    rounds_of = " and ".join(sorted({str(len(rounds)) for rounds in found.values()}))
+    print(f"{what}, median of {rounds_of} rounds, {os.cpu_count()} processors")
     print(
         "| reader | cold, samples/s | cached, samples/s | first batch, cold, s | first batch, cached, s "
         "| processor, cold, ms a sample | processor, cached, ms a sample | memory, MiB |"

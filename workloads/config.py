@@ -33,7 +33,7 @@ def _url(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_url)]
-"""An s3://, gs://, hdfs:// or file:// URL; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
+"""A URL of one of `SCHEMES`; environment variables as in `${FUSION_BUCKET_URL}/data` are filled in."""
 
 
 class Section(BaseModel):

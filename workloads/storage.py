@@ -1,4 +1,4 @@
-"""Objects by URL: `s3://`, `gs://`, `hdfs://` and `file://`.
+"""Objects by URL: `s3://`, `gs://`, `hdfs://`, `webhdfs://`, `swebhdfs://` and `file://`.
 
 Whole objects of S3 and GCS go through obstore, whose Rust client holds no lock of Python's while it reads; everything
 else, and streams, go through fsspec.
@@ -28,15 +28,17 @@ import obstore
 import obstore.exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
+from workloads.webhdfs import WebHDFS
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-SCHEMES = ("s3", "gs", "hdfs", "file")
+SCHEMES = ("s3", "gs", "hdfs", "webhdfs", "swebhdfs", "file")
 EMULATOR = "STORAGE_EMULATOR_HOST"
 """Address of a server in GCS's place, as Google's own clients have it. It takes no credentials, and is reached through
 gcsfs alone: obstore writes in parts through an API of GCS that emulators do not serve.
 """
-EXPECTED = "expected a URL that starts with s3://, gs://, hdfs:// or file://"
+EXPECTED = "expected a URL that starts with s3://, gs://, hdfs://, webhdfs://, swebhdfs:// or file://"
 
 _PART_BYTES = 16 * 1024 * 1024
 _MOST_PARTS = 10_000
@@ -53,6 +55,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "gs": {"use_listings_cache": False},
     "hdfs": {},
+    "webhdfs": {},
+    "swebhdfs": {},
     "file": {"auto_mkdir": True},
 }
 _CLIENT: ClientConfig = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "300s", "allow_http": True}
@@ -61,6 +65,9 @@ _ATTEMPTS = 4
 _ObstoreError = obstore.exceptions.BaseError
 
 Result = TypeVar("Result")
+
+for _scheme in WebHDFS.protocol:
+    fsspec.register_implementation(_scheme, WebHDFS, clobber=True)
 
 
 class StorageError(RuntimeError):
@@ -204,7 +211,8 @@ def locate(url: str) -> tuple[Any, str]:
             raise
         raise StorageError(
             f"{url} could not be reached through Hadoop's client ({' '.join(str(error).split())[:200]}); expected "
-            "JAVA_HOME and HADOOP_HOME, CLASSPATH from `hadoop classpath --glob`, and a namenode that answers"
+            "JAVA_HOME and HADOOP_HOME, CLASSPATH from `hadoop classpath --glob`, and a namenode that answers; or "
+            "webhdfs:// with the namenode's HTTP address, which needs no Hadoop here"
         ) from None
     return filesystem, str(path)
 
@@ -257,7 +265,8 @@ def _reason(error: Exception) -> str:
         return "there is no such object or bucket; check the URL"
     denied = obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError
     if isinstance(error, PermissionError | denied):
-        return "access denied; check the credentials and the identity's rights on this bucket"
+        told = f" ({error})" if isinstance(error, PermissionError) else ""  # obstore's goes on for lines
+        return f"access denied{told}; check the credentials and the identity's rights on this bucket"
     return f"{type(error).__name__}: {error}"
 
 

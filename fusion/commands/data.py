@@ -47,7 +47,7 @@ def pack_command(
 
     SOURCE is a folder of images (one folder a class), of idx files, or of .txt files; a .csv, .parquet or .jsonl file
     or a folder with train and test ones; or what Hugging Face's save_to_disk wrote. URL starts with s3://, gs://,
-    hdfs:// or file://.
+    webhdfs://, hdfs:// or file://.
     """
     with told():
         from workloads.data import pack, sources

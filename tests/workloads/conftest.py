@@ -10,8 +10,9 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -20,6 +21,9 @@ import yaml
 
 from workloads.data.digits import write_digits
 from workloads.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    import torch
 
 HERE = Path(__file__).parent
 CREDENTIALS = {
@@ -95,23 +99,57 @@ def digits(bucket: str) -> str:
     return url
 
 
+def document_of(data: str, checkpoints: str, outputs: str) -> dict[str, Any]:
+    """A short deterministic run on the digits."""
+    return {
+        "run": "test",
+        "data": {"url": data, "batch_size": 64},
+        "epochs": 2,
+        "deterministic": True,
+        "threads": 1,
+        "checkpoint": {"url": checkpoints, "every_steps": 7},
+        "outputs": {"url": outputs},
+    }
+
+
 @pytest.fixture
 def configured(bucket: str, digits: str) -> Callable[..., TrainingConfig]:
-    """A short deterministic run on the digits; arguments replace fields."""
+    """The run with all in the bucket; arguments replace fields."""
 
     def build(**changes: Any) -> TrainingConfig:
-        document = {
-            "run": "test",
-            "data": {"url": digits, "batch_size": 64},
-            "epochs": 2,
-            "deterministic": True,
-            "threads": 1,
-            "checkpoint": {"url": f"s3://{bucket}/checkpoints", "every_steps": 7},
-            "outputs": {"url": f"s3://{bucket}/runs/test"},
-        }
+        document = document_of(digits, f"s3://{bucket}/checkpoints", f"s3://{bucket}/runs/test")
         return TrainingConfig.model_validate(document | changes)
 
     return build
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What the run is without faults, of the model that writes down what it sees."""
+
+    samples: list[str]
+    weights: dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Done once, on this machine's disk."""
+    import torch
+
+    from tests.workloads.recording import recorded
+    from workloads.training.run import run
+    from workloads.training.stopping import StopRequest
+
+    folder = tmp_path_factory.mktemp("whole")
+    document = document_of(f"file://{folder}/digits", f"file://{folder}/checkpoints", f"file://{folder}/out")
+    write_digits(document["data"]["url"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECORD_FOLDER", str(folder))
+        patch.setenv("HOME", str(folder))
+        model = {"name": "tests.workloads.recording:RecordingNet"}
+        run(TrainingConfig.model_validate(document | {"model": model}), StopRequest())
+    (samples,) = recorded(folder)
+    return Whole(samples, torch.load(folder / "out" / "model.pt", weights_only=True))
 
 
 @pytest.fixture

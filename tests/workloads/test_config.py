@@ -53,7 +53,8 @@ def test_the_smallest_config_has_the_documented_defaults(tmp_path: Path) -> None
         ({"data": {}}, "FILE: data.url: not set, and it has no default"),
         (
             {"data": {"url": "bucket/data"}},
-            'FILE: data.url: got "bucket/data"; expected a URL that starts with s3://, gs://, hdfs:// or file://',
+            'FILE: data.url: got "bucket/data"; expected a URL that starts with s3://, gs://, hdfs://, '
+            "webhdfs://, swebhdfs:// or file://",
         ),
         (
             {"data": {"url": "${NOT_SET_ANYWHERE}/data"}},

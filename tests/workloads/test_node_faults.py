@@ -26,8 +26,15 @@ from workloads.training.launch import status_of
 from workloads.training.stopping import RANK_LOST_EXIT_CODE, RESUMABLE_EXIT_CODE
 
 SECONDS_TO_END = 280
+"""At most, on a machine that is busy with other things: the waiting of these tests is some ten seconds, the rest the
+start of PyTorch in each agent and rank.
+"""
+
 LAST_CALL_SECONDS = 6
 """That torchrun waits for more nodes once it has enough; its own default is 30."""
+
+HEARTBEAT_SECONDS = 2
+"""Of an agent, which is taken for dead when three are missing; torchrun's own default is 5."""
 
 HEAD_START_SECONDS = 2
 """Of the node that waits for the other one's address, so that both are there when the first round begins."""
@@ -110,7 +117,7 @@ def elastic() -> tuple[dict[str, Any], dict[str, Any]]:
         "PET_LOCAL_ADDR": "127.0.0.1",
         "PET_MAX_RESTARTS": 1,
     }
-    waiting = f"last_call_timeout={LAST_CALL_SECONDS}"
+    waiting = f"last_call_timeout={LAST_CALL_SECONDS},keep_alive_interval={HEARTBEAT_SECONDS}"
     return both | {"PET_RDZV_CONF": f"{waiting},is_host=1"}, both | {"PET_RDZV_CONF": f"{waiting},is_host=0"}
 
 
@@ -139,24 +146,17 @@ def test_a_node_that_dies_amid_a_collective_leaves_the_other_one_to_end_the_run_
 
 
 def test_a_node_that_dies_in_a_step_lets_the_other_one_leave_with_a_code_that_says_to_start_again(
-    cluster: Cluster, recording: Path, due: Callable[..., list[str]]
+    cluster: Cluster,
 ) -> None:
-    """As the platform's jobs start them: so many nodes, the first one known by its name."""
+    """As the platform's jobs start them: so many nodes, the first one known by its name.
+
+    That the run then goes on with the samples that it had not seen is in `test_rank_faults.py`.
+    """
     fixed = {"PET_NNODES": 2, "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": free_port()}
     nodes = cluster.start(0, **fixed), cluster.start(1, **fixed, NODE_DIES_AT_STEP=18)
     other, dead = (node.ended() for node in nodes)
     assert (other.status, dead.status) == (RANK_LOST_EXIT_CODE, -signal.SIGKILL), other.err
     assert "another rank is gone" in other.err and "Traceback" not in other.err
-    again = fixed | {"PET_MASTER_PORT": free_port()}
-    nodes = cluster.start(0, **again), cluster.start(1, **again)
-    ended = [node.ended() for node in nodes]
-    assert [each.status for each in ended] == [0, 0], ended[0].err + ended[1].err
-    (step,) = resumed_at(*ended)
-    assert step in (EVERY, 2 * EVERY)
-    files = sorted(recording.glob("*.txt"))[2:]
-    assert {file.name[-9:-4]: file.read_text().split() for file in files} == {
-        f"rank{rank}": due(rank, 2, step) for rank in range(2)
-    }
 
 
 def test_an_agent_that_dies_alone_takes_no_step_with_it_and_leaves_no_rank_behind(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.workloads.conftest import Whole
 from tests.workloads.recording import MachineGone, recorded
-from tests.workloads.test_training import assert_same, final_weights, forget_checkpoints
+from tests.workloads.test_training import assert_same, final_weights
 from workloads.training.config import TrainingConfig
 from workloads.training.fetching import ResumeError
-from workloads.training.manifest import COMMITTED
 from workloads.training.run import run
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, Interrupted, StopRequest
 
@@ -28,34 +28,22 @@ EVERY = 7
 MODEL = {"name": "tests.workloads.recording:RecordingNet"}
 
 
-@pytest.fixture
-def uninterrupted(s3: Any, bucket: str, configured: Configured, recording: Path) -> tuple[Any, list[str]]:
-    """The weights and the samples, in order, of the same run without any fault."""
-    run(configured(model=MODEL), StopRequest())
-    weights, (samples,) = final_weights(s3, bucket), recorded(recording)
-    forget_checkpoints(s3, configured)
-    for file in recording.iterdir():
-        file.unlink()
-    return weights, samples
-
-
-def assert_one_run(parts: list[list[str]], whole: list[str], saved_at: list[int]) -> None:
+def assert_one_run(parts: list[list[str]], samples: list[str], saved_at: list[int]) -> None:
     """Each process went on from the last save before it, in the one order."""
     starts = [0, *(min(step * 64, 1437) if step <= 23 else 1437 + (step - 23) * 64 for step in saved_at)]
     for part, start in zip(parts, starts, strict=True):
-        assert part == whole[start : start + len(part)]
-    assert starts[-1] + len(parts[-1]) == len(whole)
+        assert part == samples[start : start + len(part)]
+    assert starts[-1] + len(parts[-1]) == len(samples)
 
 
 def test_kill_9_and_sigterm_at_random_steps_change_no_sample_and_no_bit(
     configured: Configured,
     write_config: Callable[[TrainingConfig], Path],
     recording: Path,
-    uninterrupted: tuple[Any, list[str]],
+    whole: Whole,
     s3: Any,
     bucket: str,
 ) -> None:
-    whole_weights, whole_samples = uninterrupted
     path = write_config(configured(model=MODEL))
     chance = random.Random()
     killed = chance.randrange(EVERY + 1, STEPS // 2)
@@ -73,8 +61,8 @@ def test_kill_9_and_sigterm_at_random_steps_change_no_sample_and_no_bit(
     finished = start(path)
     assert (finished.returncode, finished.stderr) == (0, "")
 
-    assert_one_run(recorded(recording), whole_samples, [saved, saved + terminated])
-    assert_same(final_weights(s3, bucket), whole_weights)
+    assert_one_run(recorded(recording), whole.samples, [saved, saved + terminated])
+    assert_same(final_weights(s3, bucket), whole.weights)
 
 
 @pytest.mark.parametrize("step", [1, EVERY, 22, 23, 24, STEPS])
@@ -82,19 +70,18 @@ def test_a_crash_at_this_step_changes_no_sample_and_no_bit(
     step: int,
     configured: Configured,
     recording: Path,
-    uninterrupted: tuple[Any, list[str]],
+    whole: Whole,
     s3: Any,
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole_weights, whole_samples = uninterrupted
     monkeypatch.setenv("FAIL_AT_STEP", str(step))
     with pytest.raises(MachineGone):
         run(configured(model=MODEL), StopRequest())
     monkeypatch.delenv("FAIL_AT_STEP")
     run(configured(model=MODEL), StopRequest())
-    assert_one_run(recorded(recording), whole_samples, [(step - 1) // EVERY * EVERY])
-    assert_same(final_weights(s3, bucket), whole_weights)
+    assert_one_run(recorded(recording), whole.samples, [(step - 1) // EVERY * EVERY])
+    assert_same(final_weights(s3, bucket), whole.weights)
 
 
 def test_a_stop_request_saves_at_the_very_step(configured: Configured, s3: Any, bucket: str) -> None:
@@ -105,75 +92,47 @@ def test_a_stop_request_saves_at_the_very_step(configured: Configured, s3: Any, 
     assert checkpoints(s3, bucket) == ["step-000000001"]
 
 
-class TestCheckpointsThatAreNotWhole:
-    """The newest of two checkpoints is spoiled: the run warns, takes the older one and ends with the same weights."""
-
-    @pytest.fixture
-    def interrupted_at_20(self, configured: Configured, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("FAIL_AT_STEP", "20")
-        with pytest.raises(MachineGone):
-            run(configured(model=MODEL), StopRequest())
-        monkeypatch.delenv("FAIL_AT_STEP")
-
-    @pytest.mark.parametrize(
-        ("file", "spoil", "reason"),
-        [
-            (COMMITTED, None, "it was never completed"),
-            ("__0_0.distcp", None, "__0_0.distcp is missing"),
-            ("__0_0.distcp", lambda data: data[:-1], "bytes, "),
-            (
-                "__0_0.distcp",
-                lambda data: data[:900] + bytes([data[900] ^ 1]) + data[901:],
-                "is not what was written (SHA-256 of bytes 0 to",
-            ),
-            (".metadata", lambda data: b"", ".metadata has 0 bytes, "),
-            (COMMITTED, lambda data: data[:40], "COMMITTED can't be read"),
-            (COMMITTED, lambda data: data.replace(b'"step": 14', b'"step": 13'), "COMMITTED was changed"),
-        ],
-    )
-    def test_it_is_skipped_with_a_warning(
-        self,
-        file: str,
-        spoil: Callable[[bytes], bytes] | None,
-        reason: str,
-        uninterrupted: tuple[Any, list[str]],
-        interrupted_at_20: None,
-        configured: Configured,
-        s3: Any,
-        bucket: str,
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        key = f"checkpoints/step-{14:09d}/{file}"
-        if spoil:
-            s3.put_object(Bucket=bucket, Key=key, Body=spoil(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
-        else:
-            s3.delete_object(Bucket=bucket, Key=key)
-        capsys.readouterr()
+def test_a_checkpoint_that_was_changed_is_skipped_and_the_one_before_it_ends_the_run_with_the_same_weights(
+    configured: Configured,
+    recording: Path,
+    whole: Whole,
+    s3: Any,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`test_saves.py` has the other ways in which one can be torn or spoiled."""
+    monkeypatch.setenv("FAIL_AT_STEP", "20")
+    with pytest.raises(MachineGone):
         run(configured(model=MODEL), StopRequest())
-        events = {line["event"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
-        assert reason in events["checkpoint_skipped"]["reason"]
-        assert events["resumed"]["step"] == 7
-        assert_same(final_weights(s3, bucket), uninterrupted[0])
-
-
-def test_only_the_newest_checkpoints_are_kept(configured: Configured, s3: Any, bucket: str) -> None:
-    run(configured(), StopRequest())
-    assert checkpoints(s3, bucket) == [f"step-{42:09d}", f"step-{46:09d}"]
+    monkeypatch.delenv("FAIL_AT_STEP")
+    key = f"checkpoints/step-{14:09d}/__0_0.distcp"
+    data = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    s3.put_object(Bucket=bucket, Key=key, Body=data[:900] + bytes([data[900] ^ 1]) + data[901:])
+    capsys.readouterr()
+    run(configured(model=MODEL), StopRequest())
+    events = {line["event"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert "is not what was written (SHA-256 of bytes 0 to" in events["checkpoint_skipped"]["reason"]
+    assert events["resumed"]["step"] == 7
+    assert_same(final_weights(s3, bucket), whole.weights)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"model": {"arguments": {"hidden": 8}}}])
 def test_another_runs_checkpoint_is_refused(configured: Configured, change: dict[str, Any]) -> None:
-    run(configured(epochs=1), StopRequest())
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        run(configured(), stop)
     with pytest.raises(ResumeError, match=r"was saved with .* give this run a checkpoint\.url of its own"):
         run(configured(**change), StopRequest())
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
-    configured: Configured, recording: Path, uninterrupted: tuple[Any, list[str]], s3: Any, bucket: str
+    configured: Configured, recording: Path, whole: Whole, s3: Any, bucket: str
 ) -> None:
     run(configured(model=MODEL, epochs=1), StopRequest())
     run(configured(model=MODEL, epochs=2), StopRequest())
-    assert_same(final_weights(s3, bucket), uninterrupted[0])
+    assert_same(final_weights(s3, bucket), whole.weights)
 
 
 def start(config: Path, **environment: int) -> subprocess.CompletedProcess[str]:

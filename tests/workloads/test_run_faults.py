@@ -12,57 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from tests.workloads.conftest import SmallDisk
+from tests.workloads.conftest import SmallDisk, Whole, document_of
 from tests.workloads.fault_proxy import spoiling
 from tests.workloads.ranks import Ended, Ranks, run_ranks
 from tests.workloads.recording import recorded
 from tests.workloads.test_resume import EVERY, MODEL, assert_one_run
 from tests.workloads.test_training import assert_same, final_weights
-from workloads.data.digits import write_digits
 from workloads.training.manifest import COMMITTED
 
 ALL_FAULTS = ("503", "reset", "500", "half", "slow", "cut", "lost")
 ONE_CHECKPOINT_KIB = 640
 """Room for one of the model's checkpoints (406 KB with Adam's state) and not for two."""
-
-
-@dataclass(frozen=True)
-class Whole:
-    """What the run is without faults."""
-
-    samples: list[str]
-    weights: dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("whole")
-    document = run_of(f"file://{folder}/digits", f"file://{folder}/checkpoints", f"file://{folder}/out")
-    write_digits(document["data"]["url"])
-    (folder / "training.yaml").write_text(json.dumps(document))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RECORD_FOLDER", str(folder))
-        patch.setenv("HOME", str(folder))
-        (ended,) = run_ranks(folder / "training.yaml", 1)
-    assert (ended.status, ended.err) == (0, "")
-    (samples,) = recorded(folder)
-    return Whole(samples, torch.load(folder / "out" / "model.pt", weights_only=True))
-
-
-def run_of(data: str, checkpoints: str, outputs: str) -> dict[str, Any]:
-    """The `configured` run of the other tests."""
-    return {
-        "run": "test",
-        "model": MODEL,
-        "data": {"url": data, "batch_size": 64},
-        "epochs": 2,
-        "deterministic": True,
-        "threads": 1,
-        "checkpoint": {"url": checkpoints, "every_steps": EVERY, "keep": 1},
-        "outputs": {"url": outputs},
-    }
 
 
 @dataclass(frozen=True)
@@ -87,7 +48,8 @@ class Run:
 
 @pytest.fixture
 def started(s3: Any, bucket: str, digits: str, recording: Path, tmp_path: Path) -> Run:
-    document = run_of(digits, f"s3://{bucket}/checkpoints", f"s3://{bucket}/runs/test")
+    document = document_of(digits, f"s3://{bucket}/checkpoints", f"s3://{bucket}/runs/test") | {"model": MODEL}
+    document["checkpoint"]["keep"] = 1
     return Run(tmp_path, document, recording, s3, bucket)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from torch import nn, optim
 from workloads.storage import StorageError
 from workloads.training.checkpoint import Checkpoints
 from workloads.training.logs import Log
-from workloads.training.manifest import Position
+from workloads.training.manifest import COMMITTED, Position
 from workloads.training.saver import parts_at_a_time
 from workloads.training.world import World
 
@@ -38,8 +40,8 @@ class Everything(nn.Module):
         self.register_buffer("empty", torch.empty(0, 4))
 
 
-def checkpoints(url: Path) -> Checkpoints:
-    return Checkpoints(f"file://{url}", 5, {}, World(torch.device("cpu")), Log())
+def checkpoints(url: Path, keep: int = 5) -> Checkpoints:
+    return Checkpoints(f"file://{url}", keep, {}, World(torch.device("cpu")), Log())
 
 
 def made(seed: int) -> tuple[nn.Module, optim.Optimizer]:
@@ -144,6 +146,60 @@ def test_a_killed_saver_is_told_and_another_one_takes_its_place(
         kept.finish()
     with checkpoints(tmp_path) as kept:
         assert kept.resume(*made(2)).step == 3
+
+
+@pytest.fixture(scope="module")
+def two_saves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 7 and 14."""
+    folder = tmp_path_factory.mktemp("two-saves")
+    with checkpoints(folder) as kept:
+        for step in (7, 14):
+            kept.save(*made(step), Position(step=step))
+        kept.finish()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "reason"),
+    [
+        (COMMITTED, None, "it was never completed"),
+        ("__0_0.distcp", None, "__0_0.distcp is missing"),
+        ("__0_0.distcp", lambda data: data[:-1], "bytes, "),
+        (
+            "__0_0.distcp",
+            lambda data: data[:900] + bytes([data[900] ^ 1]) + data[901:],
+            "is not what was written (SHA-256 of bytes 0 to",
+        ),
+        (".metadata", lambda data: b"", ".metadata has 0 bytes, "),
+        (COMMITTED, lambda data: data[:40], "COMMITTED can't be read"),
+        (COMMITTED, lambda data: data.replace(b'"step": 14', b'"step": 13'), "COMMITTED was changed"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_skipped_with_a_warning_and_the_one_before_it_is_taken(
+    file: str,
+    spoil: Callable[[bytes], bytes] | None,
+    reason: str,
+    two_saves: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(two_saves, tmp_path / "saves")
+    place = tmp_path / "saves" / f"step-{14:09d}" / file
+    place.write_bytes(spoil(place.read_bytes())) if spoil else place.unlink()
+    model, optimizer = made(1)
+    with checkpoints(tmp_path / "saves") as kept:
+        assert kept.resume(model, optimizer).step == 7
+    events = {line["event"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert reason in events["checkpoint_skipped"]["reason"]
+    assert torch.equal(model.weight, made(7)[0].weight)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    with checkpoints(tmp_path, keep=2) as kept:
+        for step in (1, 2, 3):
+            kept.save(*made(1), Position(step=step))
+        kept.finish()
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [f"step-{2:09d}", f"step-{3:09d}"]
 
 
 def settle(kept: Checkpoints) -> None:

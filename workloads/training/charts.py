@@ -22,6 +22,8 @@ MOST_LINES = 10
 MOST_NUMBERS = 20
 """Classes up to which the confusion matrix has a number in each field, and a name beside each row."""
 CONFIDENCE_BINS = 10
+LEFT_INCHES, RIGHT_INCHES, BOTTOM_INCHES, TOP_INCHES = 0.8, 0.2, 0.55, 0.4
+"""Margins of a chart."""
 _ALL = "all classes"
 
 
@@ -49,6 +51,8 @@ def loss_chart(losses: Sequence[tuple[int, float]]) -> bytes:
     axes.plot(steps, values, marker="." if len(losses) <= 50 else "")
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.set(title="Training loss", xlabel="step", ylabel="mean loss of an epoch, nats")
     axes.grid(alpha=0.3)
     return _png(figure)
@@ -56,7 +60,9 @@ def loss_chart(losses: Sequence[tuple[int, float]]) -> bytes:
 
 def _confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> bytes:
     size = 5.0 + 0.25 * min(len(classes), MOST_NUMBERS)
-    figure, axes = _figure(size + 0.8, size)
+    figure = _empty_figure(size + 0.8, size)
+    figure.set_layout_engine("constrained")  # names of classes take what room they need
+    axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
@@ -146,10 +152,20 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _empty_figure(width: float, height: float) -> Figure:
-    """Inches; not by pyplot, which keeps figures and asks for a display."""
-    from matplotlib.figure import Figure
+    """Inches; not by pyplot, which keeps figures and asks for a display.
 
-    return Figure(figsize=(width, height), layout="constrained")
+    Its margins hold titles and numbers; to have them found anew takes as long as to draw the chart.
+    """
+    from matplotlib.figure import Figure, SubplotParams
+
+    margins = SubplotParams(
+        left=LEFT_INCHES / width,
+        right=1 - RIGHT_INCHES / width,
+        bottom=BOTTOM_INCHES / height,
+        top=1 - TOP_INCHES / height,
+        hspace=0.08,
+    )
+    return Figure(figsize=(width, height), subplotpars=margins)
 
 
 def _png(figure: Figure) -> bytes:

@@ -81,3 +81,4 @@ def make_embeddings_sparse(model: nn.Module) -> None:
         if uses.count(id(table.weight)) > 1:
             raise ConfigError("optimizer.sparse_embeddings: this model shares an embedding with another layer")
         table.sparse = True
+    torch.sparse.check_sparse_tensor_invariants.disable()  # PyTorch makes them itself; left unsaid, it warns
