@@ -73,7 +73,13 @@ Image = Annotated[
 class Declared(BaseModel):
     """Base of everything that is typed by hand: unknown fields are errors, values don't change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        str_strip_whitespace=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a process builds what it reads, not all that a stack may declare
+    )
 
 
 class Bounds(Declared):

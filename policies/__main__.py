@@ -1,7 +1,10 @@
 """The policy pack as the engine runs it."""
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it asks every installed distribution for some
 
 from policies import guardrails
 from policies.analyzer import serve

@@ -30,7 +30,6 @@ from pulumi.runtime.proto import (
     AnalyzeStackRequest,
     ConfigureAnalyzerRequest,
     PolicyNotApplicable,
-    RemediateResponse,
     analyzer_pb2_grpc,
 )
 from pulumi_policy import EnforcementLevel, Policy
@@ -48,12 +47,14 @@ from policies.state import State, read_state
 from policies.update import SETTINGS_KEY, Update
 
 SETTINGS_GUARDRAIL = "guardrail-settings"
+REMEDIATE = "/pulumirpc.Analyzer/Remediate"
 
 
 def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
     """Answer the engine until it ends this process."""
     gc.freeze()  # the SDK's classes stay: a collection between two resources need not look at them
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=_GRPC_CHANNEL_OPTIONS)
+    threads = futures.ThreadPoolExecutor(max_workers=4)
+    server = grpc.server(threads, interceptors=[_WithoutRemediation()], options=_GRPC_CHANNEL_OPTIONS)
     analyzer_pb2_grpc.add_AnalyzerServicer_to_server(Analyzer(name, guardrails), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -63,6 +64,15 @@ def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
         server.wait_for_termination()
     except KeyboardInterrupt:
         server.stop(0)
+
+
+class _WithoutRemediation(grpc.ServerInterceptor):  # type: ignore[type-arg]
+    """Guardrails change no inputs: the engine's question whether they do is refused before its message is read."""
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """None, which answers UNIMPLEMENTED, or what takes the call."""
+        is_remediation = handler_call_details.method == REMEDIATE
+        return None if is_remediation else continuation(handler_call_details)
 
 
 class Analyzer(_PolicyAnalyzerServicer):
@@ -138,10 +148,6 @@ class Analyzer(_PolicyAnalyzerServicer):
                     if guardrail.judge is not None:
                         self._judge(guardrail, partial(guardrail.judge, each, self._update), response)
         return response
-
-    def Remediate(self, _request: AnalyzeRequest, _context: Any) -> RemediateResponse:
-        """Nothing: guardrails change no inputs, so there is nothing to read them for."""
-        return RemediateResponse()
 
     def AnalyzeStack(self, request: AnalyzeStackRequest, _context: Any) -> AnalyzeResponse:
         """What the stack as a whole violates."""

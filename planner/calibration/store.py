@@ -71,7 +71,7 @@ class Efficiency:
 class Stored(BaseModel):
     """Immutable, and no field that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Ratios(Stored):

@@ -33,7 +33,7 @@ PAGE_BYTES = 4096
 class Curve(BaseModel):
     """A cost at several sizes; straight lines between them on logarithmic axes, constant beyond."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     at: Annotated[tuple[Above, ...], Field(min_length=1, max_length=100)]
     cost: Annotated[tuple[Above, ...], Field(min_length=1, max_length=100)]
@@ -53,7 +53,7 @@ class Curve(BaseModel):
 class HostCosts(BaseModel):
     """What operations cost on one machine at one precision and number of threads."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     threads: Annotated[int, Field(ge=1, le=10_000)]
     launch_s: dict[str, Cost]

@@ -22,7 +22,7 @@ Count = Annotated[float, Field(ge=0, le=1e20, allow_inf_nan=False)]
 class Strict(BaseModel):
     """Immutable, and no field that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,9 +313,8 @@ def buckets_have_customer_keys(resources: Sequence[Resource], _: Update) -> Iter
     companions = [each for each in resources if each.type in BUCKET_ENCRYPTION]
     configured = {urn for each in companions for urn in each.references.get("bucket", ())}
     named = {name for each in companions for name in bucket_names(each)}
-    for bucket in resources:
-        is_configured = bucket.urn in configured or not named.isdisjoint(bucket_names(bucket))
-        if bucket.type not in (*AWS_BUCKETS, DIRECTORY_BUCKET) or is_configured:
+    for bucket in (each for each in resources if each.type in (*AWS_BUCKETS, DIRECTORY_BUCKET)):
+        if bucket.urn in configured or not named.isdisjoint(bucket_names(bucket)):
             continue
         inline = bucket.props.part("serverSideEncryptionConfiguration", "rule", "applyServerSideEncryptionByDefault")
         if not inline.has("kmsMasterKeyId"):

@@ -32,7 +32,11 @@ CREDENTIALS: Mapping[str, re.Pattern[str]] = {
     "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
     "a password in a URL": re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s:/@]*:[^\s:/@$<{][^\s/@]*@"),
 }
-ANY_CREDENTIAL = re.compile("|".join(each.pattern for each in CREDENTIALS.values()))
+MARKS = (
+    *("AKIA", "ASIA", "PRIVATE KEY", "client-key-data", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    *("glpat-", "hf_", "sk-", "xox", "AIza", "k_live_", "eyJ", "://"),
+)
+"""One of these is in whatever the patterns find; to look for them takes a tenth of the time."""
 SHORTEST = 12
 """Characters of the shortest credential: `a://:b@c.de`."""
 NAMES = re.compile(
@@ -98,9 +102,9 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 
 def credential(text: str) -> str | None:
     """What kind of credential a text holds, in words; None where it holds none."""
-    if not ANY_CREDENTIAL.search(text):
+    if not any(each in text for each in MARKS):
         return None
-    return next(kind for kind, pattern in CREDENTIALS.items() if pattern.search(text))
+    return next((kind for kind, pattern in CREDENTIALS.items() if pattern.search(text)), None)
 
 
 def _tells(name: str, value: object) -> bool:
@@ -123,9 +127,9 @@ def no_plain_secrets(resource: Resource, update: Update) -> Iterator[str]:
         yield from _in_config(update)
     for field in SCRIPTS.get(resource.type, ()):
         yield from _in_script(field, _script(resource.props.part(field)))
-    for where, text in _texts(resource.props.value, resource.props.path, resource.props.secrets):
-        if where[0] not in SCRIPTS.get(resource.type, ()) and (kind := credential(text)):
-            yield f"{said(where)} holds {kind}; keep it in a secret store, or mark it with Output.secret"
+    texts = "\n".join(_every_text(resource.props.value))
+    if any(each in texts for each in MARKS):
+        yield from _in_texts(resource)
     yield from _in_pods(resource)
     if resource.type in CONFIG_MAPS:
         for each in _leaves(resource.props.part("binaryData")):
@@ -135,6 +139,25 @@ def no_plain_secrets(resource: Resource, update: Update) -> Iterator[str]:
     if path := ENVIRONMENTS.get(resource.type):
         for variables in found_at(resource.props, path):
             yield from _in_variables(variables)
+
+
+def _every_text(value: Any) -> Iterator[str]:
+    """Marked as secret or not, in any order: most hold nothing like a credential."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            left.extend(each.values())
+        elif isinstance(each, list):
+            left.extend(each)
+
+
+def _in_texts(resource: Resource) -> Iterator[str]:
+    for where, text in _texts(resource.props.value, resource.props.path, resource.props.secrets):
+        if where[0] not in SCRIPTS.get(resource.type, ()) and (kind := credential(text)):
+            yield f"{said(where)} holds {kind}; keep it in a secret store, or mark it with Output.secret"
 
 
 def _in_config(update: Update) -> Iterator[str]:

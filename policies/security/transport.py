@@ -187,9 +187,9 @@ def buckets_have_policies(resources: Sequence[Resource], _: Update) -> Iterator[
     policies = [each for each in resources if each.type in BUCKET_POLICIES]
     configured = {urn for each in policies for urn in each.references.get("bucket", ())}
     named = {name for each in policies for name in bucket_names(each)}
-    for bucket in resources:
+    for bucket in (each for each in resources if each.type in AWS_BUCKETS):
         has_policy = bucket.urn in configured or not named.isdisjoint(bucket_names(bucket))
-        if bucket.type in AWS_BUCKETS and not has_policy and not bucket.props.has("policy"):
+        if not has_policy and not bucket.props.has("policy"):
             yield (
                 f"bucket {bucket.name} has no BucketPolicy, so it answers without TLS; add one that denies s3:* to "
                 "everybody where aws:SecureTransport is false"
