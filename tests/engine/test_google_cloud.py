@@ -63,7 +63,9 @@ def test_gpus_and_slices_come_up_within_the_guardrails_stay_as_they_are_and_go_d
     google.up()
     pools = node_pools(google)
     assert {each["nodeConfig"]["machineType"] for each in pools.values()} == {"g2-standard-4", "ct5lp-hightpu-4t"}
-    (hosts,) = (each for each in pools.values() if "placementPolicy" in each)
+    (gpus,) = (each for each in pools.values() if each["nodeConfig"]["machineType"] == "g2-standard-4")
+    assert (gpus["nodeLocations"], gpus["placementPolicy"]) == ([f"{REGION}-a"], {"type": "COMPACT"})
+    (hosts,) = (each for each in pools.values() if each is not gpus)
     assert (hosts["initialNodeCount"], hosts["placementPolicy"]["tpuTopology"]) == (4, "4x4")
     spec = rendered(google, "Job")["slice"]["spec"]
     assert (spec["completions"], spec["parallelism"]) == (4, 4)
