@@ -210,7 +210,8 @@ def _of_one_plan() -> dict[str, Programs]:
 
 
 def _cost_programs() -> dict[str, Programs]:
-    found = planned(job(needs=G5, nodes={"min": 0, "desired": 1, "max": 3}), service("chat", needs=G5))
+    search = service("search", needs=G5, replicas={"min": 1, "max": 2})
+    found = planned(job(needs=G5, nodes={"min": 0, "desired": 1, "max": 1}), search, service("chat", needs=G5))
     pool = f"pool {found.pools[0].name}"
     disk_usd = load().service_price("aws", "us-east-1", "block_storage_gib").price_usd
     machine_usd = round((load().offer("aws", "us-east-1", "m6i.large").price_usd_per_hour or 0) * 730 + 8 * disk_usd, 2)
