@@ -20,8 +20,8 @@ from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from localcloud.messages import plugin_pb2, provider_pb2, provider_pb2_grpc
 from localcloud.parent import when_parent_ends
 from localcloud.values import from_struct, to_struct
 

@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
-from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
+from localcloud.messages import language_pb2, language_pb2_grpc, plugin_pb2
 from localcloud.parent import when_parent_ends
 
 GRACE_S = 3

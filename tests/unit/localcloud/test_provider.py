@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from localcloud.aws.schema import fields_of, inputs_of, schema
 from localcloud.provider import Resource
 from localcloud.values import UNKNOWN, from_struct, to_struct
 from tests.unit.localcloud.conftest import Provider, refused
+
+ROOT = Path(__file__).parents[3]
 
 VPC = "aws:ec2/vpc:Vpc"
 NETWORK = {"cidrBlock": "10.0.0.0/16"}
@@ -149,3 +154,20 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(s
 @given(st.dictionaries(st.text(), values))
 def test_values_come_back_from_the_wire_as_they_were(properties: dict[str, Any]) -> None:
     assert from_struct(to_struct(properties)) == properties
+
+
+@pytest.mark.parametrize(
+    "plugin", ["localcloud.aws.plugin", "localcloud.gcp.plugin", "localcloud.kubernetes.plugin", "host"]
+)
+def test_what_a_command_starts_does_not_import_the_sdk_and_leaves_it_as_it_is(plugin: str) -> None:
+    script = f"""
+import sys
+sys.path.append("tools/language_host")
+import {plugin}
+assert "pulumi" not in sys.modules
+import pulumi
+from pulumi.runtime.proto import plugin_pb2
+from localcloud import messages
+assert pulumi.Output and plugin_pb2 is messages.plugin_pb2
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
