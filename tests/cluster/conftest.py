@@ -1,5 +1,6 @@
 """A real Kubernetes API server, and projects of the real Pulumi CLI whose objects go there."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from kubernetes import client, config
 
 from localcloud.kubernetes import api_server, processes
+from localcloud.kubernetes.cluster import Cluster
 from tests.engine.conftest import Engine, make_engine
 from tests.engine.conftest import platform as platform  # its fixture, for these tests too
 
@@ -43,6 +45,15 @@ class InCluster:
     @property
     def apps(self) -> client.AppsV1Api:
         return client.AppsV1Api(self.api)
+
+
+def delete_namespace(cluster: Cluster, name: str) -> None:
+    """Delete a namespace with all that is in it, and wait until it is gone: another test makes one of the same name."""
+    place, ends = f"/api/v1/namespaces/{name}", time.monotonic() + 60
+    cluster.request("DELETE", place)
+    while cluster.get(place) is not None:
+        assert time.monotonic() < ends, f"the namespace {name} does not go"
+        time.sleep(0.2)
 
 
 def on_cluster(engine: Engine) -> None:

@@ -21,6 +21,7 @@ import yaml
 
 from localcloud.kubernetes import api_server
 from localcloud.kubernetes.cluster import Cluster
+from tests.cluster.conftest import delete_namespace
 from tests.prometheus import Prometheus, prometheus
 from tests.unit.infra.whole_stack import built, service
 
@@ -44,8 +45,8 @@ def cluster(cluster_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clu
     connected = Cluster(yaml.safe_load(api_server.kubeconfig_file().read_text()), api_server.CONTEXT)
     apply(connected, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     yield connected
-    connected.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
     connected.request("DELETE", f"/apis/apiregistration.k8s.io/v1/apiservices/{group_version()}")
+    delete_namespace(connected, NAMESPACE)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import yaml
 
 from localcloud.kubernetes import api_server
 from localcloud.kubernetes.cluster import Cluster, Refusal, UnknownKind
+from tests.cluster.conftest import delete_namespace
 from tests.custom_resources import crds
 from tests.unit.infra.whole_stack import built, job, service
 
@@ -65,10 +66,12 @@ def server(cluster_home: Path) -> Iterator[Cluster]:
         kubeconfig = yaml.safe_load(api_server.kubeconfig_file().read_text())
     cluster = Cluster(kubeconfig, api_server.CONTEXT)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "workloads"}}
-    made = [path(cluster, each) for each in (namespace, *crds()) if apply(cluster, each, dry_run=False)]
+    apply(cluster, namespace, dry_run=False)
+    made = [path(cluster, each) for each in crds() if apply(cluster, each, dry_run=False)]
     try:
         yield cluster
     finally:
+        delete_namespace(cluster, "workloads")
         for each in made:
             cluster.request("DELETE", each)
 

@@ -128,7 +128,7 @@ def test_without_a_queueing_engine_a_job_stays_a_job() -> None:
 
 
 def test_what_a_service_takes_at_its_most_is_no_quota() -> None:
-    on_one_pool = {"workloads": [job(nodes={"desired": 1, "max": 2}), service(needs=job()["needs"])]}
+    on_one_pool = {"workloads": [job(nodes={"desired": 1, "max": 1}), service(needs=job()["needs"])]}
     with built(**on_one_pool, cluster={"queueing": "kueue"}) as cloud:
         (pool,) = cloud.all_facts("fusion:aws:AcceleratorPool")
         (queue,) = of_kind(cloud, "ClusterQueue").values()
