@@ -67,5 +67,7 @@ def test_a_program_that_ends_is_named_with_the_end_of_its_log(tmp_path: Path, mo
     (tmp_path / "bin").mkdir()
     for program in api_server.PROGRAMS:
         (tmp_path / "bin" / program).symlink_to("/bin/ls")  # which knows none of the options
-    with pytest.raises(processes.ControlPlaneError, match=r"(?s)etcd ended; the end of its log .*unrecognized option"):
+    with pytest.raises(
+        processes.ControlPlaneError, match=r"(?s)(etcd|kube-apiserver) ended; the end of its log .*unrecognized option"
+    ):
         api_server.ensure()
