@@ -1,7 +1,7 @@
 """The messages of the engine's protocols without Pulumi's SDK, in whose package they lie.
 
-With them all of it would be imported: a quarter of a second of the processor, in each plugin and each language host
-that a command of Pulumi's starts.
+With them all of it would be imported: a quarter of a second of the processor, in each plugin, language host and
+policy pack that a command of Pulumi's starts.
 """
 
 from __future__ import annotations
@@ -33,6 +33,22 @@ def _without_the_sdk() -> Iterator[None]:
 
 
 with _without_the_sdk():
-    from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
+    from pulumi.runtime.proto import (
+        analyzer_pb2,
+        analyzer_pb2_grpc,
+        language_pb2,
+        language_pb2_grpc,
+        plugin_pb2,
+        provider_pb2,
+        provider_pb2_grpc,
+    )
 
-__all__ = ["language_pb2", "language_pb2_grpc", "plugin_pb2", "provider_pb2", "provider_pb2_grpc"]
+__all__ = [
+    "analyzer_pb2",
+    "analyzer_pb2_grpc",
+    "language_pb2",
+    "language_pb2_grpc",
+    "plugin_pb2",
+    "provider_pb2",
+    "provider_pb2_grpc",
+]

@@ -1,8 +1,7 @@
 """Guardrails as the engine asks them, each resource read once.
 
-The SDK's analyzer reads a resource's inputs anew for each policy, keeps only the tags of the stack's config, and knows
-no level set by a stack. So the calls that the engine makes for each resource are answered here; all the others are the
-SDK's.
+Pulumi's SDK for policies reads a resource's inputs anew for each policy, keeps only the tags of the stack's config,
+knows no level set by a stack, and takes a third of a second to import. So the engine's protocol is answered here.
 """
 
 from __future__ import annotations
@@ -19,27 +18,14 @@ from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf import json_format
-from pulumi.runtime.proto import (
-    AnalyzeRequest,
-    AnalyzeResponse,
-    AnalyzerInfo,
-    AnalyzerResource,
-    AnalyzerStackConfigureRequest,
-    AnalyzerStackConfigureResponse,
-    AnalyzeStackRequest,
-    ConfigureAnalyzerRequest,
-    PolicyNotApplicable,
-    analyzer_pb2_grpc,
-)
-from pulumi_policy import EnforcementLevel, Policy
-from pulumi_policy.policy import _GRPC_CHANNEL_OPTIONS, _PolicyAnalyzerServicer
+from google.protobuf import empty_pb2, json_format
 
+from localcloud.messages import analyzer_pb2, analyzer_pb2_grpc, plugin_pb2
 from planner.catalog import UnknownOffer, load
 from planner.catalog.instances import not_sold
 from planner.errors import PlanError
 from planner.plan import plan_reader
-from policies.guardrail import Guardrail
+from policies.guardrail import LEVELS, Guardrail
 from policies.objects import objects_of
 from policies.pricing import billing_of
 from policies.resource import NotKnown, Resource, read
@@ -47,6 +33,9 @@ from policies.state import State, read_state
 from policies.update import SETTINGS_KEY, Update
 
 SETTINGS_GUARDRAIL = "guardrail-settings"
+VERSION = "0.0.1"
+MESSAGE_BYTES_MAX = 400 * 1024 * 1024
+"""As the engine's own limit (`sdk/go/common/util/rpcutil`), for stacks of many resources."""
 REMEDIATE = "/pulumirpc.Analyzer/Remediate"
 
 
@@ -54,7 +43,8 @@ def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
     """Answer the engine until it ends this process."""
     gc.freeze()  # the SDK's classes stay: a collection between two resources need not look at them
     threads = futures.ThreadPoolExecutor(max_workers=4)
-    server = grpc.server(threads, interceptors=[_WithoutRemediation()], options=_GRPC_CHANNEL_OPTIONS)
+    limits = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
+    server = grpc.server(threads, interceptors=[WithoutRemediation()], options=limits)
     analyzer_pb2_grpc.add_AnalyzerServicer_to_server(Analyzer(name, guardrails), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -66,7 +56,7 @@ def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
         server.stop(0)
 
 
-class _WithoutRemediation(grpc.ServerInterceptor):  # type: ignore[type-arg]
+class WithoutRemediation(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """Guardrails change no inputs: the engine's question whether they do is refused before its message is read."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -75,7 +65,7 @@ class _WithoutRemediation(grpc.ServerInterceptor):  # type: ignore[type-arg]
         return None if is_remediation else continuation(handler_call_details)
 
 
-class Analyzer(_PolicyAnalyzerServicer):
+class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
     """Judges resources one at a time, in the order that the engine registers them."""
 
     def __init__(
@@ -84,10 +74,10 @@ class Analyzer(_PolicyAnalyzerServicer):
         guardrails: Sequence[Guardrail],
         read_state: Callable[[str, str], State] = read_state,
     ) -> None:
-        policies = {each.name: each.policy() for each in (*guardrails, _settings_guardrail())}
-        super().__init__(name, "0.0.1", list(policies.values()), EnforcementLevel.MANDATORY)
+        self._name = name
         self._guardrails = guardrails
-        self._policies = policies
+        self._by_name = {each.name: each for each in (*guardrails, _settings_guardrail())}
+        self._pack_levels: dict[str, analyzer_pb2.EnforcementLevel.ValueType] = {}
         self._by_type: dict[str, list[Guardrail]] = {}
         self._declared: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
@@ -95,27 +85,33 @@ class Analyzer(_PolicyAnalyzerServicer):
         self._settings_judged = False
         self._prepared: threading.Thread | None = None
 
-    def GetAnalyzerInfo(self, request: Any, context: Any) -> AnalyzerInfo:
+    def GetPluginInfo(self, _request: Any, _context: Any) -> plugin_pb2.PluginInfo:
+        """The pack's version."""
+        return plugin_pb2.PluginInfo(version=VERSION)
+
+    def GetAnalyzerInfo(self, _request: Any, _context: Any) -> analyzer_pb2.AnalyzerInfo:
         """What the guardrails are called and take; the engine asks before it starts the program.
 
         While that starts, what the first resources need is read, so that they don't wait for it.
         """
-        answer: AnalyzerInfo = super().GetAnalyzerInfo(request, context)  # type: ignore[no-untyped-call]
         if self._prepared is None:
             self._prepared = threading.Thread(target=_prepare, daemon=True)
             self._prepared.start()
-        return answer
+        infos = [each.info() for each in self._by_name.values()]
+        return analyzer_pb2.AnalyzerInfo(name=self._name, version=VERSION, supportsConfig=True, policies=infos)
 
-    def Configure(self, request: ConfigureAnalyzerRequest, context: Any) -> Any:
+    def Configure(self, request: analyzer_pb2.ConfigureAnalyzerRequest, _context: Any) -> empty_pb2.Empty:
         """Take the pack's config."""
-        answer = super().Configure(request, context)  # type: ignore[no-untyped-call]
         self._by_type = {}
+        self._pack_levels = {name: each.enforcementLevel for name, each in request.policyConfig.items()}
         self._update.pack_config = {
             name: json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()
         }
-        return answer
+        return empty_pb2.Empty()
 
-    def ConfigureStack(self, request: AnalyzerStackConfigureRequest, context: Any) -> AnalyzerStackConfigureResponse:
+    def ConfigureStack(
+        self, request: analyzer_pb2.AnalyzerStackConfigureRequest, _context: Any
+    ) -> analyzer_pb2.AnalyzerStackConfigureResponse:
         """Take the config of the stack that is judged; the engine sends it before the first resource."""
         with self._lock:
             self._settings_judged = False
@@ -131,14 +127,13 @@ class Analyzer(_PolicyAnalyzerServicer):
                 pack_config=self._update.pack_config,
                 read_state=self._update.read_state,
             )
-        answer: AnalyzerStackConfigureResponse = super().ConfigureStack(request, context)
-        return answer
+        return analyzer_pb2.AnalyzerStackConfigureResponse()
 
-    def Analyze(self, request: AnalyzeRequest, _context: Any) -> AnalyzeResponse:
+    def Analyze(self, request: analyzer_pb2.AnalyzeRequest, _context: Any) -> analyzer_pb2.AnalyzeResponse:
         """What one resource violates."""
         if self._prepared is not None:
             self._prepared.join()
-        response = AnalyzeResponse()
+        response = analyzer_pb2.AnalyzeResponse()
         with self._lock:
             self._declared[request.urn] = frozenset(request.properties.fields)
             if self._settings_are_wrong(response):
@@ -149,9 +144,9 @@ class Analyzer(_PolicyAnalyzerServicer):
                         self._judge(guardrail, partial(guardrail.judge, each, self._update), response)
         return response
 
-    def AnalyzeStack(self, request: AnalyzeStackRequest, _context: Any) -> AnalyzeResponse:
+    def AnalyzeStack(self, request: analyzer_pb2.AnalyzeStackRequest, _context: Any) -> analyzer_pb2.AnalyzeResponse:
         """What the stack as a whole violates."""
-        response = AnalyzeResponse()
+        response = analyzer_pb2.AnalyzeResponse()
         guardrails = [each for each in self._guardrails if each.judge_stack and self._is_enabled(each)]
         with self._lock:
             if not guardrails or self._update.wrong_settings():
@@ -162,7 +157,7 @@ class Analyzer(_PolicyAnalyzerServicer):
                     self._judge(each, partial(each.judge_stack, resources, self._update), response)
         return response
 
-    def _as_declared(self, request: AnalyzerResource) -> Resource:
+    def _as_declared(self, request: analyzer_pb2.AnalyzerResource) -> Resource:
         """A resource of the stack, without what only its provider may fill in, which a preview does not know.
 
         Else a bucket without a policy would look like one whose policy is not known yet.
@@ -177,16 +172,16 @@ class Analyzer(_PolicyAnalyzerServicer):
         }
         return dataclasses.replace(resource, props=dataclasses.replace(resource.props, value=kept))
 
-    def _get_enforcement_level(self, policy: Policy) -> EnforcementLevel:
+    def _level(self, guardrail: Guardrail) -> analyzer_pb2.EnforcementLevel.ValueType:
         """The stack's own level where it sets one, else that of the pack's config, else the guardrail's."""
-        of_stack = None if self._update.wrong_settings() else self._update.settings.levels.get(policy.name)
+        of_stack = None if self._update.wrong_settings() else self._update.settings.levels.get(guardrail.name)
         if of_stack is not None:
-            return EnforcementLevel(of_stack)
-        level: EnforcementLevel = super()._get_enforcement_level(policy)
-        return level
+            return LEVELS[of_stack]
+        level = self._pack_levels.get(guardrail.name, LEVELS[guardrail.level])
+        return analyzer_pb2.MANDATORY if level == analyzer_pb2.REMEDIATE else level  # guardrails change no inputs
 
     def _is_enabled(self, guardrail: Guardrail) -> bool:
-        return self._get_enforcement_level(self._policies[guardrail.name]) != EnforcementLevel.DISABLED
+        return self._level(guardrail) != analyzer_pb2.DISABLED
 
     def _guardrails_on(self, resource_type: str) -> list[Guardrail]:
         if resource_type not in self._by_type:
@@ -197,7 +192,9 @@ class Analyzer(_PolicyAnalyzerServicer):
             ]
         return self._by_type[resource_type]
 
-    def _judge(self, guardrail: Guardrail, judge: Callable[[], Iterable[str]], response: AnalyzeResponse) -> None:
+    def _judge(
+        self, guardrail: Guardrail, judge: Callable[[], Iterable[str]], response: analyzer_pb2.AnalyzeResponse
+    ) -> None:
         """Take each violation; what can't be judged is never passed over in silence."""
         try:
             for message in judge():
@@ -211,26 +208,33 @@ class Analyzer(_PolicyAnalyzerServicer):
                 )
             else:
                 reason = f"{error} is not known before the update, which judges it"
-                response.not_applicable.append(PolicyNotApplicable(policy_name=guardrail.name, reason=reason))
+                response.not_applicable.append(
+                    analyzer_pb2.PolicyNotApplicable(policy_name=guardrail.name, reason=reason)
+                )
         except Exception as error:  # whatever it is, nothing passes unjudged
             told = str(error) if isinstance(error, PlanError | UnknownOffer) else f"{type(error).__name__}: {error}"
             self._could_not_judge(guardrail, f"it could not be judged: {told}", response)
 
-    def _could_not_judge(self, guardrail: Guardrail, message: str, response: AnalyzeResponse) -> None:
+    def _could_not_judge(self, guardrail: Guardrail, message: str, response: analyzer_pb2.AnalyzeResponse) -> None:
         """A violation, unless another guardrail has told the same of this resource and stops the update."""
-        mandatory = self._map_enforcement_level(EnforcementLevel.MANDATORY)
-        told = (each.message for each in response.diagnostics if each.enforcementLevel == mandatory)
+        told = (each.message for each in response.diagnostics if each.enforcementLevel == analyzer_pb2.MANDATORY)
         if any(each.endswith(message) for each in told):
-            response.not_applicable.append(PolicyNotApplicable(policy_name=guardrail.name, reason=message))
+            response.not_applicable.append(analyzer_pb2.PolicyNotApplicable(policy_name=guardrail.name, reason=message))
         else:
             self._report(guardrail.name, message, response)
 
-    def _report(self, name: str, message: str, response: AnalyzeResponse) -> None:
-        policy = self._policies[name]
-        level = self._get_enforcement_level(policy)
-        self._create_report_violation(response, name, policy.description, level)(message, None)
+    def _report(self, name: str, message: str, response: analyzer_pb2.AnalyzeResponse) -> None:
+        guardrail = self._by_name[name]
+        response.diagnostics.add(
+            policyName=name,
+            policyPackName=self._name,
+            policyPackVersion=VERSION,
+            message=f"{guardrail.description}\n{message}" if message else guardrail.description,
+            description=guardrail.description,
+            enforcementLevel=self._level(guardrail),
+        )
 
-    def _settings_are_wrong(self, response: AnalyzeResponse) -> bool:
+    def _settings_are_wrong(self, response: analyzer_pb2.AnalyzeResponse) -> bool:
         """Say once what is wrong with the settings; nothing is judged by wrong ones."""
         error = self._update.wrong_settings()
         if not self._settings_judged:
@@ -241,8 +245,8 @@ class Analyzer(_PolicyAnalyzerServicer):
                 self._report(
                     SETTINGS_GUARDRAIL, f"{SETTINGS_KEY}.{field}: {each['msg']}, got {each['input']!r}", response
                 )
-            for name in () if error else self._update.settings.levels.keys() - self._policies.keys():
-                near = difflib.get_close_matches(name, self._policies, 1) or sorted(self._policies)[:3]
+            for name in () if error else self._update.settings.levels.keys() - self._by_name.keys():
+                near = difflib.get_close_matches(name, self._by_name, 1) or sorted(self._by_name)[:3]
                 self._report(
                     SETTINGS_GUARDRAIL,
                     f"{SETTINGS_KEY}.levels.{name}: no guardrail has this name; such as {', '.join(near)}",
@@ -265,7 +269,7 @@ def _settings_guardrail() -> Guardrail:
     return Guardrail(SETTINGS_GUARDRAIL, description, frozenset(), (), "mandatory", "refused", judge=lambda *_: ())
 
 
-def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Resource:
+def _resource(request: analyzer_pb2.AnalyzeRequest | analyzer_pb2.AnalyzerResource, update: Update) -> Resource:
     props = read(request.properties)
     return Resource(
         type=request.type,
@@ -274,17 +278,19 @@ def _resource(request: AnalyzeRequest | AnalyzerResource, update: Update) -> Res
         urn=request.urn,
         region=_region(request, props.value, update),
         parent=request.options.parent,
-        references=_references(request) if isinstance(request, AnalyzerResource) else {},
+        references=_references(request) if isinstance(request, analyzer_pb2.AnalyzerResource) else {},
         is_custom=bool(request.provider.type),
         aliases=tuple(request.options.aliases),
     )
 
 
-def _references(request: AnalyzerResource) -> dict[str, tuple[str, ...]]:
+def _references(request: analyzer_pb2.AnalyzerResource) -> dict[str, tuple[str, ...]]:
     return {name: tuple(each.urns) for name, each in request.propertyDependencies.items()}
 
 
-def _region(request: AnalyzeRequest | AnalyzerResource, inputs: dict[str, Any], update: Update) -> str:
+def _region(
+    request: analyzer_pb2.AnalyzeRequest | analyzer_pb2.AnalyzerResource, inputs: dict[str, Any], update: Update
+) -> str:
     """The resource's own, else its provider's, else the stack's."""
     package = request.type.partition(":")[0]
     of_provider = request.provider.properties.fields["region"].string_value

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pulumi_policy import EnforcementLevel, Policy, PolicyConfigSchema, ResourceValidationPolicy, StackValidationPolicy
-
+from localcloud.messages import analyzer_pb2
 from planner.guardrails.settings import Level, schema_of
 from policies.resource import Resource
 from policies.update import Update
@@ -16,6 +15,11 @@ Judge = Callable[[Resource, Update], Iterable[str]]
 JudgeStack = Callable[[Sequence[Resource], Update], Iterable[str]]
 Unknown = Literal["refused", "judged in up"]
 EVERY_TYPE: frozenset[str] = frozenset()
+LEVELS: dict[Level, analyzer_pb2.EnforcementLevel.ValueType] = {
+    "mandatory": analyzer_pb2.MANDATORY,
+    "advisory": analyzer_pb2.ADVISORY,
+    "disabled": analyzer_pb2.DISABLED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,18 @@ class Guardrail:
     judge: Judge | None = None
     judge_stack: JudgeStack | None = None
 
-    def policy(self) -> Policy:
-        """Its policy as the engine lists and configures it; judging is the analyzer's (`policies.analyzer`)."""
-        schema = PolicyConfigSchema(properties=schema_of(self.settings)) if self.settings else None
-        level = EnforcementLevel(self.level)
-        if self.judge_stack is not None:
-            return StackValidationPolicy(self.name, self.description, _judged_elsewhere, level, schema)
-        return ResourceValidationPolicy(
-            self.name, self.description, _judged_elsewhere, enforcement_level=level, config_schema=schema
+    def info(self) -> analyzer_pb2.PolicyInfo:
+        """What the engine lists and configures; judging is the analyzer's (`policies.analyzer`)."""
+        of_stack, of_resource = analyzer_pb2.POLICY_TYPE_STACK, analyzer_pb2.POLICY_TYPE_RESOURCE
+        info = analyzer_pb2.PolicyInfo(
+            name=self.name,
+            description=self.description,
+            enforcementLevel=LEVELS[self.level],
+            policy_type=of_resource if self.judge_stack is None else of_stack,
         )
+        if self.settings:
+            info.configSchema.properties.update(schema_of(self.settings))
+        return info
 
 
 def guardrail(
@@ -109,7 +116,3 @@ def _description(judge: Judge | JudgeStack) -> str:
             f"{judge.__qualname__} has no docstring; its first line is shown to whoever breaks the guardrail"
         )
     return judge.__doc__.strip().splitlines()[0]
-
-
-def _judged_elsewhere(*_: object) -> None:
-    raise NotImplementedError("guardrails are judged by policies.analyzer")

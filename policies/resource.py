@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import struct_pb2
-from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
-from pulumi_policy.proxy import _is_unknown
+
+from policies.marks import SECRET_SIGNATURE, SIGNATURE_KEY, UNKNOWN
 
 Path = tuple[str | int, ...]
 WHOLE_BELOW = 2.0**53
 """Above it a float no longer tells each integer from the next."""
-MARK_LENGTH = 36
-"""Characters of each of the SDK's marks, which are UUIDs."""
 
 
 class NotKnown(Exception):
@@ -31,8 +29,8 @@ def said(path: Path) -> str:
 
 
 def is_unknown(value: object) -> bool:
-    """Whether a value is one of the SDK's marks for what is not known before the update."""
-    return isinstance(value, str) and len(value) == MARK_LENGTH and bool(_is_unknown(value))
+    """Whether a value is one of the engine's marks for what is not known before the update."""
+    return isinstance(value, str) and value in UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Props:
     A list of one is read like its element, since providers write blocks that occur once either way.
 
     Attributes:
-        value: plain values; what is not known yet is one of the SDK's marks.
+        value: plain values; what is not known yet is one of the engine's marks.
         path: where this part is in the inputs.
         secrets: paths of the values that the program marked as secret.
     """
@@ -185,7 +183,7 @@ def struct_of(values: Mapping[str, Any]) -> struct_pb2.Struct:
 
 def _plain_struct(struct: struct_pb2.Struct, path: Path, secrets: set[Path]) -> Any:
     fields = struct.fields
-    if SPECIAL_SIG_KEY in fields and fields[SPECIAL_SIG_KEY].string_value == SPECIAL_SECRET_SIG:
+    if SIGNATURE_KEY in fields and fields[SIGNATURE_KEY].string_value == SECRET_SIGNATURE:
         secrets.add(path)
         return _plain_value(fields["value"], path, secrets) if "value" in fields else None
     return {key: _plain_value(each, (*path, key), secrets) for key, each in fields.items()}

@@ -7,28 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pulumi.runtime.proto import (
-    AnalyzeRequest,
-    AnalyzeResponse,
-    AnalyzerResource,
-    AnalyzerStackConfigureRequest,
-    AnalyzeStackRequest,
-)
-from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
-from pulumi_policy.proxy import UNKNOWN_STRING_VALUE
-
+from localcloud.messages import analyzer_pb2
+from policies import marks
 from policies.analyzer import Analyzer
 from policies.guardrail import Guardrail
 from policies.resource import struct_of
 from policies.state import State
 
-UNKNOWN = UNKNOWN_STRING_VALUE
+UNKNOWN = marks.UNKNOWN_TEXT
 """In inputs: a value that is not known before the update."""
 
 
 def secret(value: Any) -> dict[str, Any]:
     """In inputs: a value that the program marked as secret."""
-    return {SPECIAL_SIG_KEY: SPECIAL_SECRET_SIG, "value": value}
+    return {marks.SIGNATURE_KEY: marks.SECRET_SIGNATURE, "value": value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +72,10 @@ def judge(
     analyzer = Analyzer("test", rules, read_state)
     given = {"aws:region": "us-east-1", "fusion:guardrails": json.dumps(settings)} | dict(config or {})
     analyzer.ConfigureStack(
-        AnalyzerStackConfigureRequest(stack="test", project="test", dry_run=is_preview, config=given), None
+        analyzer_pb2.AnalyzerStackConfigureRequest(stack="test", project="test", dry_run=is_preview, config=given), None
     )
-    answers = [analyzer.Analyze(_filled(AnalyzeRequest(), each), None) for each in resources]
-    stack = AnalyzeStackRequest(resources=[_in_stack(each) for each in resources])
+    answers = [analyzer.Analyze(_filled(analyzer_pb2.AnalyzeRequest(), each), None) for each in resources]
+    stack = analyzer_pb2.AnalyzeStackRequest(resources=[_in_stack(each) for each in resources])
     return [message for each in (*answers, analyzer.AnalyzeStack(stack, None)) for message in _messages(each)]
 
 
@@ -97,13 +89,13 @@ def _filled(request: Any, resource: Declared) -> Any:
     return request
 
 
-def _in_stack(resource: Declared) -> AnalyzerResource:
-    filled: AnalyzerResource = _filled(AnalyzerResource(), resource)
+def _in_stack(resource: Declared) -> analyzer_pb2.AnalyzerResource:
+    filled: analyzer_pb2.AnalyzerResource = _filled(analyzer_pb2.AnalyzerResource(), resource)
     filled.properties.CopyFrom(struct_of({**resource.inputs, **resource.outputs}))
     for name, urns in resource.references.items():
         filled.propertyDependencies[name].urns.extend(urns)
     return filled
 
 
-def _messages(response: AnalyzeResponse) -> list[str]:
+def _messages(response: analyzer_pb2.AnalyzeResponse) -> list[str]:
     return [each.message.removeprefix(f"{each.description}\n") for each in response.diagnostics]

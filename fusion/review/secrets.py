@@ -7,25 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pulumi_policy import proxy
-from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
-
+from policies.marks import SECRET_SIGNATURE, SIGNATURE_KEY, UNKNOWN
 from policies.security.secrets import CREDENTIALS
 
 SECRET = "[secret]"
 NOT_KNOWN = "known after the update"
-UNKNOWN = frozenset(
-    (
-        proxy.UNKNOWN_BOOLEAN_VALUE,
-        proxy.UNKNOWN_NUMBER_VALUE,
-        proxy.UNKNOWN_STRING_VALUE,
-        proxy.UNKNOWN_ARRAY_VALUE,
-        proxy.UNKNOWN_ASSET_VALUE,
-        proxy.UNKNOWN_ARCHIVE_VALUE,
-        proxy.UNKNOWN_OBJECT_VALUE,
-    )
-)
-"""The engine's marks of what is not known before the update."""
 SECRET_NAMES = re.compile(
     r"pass(word|phrase|wd)|secret|token|credential|private_?key|api_?key|access_?key|auth_?key|connection_?string"
     r"|kubeconfig|user_?data|client_?key|signing_?key|license_?key",
@@ -56,7 +42,7 @@ def is_secret_by_nature(resource_type: str, path: tuple[str | int, ...]) -> bool
 def is_marked(value: Any) -> bool:
     """Whether the engine marked this very value as secret."""
     if isinstance(value, Mapping):
-        return bool(value.get(SPECIAL_SIG_KEY) == SPECIAL_SECRET_SIG)
+        return bool(value.get(SIGNATURE_KEY) == SECRET_SIGNATURE)
     return isinstance(value, str) and value == SECRET
 
 

@@ -92,7 +92,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         """Run a plugin that is written in Python, a policy pack among them, and pass on what it prints."""
         info = request.info
         python, directory = interpreter(info), info.program_directory
-        if request.kind == "analyzer":
+        if request.kind == "analyzer" and MessageToDict(info.options).get("imports_sdk", True):
             command = [python, "-u", "-m", "pulumi.policy", *request.args, directory]
         else:
             command = [python, "-u", str(Path(directory) / (info.entry_point or ".")), *request.args]

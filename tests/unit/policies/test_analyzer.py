@@ -5,15 +5,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi.runtime import proto
 from pulumi.runtime.proto import AnalyzeRequest, AnalyzerStackConfigureRequest, ConfigureAnalyzerRequest, PolicyConfig
 
 from policies import guardrails
-from policies.analyzer import Analyzer
+from policies.analyzer import Analyzer, WithoutRemediation
 from policies.guardrail import guardrail, stack_guardrail
 from policies.plan import PLAN_TYPE
 from policies.resource import Path, Resource, read
@@ -82,6 +84,13 @@ def test_a_guardrail_that_fails_passes_nothing() -> None:
     assert judge(broken, Declared(INSTANCE, {})) == ["it could not be judged: ZeroDivisionError: division by zero"]
 
 
+def test_of_the_engines_questions_the_one_for_changed_inputs_is_refused_unread() -> None:
+    service = proto.analyzer_pb2.DESCRIPTOR.services_by_name["Analyzer"]
+    asked = {method.name: SimpleNamespace(method=f"/{service.full_name}/{method.name}") for method in service.methods}
+    taken = {name: WithoutRemediation().intercept_service(lambda _: "taken", each) for name, each in asked.items()}
+    assert taken == {name: None if name == "Remediate" else "taken" for name in asked}
+
+
 def test_a_stacks_guardrail_sees_all_resources() -> None:
     @stack_guardrail("two-at-most")
     def two_at_most(resources: Sequence[Resource], _: Update) -> Iterator[str]:
@@ -113,6 +122,7 @@ def test_a_stack_or_the_packs_config_sets_the_level() -> None:
     assert levels(configured({"levels": {"imdsv2": "advisory"}})) == [proto.ADVISORY]
     assert levels(configured({"levels": {"imdsv2": "disabled"}})) == []
     assert levels(configured({}, proto.DISABLED)) == []
+    assert levels(configured({}, proto.REMEDIATE)) == [proto.MANDATORY]
     assert levels(configured({"levels": {"imdsv2": "advisory"}}, proto.MANDATORY)) == [proto.ADVISORY]
 
 
@@ -211,8 +221,9 @@ def test_no_wrong_value_anywhere_makes_a_guardrail_of_the_pack_fail(data: st.Dat
 
 def test_the_packs_schema_gives_no_defaults_which_would_tighten_a_stacks_own_settings() -> None:
     for each in guardrails():
-        schema = each.policy().config_schema
-        assert not [field for field, of in (schema.properties if schema else {}).items() if "default" in of]
+        fields = json_format.MessageToDict(each.info().configSchema.properties)
+        assert bool(fields) == bool(each.settings)
+        assert not [field for field, of in fields.items() if "default" in of]
 
 
 def test_a_guardrail_of_the_stack_sees_what_is_declared_and_nothing_that_a_provider_has_yet_to_fill_in() -> None:
