@@ -41,7 +41,7 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from typing_extensions import override
 
 from benchmarks.data import SETTINGS, server
-from benchmarks.slices import added
+from benchmarks.slices import added, rounds_of
 from workloads import storage
 from workloads.data.format import Index
 from workloads.models import build
@@ -244,7 +244,7 @@ def run(rounds: int, contenders: list[Contender], training: Training) -> dict[st
 
 def show(found: dict[str, list[dict[str, float]]]) -> None:
     """Print the medians."""
-    print(f"median of {' and '.join(sorted({str(len(rows)) for rows in found.values()}))} rounds")
+    print(f"median of {rounds_of(found)} rounds")
     print("| save | stall, ms | next steps slower, ms | durable after, s |")
     print("|---|---|---|---|")
     for name, rows in found.items():

@@ -34,7 +34,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -318,9 +317,10 @@ def served(
     model = MODELS[name]
     passes = json.loads(_fresh("--backend-times", name, backend, url))
     by = predictions(name, backend, calibration, passes, processors)
-    with ExitStack() as opened:
-        port, process = opened.enter_context(server(url, backend, model, folder, processors))
-        client = opened.enter_context(contextlib.closing(Client(port, model, sleeps=processors > 1)))
+    with (
+        server(url, backend, model, folder, processors) as (port, process),
+        contextlib.closing(Client(port, model, sleeps=processors > 1)) as client,
+    ):
         count = max(4 * model.batch_max, int(0.5 * model.stream_s / passes[0]))
         client.responses([0.0] * count, window=4 * model.batch_max)
 

@@ -44,7 +44,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks.data_measure import BATCH, BUCKET, SHARD_MIB, SIDE, measure
-from benchmarks.slices import added
+from benchmarks.slices import added, rounds_of
 from tools.setup import CACHE, find_uv
 from workloads.data.cache import ShardCache
 from workloads.data.format import Index, write_index, write_split
@@ -224,8 +224,7 @@ def main() -> None:
 
 def show(found: dict[str, list[list[dict[str, float]]]], what: str) -> None:
     """Print the medians."""
-    rounds_of = " and ".join(sorted({str(len(rounds)) for rounds in found.values()}))
-    print(f"{what}, median of {rounds_of} rounds, {os.cpu_count()} processors")
+    print(f"{what}, median of {rounds_of(found)} rounds, {os.cpu_count()} processors")
     print(
         "| reader | cold, samples/s | cached, samples/s | first batch, cold, s | first batch, cached, s "
         "| processor, cold, ms a sample | processor, cached, ms a sample | memory, MiB |"

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 
+def rounds_of(found: Mapping[str, Sequence[Any]]) -> str:
+    """How many rounds there are, of each number that a contender has."""
+    return " and ".join(sorted({str(len(rounds)) for rounds in found.values()}))
+
+
 def added(file: Path | None, rounds: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """What a file held of earlier slices, each contender's rounds, with those of this one; the file then holds both."""
     held: dict[str, list[Any]] = json.loads(file.read_text()) if file and file.exists() else {}

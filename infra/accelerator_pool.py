@@ -12,8 +12,8 @@ import pulumi
 from infra.errors import require
 from infra.names import NodeAutoscalerName
 from infra.network import check_zones
+from planner.workloads import Bought
 
-PriceModel = Literal["on_demand", "spot", "capacity_block", "flex_start"]
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 SYSTEM_GIB = 20
@@ -80,7 +80,7 @@ class AcceleratorPoolArgs:
     nodes_desired: int | None = None
     accelerator: str | None = None
     accelerator_count: float = 0
-    price_model: PriceModel = "on_demand"
+    price_model: Bought = "on_demand"
     image_gib: int = 20
     disk_gib: int = 100
     reservation_id: str | None = None

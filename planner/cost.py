@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from planner.catalog import Catalog, UnknownOffer
 from planner.errors import PlanError
@@ -43,7 +43,7 @@ class Tariff:
 class Quantity:
     """How much of a tariff, at the autoscaler's minimum, the expected load and its maximum."""
 
-    __pydantic_config__ = {"allow_inf_nan": False}  # noqa: RUF012 - read by pydantic, which is imported later
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = {"allow_inf_nan": False}
 
     min: float
     expected: float

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from planner.guardrails.cost import usd
 from policies.deployed import billed_in
@@ -42,21 +41,18 @@ def _left(resources: Sequence[Resource], update: Update) -> Iterator[str]:
     untouched = {each.urn for each in resources if not each.is_declared}
     why: dict[str, str] = {}
     for each in update.state:
-        if not each.get("external") and each["urn"] not in declared:
-            why |= _staying(each, untouched)
+        if each.get("external") or each["urn"] in declared:
+            continue
+        if each["urn"] in untouched:
+            why[each["urn"]] = BY_FLAG
+        elif each.get("retainOnDelete"):
+            why[each["urn"]] = BY_OPTION
     if not why:
         return
     for resource, billed in billed_in(update, update.state):
         cost_usd = machines.monthly_usd(update.catalog, billed)
         if resource.urn in why and cost_usd:
             yield f"{resource.name} ({resource.type}) costs up to {usd(cost_usd)} a month and {why[resource.urn]}"
-
-
-def _staying(state: Mapping[str, Any], untouched: set[str]) -> Mapping[str, str]:
-    """Why a resource that is declared no more stays, by its URN; empty where it is deleted."""
-    if state["urn"] in untouched:
-        return {state["urn"]: BY_FLAG}
-    return {state["urn"]: BY_OPTION} if state.get("retainOnDelete") else {}
 
 
 GUARDRAILS = [nothing_left_behind]

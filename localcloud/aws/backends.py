@@ -83,7 +83,7 @@ def _policies_of(read: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]
 
 def _private_key_of(make: Callable[[str], Any]) -> Callable[[str], Any]:
     """Of a key in KMS; moto makes one of RSA, a tenth of a second long, for symmetric keys too, which have none."""
-    return lambda key_spec: make(key_spec) if key_spec.startswith(("RSA", "ECC")) else None
+    return lambda key_spec: None if key_spec == "SYMMETRIC_DEFAULT" else make(key_spec)
 
 
 def _description_of_rule(rule: Any) -> str | None:

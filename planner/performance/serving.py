@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planner.calibration.store import NEARLY_FULL, Calibration, Interval, Ratios, widened
 from planner.performance.checks import PerformanceError, whole
 from planner.performance.chip import Chip
-from planner.performance.language_model import DecoderTraffic, FirstTokenParts, Products, Server, closed_loop, open_loop
+from planner.performance.language_model import (
+    DecoderTiming,
+    DecoderTraffic,
+    FirstTokenParts,
+    Products,
+    Server,
+    closed_loop,
+    open_loop,
+)
 from planner.profiles.decoder import DecoderConfig
 
 UNMEASURED_CHIP = 1.3
@@ -69,7 +78,7 @@ def predict_language_model(
     )
     timing = (closed_loop if traffic.concurrency is not None else open_loop)(server, traffic)
     wider = 1.0 if chip.name in fit.measured_chips else UNMEASURED_CHIP
-    used = timing.running / timing.most_sequences
+    used = _cache_used(timing)
     ratios = fit.ratios_of(engine, used)
     first, token = widened(ratios.first_token, wider), widened(ratios.output_token, wider)
     by_token = _interval(timing.time_per_output_token_s, token)
@@ -77,15 +86,6 @@ def predict_language_model(
     rate = Interval(timing.requests_per_s, timing.requests_per_s, timing.requests_per_s)
     if traffic.concurrency is not None:
         rate = _interval(lifetime, token).inverse(timing.running)
-    reasons: tuple[str, ...] = (
-        f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by {timing.bound_by}",
-        f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step {timing.decode_step_s * 1e3:.3g} ms",
-    )
-    if used >= NEARLY_FULL:
-        reasons += (
-            f"{used:.0%} of the key–value cache is taken: how long requests wait for a place in it is not known well, "
-            "so the interval is that of measured servers whose cache was as full",
-        )
     return LanguageModelPrediction(
         time_to_first_token_s=_interval(timing.time_to_first_token_s, first),
         time_per_output_token_s=by_token,
@@ -94,10 +94,25 @@ def predict_language_model(
         running=timing.running,
         most_sequences=timing.most_sequences,
         bound_by=timing.bound_by,
-        reasons=reasons,
+        reasons=tuple(_reasons(timing)),
         calibration=note,
         first_token=timing.first_token,
     )
+
+
+def _cache_used(timing: DecoderTiming) -> float:
+    """Share of the key–value cache."""
+    return timing.running / timing.most_sequences
+
+
+def _reasons(timing: DecoderTiming) -> Iterator[str]:
+    yield f"{timing.running:.3g} sequences run at once of {timing.most_sequences} that fit; bound by {timing.bound_by}"
+    yield f"a prompt takes {timing.prefill_s * 1e3:.3g} ms to read, a decode step {timing.decode_step_s * 1e3:.3g} ms"
+    if _cache_used(timing) >= NEARLY_FULL:
+        yield (
+            f"{_cache_used(timing):.0%} of the key–value cache is taken: how long requests wait for a place in it is "
+            "not known well, so the interval is that of measured servers whose cache was as full"
+        )
 
 
 def _products(chip: Chip, precision: str, calibration: Calibration) -> Products:

@@ -29,8 +29,10 @@ AUTOSCALERS = (
     ),
     "kubernetes:keda.sh/v1alpha1:ScaledObject",
 )
-SUBNETS = ("aws:ec2/subnet:Subnet", "aws:ec2/defaultSubnet:DefaultSubnet")
-KEPT = frozenset((LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS, *SUBNETS))
+SUBNET, DEFAULT_SUBNET = "aws:ec2/subnet:Subnet", "aws:ec2/defaultSubnet:DefaultSubnet"
+KEPT = frozenset(
+    (LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS, SUBNET, DEFAULT_SUBNET)
+)
 """What decides the price of others: what their machines and disks are, and how many there may be."""
 
 
@@ -102,11 +104,10 @@ class Registered:
 
     def gives_addresses(self) -> bool:
         """Whether a subnet of the stack gives its machines public addresses: which one a machine is in is an output."""
-        for each in self.of_type(*SUBNETS):
-            of_aws = each.type != SUBNETS[0]
-            if plain(each.props, "mapPublicIpOnLaunch", default=of_aws) is not False:
-                return True
-        return False
+        return any(
+            plain(each.props, "mapPublicIpOnLaunch", default=each.type == DEFAULT_SUBNET) is not False
+            for each in self.of_type(SUBNET, DEFAULT_SUBNET)
+        )
 
     def is_guessed(self, named: Props) -> bool:
         """Whether several launch templates may be the one that a resource names."""

@@ -65,6 +65,12 @@ def test_kill_9_and_sigterm_at_random_steps_change_no_sample_and_no_bit(
     assert_same(final_weights(s3, bucket), whole.weights)
 
 
+def crash_at(step: int, configured: Configured) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MachineGone):
+        patch.setenv("FAIL_AT_STEP", str(step))
+        run(configured(model=MODEL), StopRequest())
+
+
 @pytest.mark.parametrize("step", [1, EVERY, 22, 23, 24, STEPS])
 def test_a_crash_at_this_step_changes_no_sample_and_no_bit(
     step: int,
@@ -73,12 +79,8 @@ def test_a_crash_at_this_step_changes_no_sample_and_no_bit(
     whole: Whole,
     s3: Any,
     bucket: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("FAIL_AT_STEP", str(step))
-    with pytest.raises(MachineGone):
-        run(configured(model=MODEL), StopRequest())
-    monkeypatch.delenv("FAIL_AT_STEP")
+    crash_at(step, configured)
     run(configured(model=MODEL), StopRequest())
     assert_one_run(recorded(recording), whole.samples, [(step - 1) // EVERY * EVERY])
     assert_same(final_weights(s3, bucket), whole.weights)
@@ -98,14 +100,10 @@ def test_a_checkpoint_that_was_changed_is_skipped_and_the_one_before_it_ends_the
     whole: Whole,
     s3: Any,
     bucket: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`test_saves.py` has the other ways in which one can be torn or spoiled."""
-    monkeypatch.setenv("FAIL_AT_STEP", "20")
-    with pytest.raises(MachineGone):
-        run(configured(model=MODEL), StopRequest())
-    monkeypatch.delenv("FAIL_AT_STEP")
+    crash_at(20, configured)
     key = f"checkpoints/step-{14:09d}/__0_0.distcp"
     data = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     s3.put_object(Bucket=bucket, Key=key, Body=data[:900] + bytes([data[900] ^ 1]) + data[901:])

@@ -99,7 +99,7 @@ async def _serve(read: Read) -> int:
         with suppress(TimeoutError):  # those that came to the very end of drain_s
             await asyncio.wait_for(models.drain(), QUIET_S)
     finally:
-        server.stop()  # type: ignore[no-untyped-call] # Granian leaves its return type out
+        server.stop()
         with suppress(TimeoutError):  # a request whose body never comes would hold it until body_timeout_s
             await asyncio.wait_for(serving, QUIET_S)
         if rpc is not None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from infra.accelerator_pool import AcceleratorPoolArgs, PriceModel, Taint
+from infra.accelerator_pool import AcceleratorPoolArgs, Taint
 from infra.aws.accelerator_pool import (
     DEVICE_RESOURCES,
     bought_in_group,
@@ -25,6 +26,7 @@ from infra.aws.accelerator_pool import (
 from infra.aws.instance_shapes import can_build, shape_of
 from infra.aws.karpenter import EC2, node_pool
 from planner.catalog import Offer, load
+from planner.workloads import Bought
 from tests.custom_resources import problems
 
 ZONE = "us-east-1a"
@@ -40,7 +42,7 @@ IMAGES = {"nvidia": "NVIDIA", "neuron": "NEURON", "none": "STANDARD", "fpga": "S
 CHIPS = {"H100": "nvidia", "Trainium1": "neuron", "Inferentia2": "neuron", "VU47P": "fpga"}
 
 
-def buyings(offer: Offer) -> Iterator[tuple[PriceModel, str | None]]:
+def buyings(offer: Offer) -> Iterator[tuple[Bought, str | None]]:
     """The ways in which AWS sells it, each with a reservation where it comes from one."""
     yield "on_demand", None
     yield "on_demand", "cr-0123456789abcdef0"
@@ -49,21 +51,21 @@ def buyings(offer: Offer) -> Iterator[tuple[PriceModel, str | None]]:
         yield "capacity_block", "cr-0123456789abcdef0"
 
 
-def pool(offer: Offer, price_model: PriceModel, reservation: str | None, **more: object) -> AcceleratorPoolArgs:
-    args: dict[str, object] = {
-        "pool": "p",
-        "region": "us-east-1",
-        "zones": (ZONE,),
-        "instance_type": offer.instance_type,
-        "accelerator": offer.accelerator,
-        "accelerator_count": offer.accelerator_count,
-        "nodes_max": 2,
-        "price_model": price_model,
-        "reservation_id": reservation,
-        "vcpus": offer.vcpus,
-        "device_resource": "example.com/fpga" if offer.accelerator == "VU47P" else None,
-    }
-    return AcceleratorPoolArgs(**(args | more))  # type: ignore[arg-type]
+def pool(offer: Offer, price_model: Bought, reservation: str | None, **more: Any) -> AcceleratorPoolArgs:
+    return AcceleratorPoolArgs(
+        pool="p",
+        region="us-east-1",
+        zones=(ZONE,),
+        instance_type=offer.instance_type,
+        accelerator=offer.accelerator,
+        accelerator_count=offer.accelerator_count,
+        nodes_max=2,
+        price_model=price_model,
+        reservation_id=reservation,
+        vcpus=offer.vcpus,
+        device_resource="example.com/fpga" if offer.accelerator == "VU47P" else None,
+        **more,
+    )
 
 
 def wrong(offer: Offer, args: AcceleratorPoolArgs) -> Iterator[str]:
@@ -117,8 +119,8 @@ def test_every_offer_is_a_node_pool_that_karpenter_takes() -> None:
             check(args)
             device = DEVICE_RESOURCES.get(shape_of(offer.instance_type).accelerator_vendor) or args.device_resource
             taints = (Taint(key=device, value="present"),) if device else ()
-            made = SimpleNamespace(args=args, device_resource=device, taints=taints, node_pool_name="p")
-            spec = node_pool(made, EC2)  # type: ignore[arg-type]
+            made: Any = SimpleNamespace(args=args, device_resource=device, taints=taints, node_pool_name="p")
+            spec = node_pool(made, EC2)
             assert spec["limits"]["cpu"] == f"{offer.vcpus * 2:g}", offer.instance_type
     whole = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": "p"}, "spec": spec}
     assert problems(whole) == [], "all differ in values alone"

@@ -105,11 +105,9 @@ def network_lives(world: Mapping[str, str]) -> dict[str, Life]:
     }
 
 
-def node_lives(world: Mapping[str, str]) -> dict[str, Life]:
-    subnet = world["subnet"]
-    reserved = {"instanceType": "p5.48xlarge", "instancePlatform": "Linux/UNIX", "availabilityZone": "us-east-1a"}
-    disk = {"volumeSize": 20, "volumeType": "gp3", "encrypted": False, "deleteOnTermination": True}
-    template = {
+def template_of_all(world: Mapping[str, str]) -> dict[str, Any]:
+    """All that a launch template may say of instances beside their type."""
+    return {
         "blockDeviceMappings": [{"deviceName": "/dev/xvda", "ebs": {"volumeSize": 100, "encrypted": "true"}}],
         "capacityReservationSpecification": {"capacityReservationPreference": "open"},
         "cpuOptions": {"coreCount": 2, "threadsPerCore": 1},
@@ -137,10 +135,16 @@ def node_lives(world: Mapping[str, str]) -> dict[str, Life]:
         "userData": "aGVsbG8=",
         "vpcSecurityGroupIds": [world["group"]],
     }
+
+
+def node_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    subnet = world["subnet"]
+    reserved = {"instanceType": "p5.48xlarge", "instancePlatform": "Linux/UNIX", "availabilityZone": "us-east-1a"}
+    disk = {"volumeSize": 20, "volumeType": "gp3", "encrypted": False, "deleteOnTermination": True}
     return {
         "aws:ec2/launchTemplate:LaunchTemplate": Life(
             {"instanceType": "g5.xlarge", "metadataOptions": {"httpTokens": "required"}} | TAGS,
-            TAGGED | {"instanceType": "g5.2xlarge", "updateDefaultVersion": True} | template,
+            TAGGED | {"instanceType": "g5.2xlarge", "updateDefaultVersion": True} | template_of_all(world),
             {"name": "another"},
             then={"updateDefaultVersion": None, "defaultVersion": 1},
         ),
@@ -344,7 +348,7 @@ def recorded(bucket: str, **more: Any) -> dict[str, Any]:
     return {"fieldSelectors": fields} | more
 
 
-def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
+def account_lives(world: Mapping[str, str]) -> dict[str, Life]:
     alarm = {"comparisonOperator": "GREATER_THAN", "notificationType": "ACTUAL", "thresholdType": "PERCENTAGE"}
     alarm |= {"threshold": 80}
     mailed = alarm | {"subscriberEmailAddresses": ["ml@example.com"]}
@@ -370,6 +374,11 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
             {"name": "another"},
             then={"kmsKeyId": None, "s3KeyPrefix": None, "enableLogging": True},
         ),
+    }
+
+
+def dns_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    return {
         "aws:route53/zone:Zone": Life(
             {"name": "models.example.com"} | TAGS,
             TAGGED | {"comment": "on two clouds", "forceDestroy": True},
@@ -404,6 +413,11 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
             },
             {"requestInterval": 10},
         ),
+    }
+
+
+def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    return {
         "aws:sns/topic:Topic": Life(
             TAGS, TAGGED | {"displayName": "Runs", "kmsMasterKeyId": world["key"], "policy": READS}, {"name": "another"}
         ),
@@ -457,7 +471,8 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
 
 def lives(world: Mapping[str, str]) -> dict[str, Life]:
     """By type, on what `world` has made."""
-    made = (network_lives, node_lives, identity_lives, cluster_lives, storage_lives, service_lives)
+    made = (network_lives, node_lives, identity_lives, cluster_lives, storage_lives, account_lives, dns_lives)
+    made += (service_lives,)
     return {kind: life for each in made for kind, life in each(world).items()}
 
 
