@@ -6,8 +6,9 @@ The stack is the platform with as many training jobs as it takes. Below 80 resou
 job, it is a program of the same components without bucket, registry and jobs: config, plan, network and cluster.
 
 The bare program is written from the stack's own preview: one constructor of pulumi_aws or pulumi_kubernetes for each
-resource, with literal inputs, no components, no plan and no pack. All three take their turns in the same run, through
-the same CLI, language host and local cloud. Each figure is the quickest of whole processes: what else a machine does
+resource, with literal inputs, no components, no plan and no pack. The empty pack is one policy that never judges,
+started and answered as Fusion's own: what it adds is the engine's and gRPC's, whatever a pack does. All take their
+turns in the same run, through the same CLI, language host and local cloud. Each figure is the quickest of whole processes: what else a machine does
 only ever adds. The JSON has every time.
 """
 
@@ -41,9 +42,9 @@ class Project:
     folder: Path
     environment: dict[str, str]
 
-    def preview(self, *args: str, pack: bool = False) -> str:
+    def preview(self, *args: str, pack: Path | None = None) -> str:
         """What `pulumi preview` prints; ends the benchmark when it fails."""
-        environment = self.environment | ({"PULUMI_OPTION_POLICY_PACK": str(ROOT / "policies")} if pack else {})
+        environment = self.environment | ({"PULUMI_OPTION_POLICY_PACK": str(pack)} if pack else {})
         done = subprocess.run(
             ["pulumi", "preview", "--stack", "local", "--non-interactive", *args],
             cwd=self.folder,
@@ -101,6 +102,17 @@ def stack_config(folder: Path, workloads: int, **more: Any) -> dict[str, Any]:
     }
 
 
+EMPTY_PACK = """
+from policies.analyzer import serve
+from policies.guardrail import guardrail
+
+@guardrail("never", "no:such/type:Type")
+def never(resource, update):
+    "It judges nothing."
+    yield from ()
+
+serve("empty", [never])
+"""
 SMALLEST_PLATFORM = 80
 NETWORK_AND_CLUSTER = """
 import pulumi
@@ -122,6 +134,16 @@ network = builder_of("aws").network(f"{stack}-network", args.network, after_plan
 cluster = builder_of("aws").cluster(f"{stack}-cluster", args.cluster, network, after_plan)
 pulumi.export("cluster_name", cluster.cluster_name)
 """
+
+
+def empty_pack(folder: Path) -> Path:
+    """A pack with one policy that never judges, for the same language host."""
+    folder.mkdir()
+    settings = yaml.safe_load((ROOT / "policies" / "PulumiPolicy.yaml").read_text())
+    settings["runtime"]["options"]["virtualenv"] = str(ROOT / ".venv")
+    (folder / "PulumiPolicy.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "__main__.py").write_text(EMPTY_PACK)
+    return folder
 
 
 def planned_resources(stack: Project) -> list[dict[str, Any]]:
@@ -190,17 +212,19 @@ def platform(folder: Path, resources: int) -> Project:
 
 
 def measure(resources: int, repeats: int, folder: Path) -> dict[str, Any]:
-    """Seconds of the three previews of a stack of about so many resources, by way."""
+    """Seconds of the four previews of a stack of about so many resources, by way."""
     stack_folder, bare_folder = folder / "stack", folder / "bare"
     fusion = small_stack(stack_folder) if resources < SMALLEST_PLATFORM else platform(stack_folder, resources)
     planned = planned_resources(fusion)
     bare_config = {key: value for key, value in stack_config(bare_folder, 0).items() if not key.startswith("fusion:")}
     bare = project(bare_folder, ".", bare_config)
     (bare_folder / "__main__.py").write_text(bare_program(planned))
+    empty = empty_pack(folder / "empty")
     ways = {
         "bare": lambda: bare.preview(),
         "fusion": lambda: fusion.preview(),
-        "fusion with pack": lambda: fusion.preview(pack=True),
+        "with an empty pack": lambda: fusion.preview(pack=empty),
+        "with Fusion's pack": lambda: fusion.preview(pack=ROOT / "policies"),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
@@ -228,18 +252,13 @@ def main() -> None:
 
                 server.stop()
     table = Table(title="pulumi preview, quickest of whole processes, in seconds")
-    for column in ("resources", "bare", "fusion", "fusion with pack", "fusion ÷ bare", "pack ÷ bare", "pack ÷ fusion"):
+    ratios = ("fusion ÷ bare", "pack ÷ bare", "empty ÷ fusion", "pack ÷ fusion")
+    for column in ("resources", "bare", "fusion", "empty pack", "pack", *ratios):
         table.add_column(column, justify="right")
     for result in results:
-        bare, fusion, pack = (min(each) for each in result["seconds"].values())
-        figures = (
-            f"{bare:.2f}",
-            f"{fusion:.2f}",
-            f"{pack:.2f}",
-            f"{fusion / bare:.2f}",
-            f"{pack / bare:.2f}",
-            f"{pack / fusion:.2f}",
-        )
+        bare, fusion, empty, pack = (min(each) for each in result["seconds"].values())
+        shown = (bare, fusion, empty, pack, fusion / bare, pack / bare, empty / fusion, pack / fusion)
+        figures = (f"{each:.2f}" for each in shown)
         table.add_row(str(result["resources"]), *figures)
     Console().print(table)
     if asked.json:

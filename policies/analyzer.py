@@ -127,6 +127,7 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
                 pack_config=self._update.pack_config,
                 read_state=self._update.read_state,
             )
+            self._update.read_early()
         return analyzer_pb2.AnalyzerStackConfigureResponse()
 
     def Analyze(self, request: analyzer_pb2.AnalyzeRequest, _context: Any) -> analyzer_pb2.AnalyzeResponse:

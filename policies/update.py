@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ class Update:
     pack_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_state: Callable[[str, str], State] = field(default=read_state)
     _states: dict[Callable[..., Any], Any] = field(default_factory=dict)
+    _reading: Future[State] | None = None
 
     @functools.cached_property
     def settings(self) -> GuardrailSettings:
@@ -68,12 +70,21 @@ class Update:
 
     @functools.cached_property
     def state(self) -> State:
-        """What is deployed of the stack, read when it is first asked for.
+        """What is deployed of the stack, read when it is first asked for, or early.
 
         Raises:
             policies.state.StateNotRead: it can't be read.
         """
-        return self.read_state(self.organization, self.stack)
+        return self._reading.result() if self._reading else self.read_state(self.organization, self.stack)
+
+    def read_early(self) -> None:
+        """Read the state while the program starts, where a limit will ask for it: the CLI takes its time."""
+        if self.wrong_settings() or not self.settings.limits_the_stacks_cost:
+            return
+        if self.is_preview or self.settings.monthly_cost_increase_max_percent is not None:
+            thread = ThreadPoolExecutor(1)
+            self._reading = thread.submit(self.read_state, self.organization, self.stack)
+            thread.shutdown(wait=False)
 
     def mapping(self, key: str) -> dict[str, Any]:
         """The value of a structured key such as `fusion:guardrails`; empty where it is not set or no mapping."""

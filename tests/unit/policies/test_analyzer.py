@@ -251,3 +251,17 @@ def test_a_plan_that_can_not_be_read_stops_the_update_whichever_guardrails_only_
     rules = [each for each in guardrails() if PLAN_TYPE in each.types and each.name != "one-plan"]
     levels = {each.name: "advisory" for each in rules[:-1]}
     assert len(judge(rules, Declared(PLAN_TYPE, wrong), levels=levels)) == len(rules)
+
+
+def test_the_deployed_state_is_read_once_and_only_where_a_limit_will_ask_for_it() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def reads(**settings: object) -> int:
+        asked.clear()
+        judge(PACK, Declared(INSTANCE, {}), read_state=lambda *stack: asked.append(stack) or (), **settings)
+        return len(asked)
+
+    assert reads() == 0
+    assert reads(monthly_cost_limit_usd=1e6) == 1
+    assert reads(monthly_cost_limit_usd=1e6, is_preview=False) == 0
+    assert reads(monthly_cost_increase_max_percent=10, is_preview=False) == 1
