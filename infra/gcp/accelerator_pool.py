@@ -41,8 +41,9 @@ FLEX_START_LABEL = "cloud.google.com/gke-flex-start"
 """On the nodes of flex-start, and selected by the pods that are to have such ("Flex-start", GKE)."""
 QUEUED_TAINT = Taint(key="cloud.google.com/gke-queued", value="true")
 """GKE puts it on the nodes that a ProvisioningRequest asked for ("Flex-start with queued provisioning", GKE)."""
-MADE_NETWORKS = "TCPXO"
-"""The GPUDirect whose networks GKE makes itself ("Configure automated networking for accelerator VMs", GKE)."""
+MADE_NETWORKS = frozenset({"TCPXO", "RDMA"})
+"""The kinds of GPUDirect whose networks GKE makes itself ("Configure automated networking for accelerator VMs",
+GKE)."""
 
 
 class GcpAcceleratorPool(AcceleratorPool):
@@ -240,10 +241,11 @@ def check(args: AcceleratorPoolArgs) -> None:
     gpudirect = machine.rule.gpudirect if machine.rule else ""
     require(
         not args.fast_interconnect or bool(gpudirect),
-        f"{pool} has no GPUDirect; choose a3-megagpu-8g, or leave fast_interconnect out.",
+        f"{pool} has no GPUDirect; choose a3-megagpu-8g, a3-ultragpu-8g or a4-highgpu-8g, or leave fast_interconnect "
+        "out.",
     )
     require(
-        not args.fast_interconnect or gpudirect == MADE_NETWORKS,
+        not args.fast_interconnect or gpudirect in MADE_NETWORKS,
         f"{pool}: GKE does not make the networks of GPUDirect-{gpudirect}, and they are not built here; choose "
         "a3-megagpu-8g, or leave fast_interconnect out.",
     )
@@ -291,7 +293,7 @@ def has_gpudirect(args: AcceleratorPoolArgs) -> bool:
     if args.fast_interconnect is not None:
         return args.fast_interconnect
     rule = _machine(args).rule
-    return args.nodes_max > 1 and len(args.zones) == 1 and bool(rule and rule.gpudirect == MADE_NETWORKS)
+    return args.nodes_max > 1 and len(args.zones) == 1 and bool(rule and rule.gpudirect in MADE_NETWORKS)
 
 
 def device_resource(machine: Machine) -> str | None:

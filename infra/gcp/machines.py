@@ -38,7 +38,8 @@ class MachineRule:
         compact: whether GKE takes a compact placement policy for it.
         spot_only: not sold on demand.
         flex_start: sold as that.
-        gpudirect: how its GPUs send to those of other nodes, past the CPU: `TCPX` or `TCPXO`; empty where they can't.
+        gpudirect: how its GPUs send to those of other nodes, past the CPU: `TCPX`, `TCPXO` or `RDMA`; empty where they
+            can't.
     """
 
     family: str

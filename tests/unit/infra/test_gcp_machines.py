@@ -159,6 +159,10 @@ def named_alike(found):
     return {**found, "nodeConfig": node, "cluster": "", "name": ""}
 
 
+WITH_RDMA = [("a3-ultragpu-8g", "H200", 8), ("a4-highgpu-8g", "B200", 8)]
+"""Of which the catalog has no price: they are for programs of one's own."""
+
+
 def test_nodes_of_flex_start_come_when_pods_wait_and_go_after_their_time():
     args = pool("a3-highgpu-8g", "H100", 8, price_model="flex_start", nodes_max=4, max_run_hours=12, queued=True)
     inputs = only_node_pool(args)
@@ -200,7 +204,15 @@ def test_what_gke_does_not_make_is_refused_by_name(instance_type, reason):
 
 def test_each_rule_is_of_something_that_is_sold():
     sold = {machine_of(*each[:3]).rule for each in MADE}
-    assert set(rules()) == sold
+    without_a_price = {machine_of(*each).rule for each in WITH_RDMA}
+    assert set(rules()) == sold | without_a_price
+
+
+@pytest.mark.parametrize(("instance_type", "accelerator", "count"), WITH_RDMA)
+def test_nodes_with_rdma_get_its_networks_and_hyperdisk(instance_type, accelerator, count):
+    inputs = only_node_pool(pool(instance_type, accelerator, count, nodes_max=2))
+    assert inputs["networkConfig"] == {"acceleratorNetworkProfile": "auto"}
+    assert inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
 
 
 def test_slices_of_several_hosts_are_a_node_pool_each_spread_over_the_zones():
