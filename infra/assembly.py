@@ -35,6 +35,7 @@ from planner.prediction import WorkloadPrediction
 from planner.workloads import InferenceService, ServiceTarget, TrainingJob
 
 BUCKET = "${FUSION_BUCKET_URL}"
+DATA_FILES = "file://${FUSION_DATA_PATH}"
 """Filled in by the training container, from its environment."""
 REPOSITORIES = ("training", "serving")
 PROJECT = Path(__file__).resolve().parents[1]
@@ -77,6 +78,7 @@ def platform_args(config: StackConfig, plan: Plan, share: float | None = None) -
     """
     region, shape = plan.region, plan.platform
     jobs = [workload for workload in plan.workloads if isinstance(workload, TrainingJob)]
+    has_cache = config.object_store.file_cache_gib is not None
     services = [workload for workload in plan.workloads if isinstance(workload, InferenceService)]
     removable = config.object_store.delete_with_contents
     return PlatformArgs(
@@ -96,6 +98,7 @@ def platform_args(config: StackConfig, plan: Plan, share: float | None = None) -
             system_pool=SystemPoolArgs(
                 instance_type=shape.system_instance_type, nodes=shape.system_nodes, disk_gib=shape.system_disk_gib
             ),
+            mounts_buckets=has_cache,
         ),
         object_store=ObjectStoreArgs(
             region=region,
@@ -104,10 +107,11 @@ def platform_args(config: StackConfig, plan: Plan, share: float | None = None) -
             retention_days=config.object_store.retention_days,
             delete_with_contents=removable,
             access_log=config.is_confidential,
+            file_cache_gib=config.object_store.file_cache_gib,
         ),
         registry=RegistryArgs(region=region, repositories=REPOSITORIES, delete_with_contents=removable),
         pools=tuple(_pool(pool, plan, config) for pool in plan.pools),
-        training_jobs=tuple(_training_job(job, plan) for job in jobs),
+        training_jobs=tuple(_training_job(job, plan, reads_files=has_cache) for job in jobs),
         inference_services=tuple(
             dataclasses.replace(_inference_service(service, plan), scaling=_scaling(service, config))
             for service in services
@@ -267,10 +271,11 @@ def _pool(pool: PoolPlan, plan: Plan, config: StackConfig) -> AcceleratorPoolArg
     )
 
 
-def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
+def _training_job(job: TrainingJob, plan: Plan, *, reads_files: bool = False) -> TrainingJobSpec:
     predicted = plan.prediction_of(job.name)
     volume = job.training.checkpoint_volume
     dataset, runs = f"data/{job.training.dataset}", f"runs/{job.name}"
+    read_from = DATA_FILES if reads_files else f"{BUCKET}/{dataset}"
     return TrainingJobSpec(
         name=job.name,
         pool=plan.pool_of(job.name).name,
@@ -284,8 +289,9 @@ def _training_job(job: TrainingJob, plan: Plan) -> TrainingJobSpec:
         devices=_devices(job, plan),
         read=(f"{dataset}/",),
         write=(f"{runs}/",),
-        config=training_config(job, f"{BUCKET}/{dataset}", f"{BUCKET}/{runs}") | as_predicted(predicted),
+        config=training_config(job, read_from, f"{BUCKET}/{runs}") | as_predicted(predicted),
         promise=promise(job, plan),
+        data=f"{dataset}/" if reads_files else None,
         nodes=predicted.nodes if predicted else max(job.nodes.expected, 1),
         checkpoint_volume=Volume(gib=volume.gib, storage_class=volume.storage_class) if volume else None,
         queue=job.queue,

@@ -25,6 +25,7 @@ from infra.cluster import Cluster, ClusterArgs
 from infra.config import Cloud
 from infra.errors import require
 from infra.failover import FailoverArgs, host
+from infra.file_cache import FileCache, FileCacheArgs
 from infra.inference_service import InferenceServiceArgs, ProbePaths, Route
 from infra.kubernetes.autoscaling import Scaling
 from infra.kubernetes.device_plugins import GPU, DevicePlugins, DevicePluginsArgs
@@ -86,8 +87,13 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJobSpec(WorkloadSpec):
-    """A training job of the platform; the fields are those of TrainingJobArgs."""
+    """A training job of the platform; the fields are those of TrainingJobArgs.
 
+    Attributes:
+        data: prefix of the objects that it reads as files, where the store has a cache; else it reads from the bucket.
+    """
+
+    data: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     promise: Mapping[str, Any] | None = None
     nodes: int = 1
@@ -217,6 +223,7 @@ class PlatformArgs:
             )
             self._check_whole(workload, pool, hosts[pool.pool])
         for job in self.training_jobs:
+            self._check_data(job)
             nodes_max = pools[job.pool].nodes_max
             require(
                 job.nodes <= nodes_max,
@@ -247,6 +254,13 @@ class PlatformArgs:
             hosts == 1 or workload.pod.memory_gib >= least_gib,
             f"workload {workload.name}: memory_gib {workload.pod.memory_gib:g} is of all {hosts} hosts of a node of "
             f"pool {pool.pool} ({pool.instance_type}) together; use {least_gib:g} or more.",
+        )
+
+    def _check_data(self, job: TrainingJobSpec) -> None:
+        require(
+            job.data is None or (self.object_store.file_cache_gib is not None and self.cluster.mounts_buckets),
+            f"workload {job.name}: it reads {job.data} as files, which needs object_store.file_cache_gib and "
+            "cluster.mounts_buckets; set both, or leave data out.",
         )
 
     def _check_queue(self, job: TrainingJobSpec) -> None:
@@ -326,7 +340,8 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         else None
     )
     provider = make_provider(f"{stack}-kubernetes", args.kubernetes, cluster, _own_folder(args), after_plan)
-    workloads = _Workloads(args, after_plan, cluster, pools, store, provider)
+    cache = _make_file_cache(args, network, store, after_plan)
+    workloads = _Workloads(args, after_plan, cluster, pools, store, provider, cache)
     return Platform(
         network=network,
         cluster=cluster,
@@ -338,6 +353,19 @@ def build_platform(args: PlatformArgs, registered_plan: pulumi.Resource) -> Plat
         training_jobs={job.name: workloads.training_job(job) for job in args.training_jobs},
         inference_services={each.name: workloads.inference_service(each) for each in args.inference_services},
     )
+
+
+def _make_file_cache(
+    args: PlatformArgs, network: Network, store: ObjectStore, opts: pulumi.ResourceOptions
+) -> FileCache | None:
+    """Where the first of the jobs that read from it is."""
+    readers = [job for job in args.training_jobs if job.data]
+    if not readers:
+        return None
+    zone = next(pool.zones[0] for pool in args.pools if pool.pool == readers[0].pool)
+    cache_args = FileCacheArgs(store=store, zone=zone, tags=_tags(args, "file-cache"))
+    made: FileCache = builder_of(args.cloud).file_cache(f"{args.names}-cache", cache_args, network, opts)
+    return made
 
 
 def build_failover(stack: str, args: FailoverArgs, registered_plan: pulumi.Resource) -> dict[str, Any]:
@@ -364,8 +392,10 @@ class _Workloads:
         pools: Mapping[str, AcceleratorPool],
         store: ObjectStore,
         provider: kubernetes.Provider,
+        cache: FileCache | None,
     ) -> None:
         self._args = args
+        self._cache = cache
         self._cluster = cluster
         self._pools = pools
         self._store = store
@@ -521,6 +551,7 @@ class _Workloads:
             retries=spec.retries,
             deadline_seconds=spec.deadline_seconds,
             checkpoint_volume=spec.checkpoint_volume,
+            data=self._cache.folder(spec.data) if self._cache and spec.data else None,
             queueing=self._queueing(spec),
         )
         in_queue = pulumi.ResourceOptions(depends_on=list(self._queues.values()))

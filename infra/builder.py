@@ -11,6 +11,7 @@ import pulumi
 from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
 from infra.budget import Budget, BudgetArgs
 from infra.cluster import Cluster, ClusterArgs
+from infra.file_cache import FileCache, FileCacheArgs
 from infra.names import KubernetesTarget
 from infra.network import Network, NetworkArgs
 from infra.node_autoscaler import NodeAutoscaler
@@ -41,6 +42,7 @@ class Builder(Generic[OwnNetwork, OwnCluster]):
     cluster: Callable[[str, ClusterArgs, OwnNetwork, Options], OwnCluster]
     accelerator_pool: Callable[[str, AcceleratorPoolArgs, OwnCluster, Options], AcceleratorPool]
     object_store: Callable[[str, ObjectStoreArgs, Options], ObjectStore]
+    file_cache: Callable[[str, FileCacheArgs, OwnNetwork, Options], FileCache]
     registry: Callable[[str, RegistryArgs, Options], Registry]
     workload_identity: Callable[[str, WorkloadIdentityArgs, OwnCluster, Options], WorkloadIdentity]
     budget: Callable[[str, BudgetArgs, Options], Budget]

@@ -53,6 +53,7 @@ class ClusterArgs:
         system_pool: nodes for the cluster's own pods.
         addon_versions: pins by add-on name; what is not named gets the cloud's default for the Kubernetes version.
         log_retention_days: how long the control plane's logs are kept.
+        mounts_buckets: install the cloud's driver through which pods read a bucket's file cache.
         tags: put on every resource that can carry tags.
 
     Raises:
@@ -66,6 +67,7 @@ class ClusterArgs:
     system_pool: SystemPoolArgs = field(default_factory=SystemPoolArgs)
     addon_versions: Mapping[str, str] = field(default_factory=dict)
     log_retention_days: int = 90
+    mounts_buckets: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

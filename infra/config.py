@@ -225,6 +225,14 @@ class ObjectStoreConfig(Declared):
         default=None, ge=1, le=36_500, description="on Google Cloud: nobody overwrites or deletes an object so long"
     )
 
+    file_cache_gib: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="training jobs read their data as files through a cache of this size: on AWS a file system of FSx "
+        "for Lustre (1,200 GiB or the next multiple of 2,400), on Google Cloud Cloud Storage FUSE's on each node",
+    )
+
     @field_validator("soft_delete_days")
     @classmethod
     def _none_or_a_week(cls, value: int) -> int:
@@ -368,6 +376,44 @@ class StackConfig(Declared):
             )
         return value
 
+    @field_validator("workloads")
+    @classmethod
+    def _someone_asks_for_nodes(cls, value: tuple[AnyWorkload, ...], info: ValidationInfo) -> tuple[AnyWorkload, ...]:
+        cluster = info.data.get("cluster")
+        for each in value:
+            if each.queued and isinstance(cluster, ClusterConfig) and cluster.queueing != "kueue":
+                raise ValueError(
+                    f"{each.name}: queued nodes come when Kueue asks for them, and nobody else does here; set "
+                    "fusion:cluster queueing to kueue, or leave queued out"
+                )
+            if each.queued and isinstance(cluster, ClusterConfig) and cluster.topology_levels:
+                raise ValueError(
+                    f"{each.name}: Kueue v0.10 places no job by topology whose nodes are queued; leave fusion:cluster "
+                    "topology_levels out, or queued"
+                )
+        return value
+
+    @field_validator("workloads")
+    @classmethod
+    def _a_cache_has_readers(cls, value: tuple[AnyWorkload, ...], info: ValidationInfo) -> tuple[AnyWorkload, ...]:
+        gib = _file_cache_gib(info)
+        if gib and all(isinstance(each, InferenceService) for each in value):
+            raise ValueError(
+                f"fusion:object_store file_cache_gib {gib} is a cache for training jobs, and there are none; leave it "
+                "out"
+            )
+        return value
+
+    @field_validator("guardrails")
+    @classmethod
+    def _a_cache_keeps_no_log(cls, value: StackGuardrails, info: ValidationInfo) -> StackGuardrails:
+        if (gib := _file_cache_gib(info)) and value.data_class == "confidential":
+            raise ValueError(
+                f"data_class confidential asks for a record of each read, and fusion:object_store file_cache_gib {gib} "
+                "lets pods read from a cache that keeps none; leave it out"
+            )
+        return value
+
     @field_validator("failover")
     @classmethod
     def _failover_is_for_both(cls, value: FailoverConfig | None, info: ValidationInfo) -> FailoverConfig | None:
@@ -467,6 +513,11 @@ class StackConfig(Declared):
     def on(self, cloud: str) -> StackConfig:
         """The same stack where only one of its clouds may be chosen."""
         return self.model_copy(update={"regions": {name: each for name, each in self.regions.items() if name == cloud}})
+
+
+def _file_cache_gib(info: ValidationInfo) -> int | None:
+    store = info.data.get("object_store")
+    return store.file_cache_gib if isinstance(store, ObjectStoreConfig) else None
 
 
 LOADS = ("requests_per_s", "peak_requests_per_s", "concurrency")

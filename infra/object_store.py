@@ -25,6 +25,8 @@ class ObjectStoreArgs:
         delete_with_contents: let `destroy` delete the bucket with the objects in it; else it fails while there are any.
         access_log: record each read and write of an object, and keep the records for a year; data that is confidential
             needs it.
+        file_cache_gib: how much of it a cache should hold, which training jobs read as files (`infra.file_cache`); None
+            for no cache.
         tags: put on every resource that can carry tags.
 
     Raises:
@@ -38,6 +40,7 @@ class ObjectStoreArgs:
     unfinished_upload_days: int = 7
     delete_with_contents: bool = False
     access_log: bool = False
+    file_cache_gib: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,6 +55,10 @@ class ObjectStoreArgs:
         )
         require(
             self.unfinished_upload_days >= 1, f"unfinished_upload_days {self.unfinished_upload_days}: use 1 or more."
+        )
+        require(
+            self.file_cache_gib is None or self.file_cache_gib >= 1,
+            f"file_cache_gib {self.file_cache_gib}: use 1 or more, or leave it out.",
         )
 
 
@@ -80,4 +87,5 @@ def store_facts(cloud: str, args: ObjectStoreArgs, *, encryption_keys: int) -> d
         "soft_delete_days": args.soft_delete_days,
         "retention_days": args.retention_days,
         "access_log": args.access_log,
+        "file_cache_gib": args.file_cache_gib,
     }

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from infra.aws.instance_shapes import can_build as can_build_on_aws
 from infra.aws.instance_shapes import shape_of
+from infra.aws.lustre import lustre_gib
 from infra.config import Cloud, StackConfig
+from infra.gcp.fuse import node_cache_gib
 from infra.gcp.machines import can_build as can_build_on_gcp
 from infra.gcp.machines import disk_service as disk_service_on_gcp
 from infra.gcp.machines import hosts_of as hosts_on_gcp
@@ -46,6 +48,7 @@ class CloudFacts:
         encrypts_logs: whether each log has a key of its own.
         has_zonal_nat: whether each zone may have a NAT gateway of its own.
         interface_endpoints: in each zone.
+        file_cache: from the size of a file cache to that of a file system of its own, and of each training node's disk.
     """
 
     sells_as: frozenset[Bought]
@@ -56,6 +59,7 @@ class CloudFacts:
     encrypts_logs: bool
     has_zonal_nat: bool
     interface_endpoints: int
+    file_cache: Callable[[int], tuple[int, int]]
 
 
 CLOUDS: Mapping[str, CloudFacts] = {
@@ -68,6 +72,7 @@ CLOUDS: Mapping[str, CloudFacts] = {
         encrypts_logs=True,
         has_zonal_nat=True,
         interface_endpoints=len(INTERFACE_ENDPOINT_SERVICES),
+        file_cache=lambda gib: (lustre_gib(gib), 0),
     ),
     "gcp": CloudFacts(
         sells_as=frozenset({"on_demand", "spot", "flex_start"}),
@@ -78,6 +83,7 @@ CLOUDS: Mapping[str, CloudFacts] = {
         encrypts_logs=False,
         has_zonal_nat=False,
         interface_endpoints=0,
+        file_cache=lambda gib: (0, node_cache_gib(gib)),
     ),
 }
 
@@ -301,6 +307,8 @@ def platform_shape(config: StackConfig, cloud: Cloud, catalog: Catalog) -> Platf
     """
     zones, facts = config.zones_of(cloud), CLOUDS[cloud]
     logs = config.network.flow_logs + config.is_confidential if facts.encrypts_logs else 0
+    cache_gib = config.object_store.file_cache_gib
+    file_cache_gib, node_cache_gib = facts.file_cache(cache_gib) if cache_gib else (0, 0)
     return PlatformShape(
         zones=zones,
         kubernetes_version=config.cluster.kubernetes_version,
@@ -312,6 +320,8 @@ def platform_shape(config: StackConfig, cloud: Cloud, catalog: Catalog) -> Platf
         system_disk_gib=config.cluster.system_disk_gib,
         budget_alarms=BUDGET_ALARMS if config.budget_alarms else 0,
         health_checks=_health_checks(config) if cloud == "aws" else 0,
+        file_cache_gib=file_cache_gib,
+        node_cache_gib=node_cache_gib,
     )
 
 

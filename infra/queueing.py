@@ -10,8 +10,10 @@ from infra.accelerator_pool import POOL_LABEL, SYSTEM_GIB, AcceleratorPool
 from infra.errors import require
 from infra.kubernetes import pods
 from infra.kubernetes.pods import PodArgs
-from infra.kubernetes.queue import Amounts, FlavorArgs, FlavorsArgs, QueueArgs, shares_of
+from infra.kubernetes.queue import Amounts, FlavorArgs, FlavorsArgs, Provisioning, QueueArgs, shares_of
 
+QUEUED_CLASS = "queued-provisioning.gke.io"
+"""The autoscaler's class ("Run a large-scale workload with flex-start with queued provisioning", GKE)."""
 PRICE_MODEL_LABEL = "fusion.dev/price-model"
 """On every node of a pool: it tells a pool's own nodes from those that stand in for them."""
 
@@ -96,6 +98,7 @@ def flavors(
                     spec.rooms[pool.args.pool], pool, [each for each in rest if each[0] == pool.args.pool]
                 ),
                 is_topology_aware=pool.device_resource is not None,
+                provisioning=_provisioning(pool),
             )
             for pool in ordered
         ),
@@ -115,8 +118,21 @@ def queues(spec: QueueingSpec, of: FlavorsArgs, *, namespace: str, cohort: str) 
             borrows=queue.borrows,
             lends=queue.lends,
             preempts=queue.preempts,
+            asked_for=tuple(flavor.name for flavor in of.flavors if flavor.provisioning),
         )
         for index, queue in enumerate(spec.queues)
+    )
+
+
+def _provisioning(pool: AcceleratorPool) -> Provisioning | None:
+    """Of nodes that come all at once; a node goes with its request, after the pool's time."""
+    hours = pool.args.max_run_hours
+    if not pool.args.queued or pool.device_resource is None:
+        return None
+    return Provisioning(
+        class_name=QUEUED_CLASS,
+        resources=(pool.device_resource,),
+        parameters={"maxRunDurationSeconds": str(hours * 3_600)} if hours else {},
     )
 
 

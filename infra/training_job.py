@@ -10,6 +10,7 @@ import pulumi
 
 from infra.accelerator_pool import Hosts
 from infra.errors import require
+from infra.file_cache import MountedFolder
 from infra.kubernetes.pods import PodArgs, check_name
 
 JOB_SET_NAME_MAX = 44
@@ -62,6 +63,7 @@ class TrainingJobArgs:
         keep_finished_seconds: after how long a finished run is removed from the cluster; None for never. The next
             update makes a removed run anew, so it is for runs whose stack is updated no more.
         checkpoint_volume: mounted at `/checkpoints`, written to by all nodes; None where the run saves to a bucket.
+        data: the folder of the bucket that it reads as files; None where it reads from the bucket.
         queueing: how it waits for its nodes; None for a plain Job, whose pods start as each finds room.
         is_taken_back: whether the cloud may take its nodes back (spot), so that it must leave them when it is told to.
         hosts: the machines of its one node, each with a pod, where a node is several; `pod` is what one of them has.
@@ -81,6 +83,7 @@ class TrainingJobArgs:
     deadline_seconds: int | None = None
     keep_finished_seconds: int | None = None
     checkpoint_volume: Volume | None = None
+    data: MountedFolder | None = None
     queueing: Queueing | None = None
     is_taken_back: bool = False
     hosts: Hosts | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 from localcloud import capacity
 
@@ -32,6 +34,14 @@ class LocalCloud(ABC):
     @abstractmethod
     def left(self, region: str) -> list[str]:
         """What there is, one line each."""
+
+    @abstractmethod
+    def fetch(self, volume: Mapping[str, Any], folder: Path) -> None:
+        """Copy what the cloud's CSI driver would mount of a bucket, given the spec of a PersistentVolume.
+
+        Raises:
+            RunError: it is not of the driver of its buckets.
+        """
 
     @abstractmethod
     def stop(self) -> None:
@@ -78,6 +88,22 @@ class LocalAws(LocalCloud):
 
         return inventory(server.ensure(), region)
 
+    def fetch(self, volume: Mapping[str, Any], folder: Path) -> None:
+        """A file system of Lustre: the folders of buckets that it is linked to."""
+        from localcloud import server
+        from localcloud.aws.api import Aws
+
+        system = _handle(volume, "fsx.csi.aws.com")
+        region = volume["csi"]["volumeAttributes"]["dnsname"].split(".")[2]
+        aws = Aws(server.ensure(), region)
+        linked = [{"Name": "file-system-id", "Values": [system]}]
+        for link in aws.call("fsx", "describe_data_repository_associations", Filters=linked)["Associations"]:
+            bucket, _, prefix = link["DataRepositoryPath"].removeprefix("s3://").partition("/")
+            pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            for key in [each["Key"] for page in pages for each in page.get("Contents", ())]:
+                within = f"{link['FileSystemPath'].strip('/')}/{key.removeprefix(prefix).lstrip('/')}"
+                _write(folder / within, aws.call("s3", "get_object", Bucket=bucket, Key=key)["Body"].read())
+
     def stop(self) -> None:
         """The server, and its limits of capacity that were set by hand."""
         from localcloud import server
@@ -112,20 +138,30 @@ class LocalGcp(LocalCloud):
 
     def left(self, region: str) -> list[str]:
         """In the whole project; buckets are those that Google's own client lists."""
+        from localcloud.gcp.inventory import Inventory
+        from localcloud.server import home
+
+        buckets = {f"storage/bucket {each.name}" for each in self._client().list_buckets()}
+        return sorted({*buckets, *Inventory(home()).lines()})
+
+    def fetch(self, volume: Mapping[str, Any], folder: Path) -> None:
+        """A bucket, or the folder of it that is mounted alone."""
+        only = next((each.partition("=")[2] for each in volume["mountOptions"] if each.startswith("only-dir=")), "")
+        prefix, bucket = f"{only}/" if only else "", _handle(volume, "gcsfuse.csi.storage.gke.io")
+        for blob in self._client().list_blobs(bucket, prefix=prefix):
+            _write(folder / blob.name.removeprefix(prefix), blob.download_as_bytes())
+
+    def _client(self) -> Any:
         from google.auth import credentials
         from google.cloud import storage
 
         from localcloud.gcp import emulator
-        from localcloud.gcp.inventory import Inventory
-        from localcloud.server import home
 
-        client = storage.Client(
+        return storage.Client(
             project=self.setting[1],
             credentials=credentials.AnonymousCredentials(),
             client_options={"api_endpoint": emulator.ensure()},
         )
-        buckets = {f"storage/bucket {each.name}" for each in client.list_buckets()}
-        return sorted({*buckets, *Inventory(home()).lines()})
 
     def stop(self) -> None:
         """The bucket server, the inventory, and its limits of capacity that were set by hand."""
@@ -136,6 +172,20 @@ class LocalGcp(LocalCloud):
         emulator.stop()
         Inventory(home()).forget()
         capacity.forget("gcp")
+
+
+def _handle(volume: Mapping[str, Any], driver: str) -> str:
+    """What a volume of a driver mounts."""
+    from localcloud.kubernetes.run import RunError
+
+    if volume["csi"]["driver"] != driver:
+        raise RunError(f"a volume of {volume['csi']['driver']} can't be had on this machine, only of {driver}")
+    return str(volume["csi"]["volumeHandle"])
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
 
 
 LOCAL_CLOUDS: Mapping[str, LocalCloud] = {"aws": LocalAws(), "gcp": LocalGcp()}

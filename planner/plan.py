@@ -67,6 +67,10 @@ class PlatformShape:
     """Of the stack's own budget in the cloud; None where the program does not say."""
     health_checks: int = 0
     """Of services that are served on two clouds, by HTTPS; with any there is a DNS zone."""
+    file_cache_gib: int = 0
+    """Of a file system of its own, through which training jobs read the bucket."""
+    node_cache_gib: int = 0
+    """For the same, on the disk of each node that trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,7 +524,7 @@ def _pool(
         nodes_min=minimum,
         nodes_expected=expected,
         nodes_max=most,
-        disk_gib=max(workload.disk_gib for workload in workloads),
+        disk_gib=max(workload.disk_gib for workload in workloads) + _node_cache_gib(request, workloads),
         price_usd_per_hour=_price(offer, price_model, workloads[0].name),
         price_source=" ".join(source),
         workloads=tuple(workload.name for workload in workloads),
@@ -529,6 +533,11 @@ def _pool(
         zones=kind.zones,
         purchase=kind.purchase,
     )
+
+
+def _node_cache_gib(request: PlanRequest, workloads: Sequence[AnyWorkload]) -> int:
+    trains = any(isinstance(workload, TrainingJob) for workload in workloads)
+    return request.platform.node_cache_gib if trains else 0
 
 
 def _stand_in(pool: PoolPlan, offer: Offer, workload: str) -> PoolPlan:
@@ -588,6 +597,7 @@ def _platform_items(request: PlanRequest, catalog: Catalog) -> Iterable[CostItem
         ("network", "interface_endpoint"): float(shape.interface_endpoints),
         ("encryption", "encryption_key"): float(shape.encryption_keys),
         ("system nodes", DISK_SERVICE): float(shape.system_nodes * shape.system_disk_gib),
+        ("file cache", "file_system_gib"): float(shape.file_cache_gib),
         ("failover", "dns_zone"): 1.0 if shape.health_checks else 0.0,
         ("failover", "health_check"): float(shape.health_checks),
         ("failover", "health_check_feature"): float(shape.health_checks),

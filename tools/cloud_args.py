@@ -24,6 +24,8 @@ from infra.build import builder_of
 from infra.builder import Builder
 from infra.cluster import ClusterArgs, SystemPoolArgs
 from infra.errors import ArgumentError
+from infra.file_cache import FileCacheArgs
+from infra.kubernetes import folders
 from infra.network import NetworkArgs
 from infra.object_store import ObjectStoreArgs
 from infra.registry import RegistryArgs
@@ -115,6 +117,7 @@ CHANGES = (
     ),
     _same("cluster", addon_versions={"vpc-cni": "v1.20.4-eksbuild.2"}),
     _same("cluster", log_retention_days=365),
+    _same("cluster", mounts_buckets=True),
     _same("cluster", tags={"team": "ml"}),
     Change("accelerator_pool", lambda cloud: {"pool": "other"}),
     Change("accelerator_pool", lambda cloud: ELSEWHERE[cloud]),
@@ -164,7 +167,11 @@ CHANGES = (
     _same("object_store", unfinished_upload_days=3),
     _same("object_store", delete_with_contents=True),
     _same("object_store", access_log=True),
+    _same("object_store", file_cache_gib=1_200),
     _same("object_store", tags={"team": "ml"}),
+    _same("file_cache", store=5_000),
+    Change("file_cache", lambda cloud: {"zone": PLACES[cloud]["zones"][1]}),
+    _same("file_cache", tags={"team": "ml"}),
     Change("registry", lambda cloud: {"region": ELSEWHERE[cloud]["region"]}),
     _same("registry", repositories=("training", "serving")),
     _same("registry", images_kept=10),
@@ -188,6 +195,7 @@ TYPES: Mapping[str, type] = {
     "cluster": ClusterArgs,
     "accelerator_pool": AcceleratorPoolArgs,
     "object_store": ObjectStoreArgs,
+    "file_cache": FileCacheArgs,
     "registry": RegistryArgs,
     "workload_identity": WorkloadIdentityArgs,
     "budget": BudgetArgs,
@@ -258,6 +266,8 @@ def _usual(component: str, cloud: str) -> Args:
             return RegistryArgs(region=place["region"], repositories=("training",))
         case "budget":
             return BudgetArgs(stack="prod", limit_usd_per_month=1_000, emails=("ml@example.com",))
+        case "file_cache":
+            return {"store": 1_200, "zone": place["zones"][0]}
     return {"region": place["region"], "namespace": "workloads", "service_account": "digits", "access": ("data/",)}
 
 
@@ -280,6 +290,8 @@ def _build(component: str, cloud: str, changed: Mapping[str, Any]) -> None:
         pool = dataclasses.replace(usual, **changed)
         builder.check_accelerator_pool(pool)
         builder.accelerator_pool("prod-pool", pool, _cluster(cloud, _is_elsewhere(changed)), none)
+    elif component == "file_cache":
+        _build_cache(builder, cloud, {**usual, **changed})
     elif component == "workload_identity":
         _build_identity(builder, _cluster(cloud, False), cloud, {**usual, **changed})
 
@@ -307,6 +319,17 @@ def _register(build: Callable[[], None]) -> Echo:
     pulumi.runtime.set_mocks(mocks, project="fusion", stack="prod", preview=False)
     pulumi.runtime.test(build)()
     return mocks
+
+
+def _build_cache(builder: Builder[Any, Any], cloud: str, given: Mapping[str, Any]) -> None:
+    """Of a store with a cache of so many GiB, and of a folder that pods mount."""
+    none = pulumi.ResourceOptions()
+    stored = dataclasses.replace(_usual("object_store", cloud), file_cache_gib=given["store"])
+    store = builder.object_store("prod-store", stored, none)
+    network = builder.network("prod-network", NetworkArgs(**PLACES[cloud]), none)
+    cache = builder.file_cache("prod-cache", FileCacheArgs(**{**given, "store": store}), network, none)
+    folder, labels = cache.folder("data/digits/"), {"app.kubernetes.io/name": "digits"}
+    folders.make_claim("prod-digits-data", folder, "digits", "workloads", labels, none)
 
 
 def _build_identity(builder: Builder[Any, Any], cluster: Any, cloud: str, given: Mapping[str, Any]) -> None:

@@ -102,14 +102,17 @@ def run_training_jobs(stack: Stack, cloud: LocalCloud, outputs: dict[str, Any]) 
     Raises:
         FusionError: a job ended with an error, or said no result.
     """
-    from localcloud.kubernetes.run import run_job
+    from localcloud.kubernetes.run import RunError, run_job
 
     results = {}
     for job, dataset in outputs["datasets"].items():
         _upload_dataset(dataset, f"{outputs['bucket_url']}/data/{dataset}", cloud)
         click.echo(f"\nRunning training job {job}: its container's command, as a process of this machine")
         lines: list[str] = []
-        code = run_job(stack.manifests, job, identity=cloud.identity(), on_line=lines.append)
+        try:
+            code = run_job(stack.manifests, job, identity=cloud.identity(), fetch=cloud.fetch, on_line=lines.append)
+        except RunError as error:
+            raise FusionError(f"training job {job} can't be run here: {error}") from None
         if code != 0:
             raise FusionError(f"training job {job} ended with status {code}; its output is above")
         results[job] = _result(job, lines)

@@ -31,6 +31,9 @@ BEFORE_NODES = ("eks-pod-identity-agent", "vpc-cni", "kube-proxy")
 """Add-ons that a node needs to become ready; they are DaemonSets and wait for nodes themselves."""
 AFTER_NODES = ("coredns", "aws-ebs-csi-driver")
 """Add-ons with Deployments: EKS calls them healthy once their pods run, so nodes come first."""
+BUCKET_DRIVER = "aws-fsx-csi-driver"
+"""Of FSx for Lustre, where buckets are mounted. It mounts file systems that are there, for which it needs no rights in
+AWS ("Deploy the FSx for Lustre driver", EKS, asks for some to make file systems)."""
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly")
 """What the kubelet needs. The rights of the network and storage drivers are given to their pods, not to every node."""
 ADDON_IDENTITIES = {
@@ -46,7 +49,7 @@ class AwsCluster(Cluster):
 
     Makes: a Key for secrets and logs and one for disks, the LogGroup of the control plane, Roles for cluster, nodes
     and add-ons, the Cluster, an OpenIdConnectProvider, AccessEntries of the administrators, a LaunchTemplate and
-    NodeGroup for system pods, and five Addons.
+    NodeGroup for system pods, and five Addons, or six with that of buckets.
 
     Attributes:
         known_name: its name, as a plain value.
@@ -85,7 +88,7 @@ class AwsCluster(Cluster):
         identities = self._make_addon_identities()
         before = [self._make_addon(addon, identities) for addon in BEFORE_NODES]
         nodes = self._make_system_nodes(before)
-        for addon in AFTER_NODES:
+        for addon in (*AFTER_NODES, *((BUCKET_DRIVER,) if args.mounts_buckets else ())):
             self._make_addon(addon, [*identities, nodes])
         self.register_outputs(
             {"cluster_name": self.cluster_name, "endpoint": self.endpoint, "kubeconfig": self.kubeconfig}
@@ -316,7 +319,7 @@ def check(args: ClusterArgs) -> None:
         f"system_pool.instance_type {kind.instance_type} has accelerators that the cluster's own pods would leave "
         "idle; use a CPU instance type such as m6i.large.",
     )
-    known = (*BEFORE_NODES, *AFTER_NODES)
+    known = (*BEFORE_NODES, *AFTER_NODES, *((BUCKET_DRIVER,) if args.mounts_buckets else ()))
     for addon in args.addon_versions:
         require(addon in known, f"addon_versions: {addon} is not installed here; name one of {', '.join(known)}.")
 

@@ -9,6 +9,7 @@ from infra.aws.access_log import make_access_log
 from infra.aws.account import account_of
 from infra.aws.buckets import make_closed_bucket
 from infra.aws.keys import make_key
+from infra.aws.policies import key_for_lustre
 from infra.errors import require
 from infra.object_store import ObjectStore, ObjectStoreArgs, store_facts
 
@@ -36,7 +37,16 @@ class AwsObjectStore(ObjectStore):
         self._name = name
         self._child = pulumi.ResourceOptions(parent=self)
         account = account_of(self)
-        self._key_arn = make_key(name, f"Objects of {name}", account, parent=self, tags=args.tags).arn
+        self._key_arn = make_key(
+            name,
+            f"Objects of {name}",
+            account,
+            parent=self,
+            tags=args.tags,
+            statements=lambda partition, id: (
+                [key_for_lustre(partition, args.region, id)] if args.file_cache_gib else []
+            ),
+        ).arn
         bucket = make_closed_bucket(
             name,
             args.region,

@@ -121,3 +121,17 @@ def key_for_disks(partition: str, region: str, account_id: str) -> tuple[Stateme
         allow("DisksOfNodes", KEY_USE, "*", Principal={"AWS": "*"}, Condition=launcher),
         allow("GrantsForDisksOfNodes", ["kms:CreateGrant"], "*", Principal={"AWS": "*"}, Condition=grants),
     )
+
+
+def key_for_lustre(partition: str, region: str, account_id: str) -> Statement:
+    """FSx for Lustre may read the objects of a bucket under the key, through the role that it makes for each link.
+
+    The role is named in a condition: as a principal it would have to exist before the key does.
+    Source: FSx for Lustre user guide, "Working with server-side encrypted Amazon S3 buckets".
+    """
+    path = "aws-service-role/s3.data-source.lustre.fsx.amazonaws.com/AWSServiceRoleForFSxS3Access_fs-*"
+    reader = {
+        "StringEquals": {"kms:CallerAccount": account_id, "kms:ViaService": f"s3.{region}.amazonaws.com"},
+        "ArnLike": {"aws:PrincipalArn": f"arn:{partition}:iam::{account_id}:role/{path}"},
+    }
+    return allow("ObjectsForLustre", ["kms:Decrypt"], "*", Principal={"AWS": "*"}, Condition=reader)

@@ -117,6 +117,7 @@ class GcpCluster(Cluster):
             workload_identity_config=gcp.container.ClusterWorkloadIdentityConfigArgs(
                 workload_pool=pulumi.Output.concat(self.project, ".svc.id.goog")
             ),
+            addons_config=_addons(args),
             database_encryption=gcp.container.ClusterDatabaseEncryptionArgs(state="ENCRYPTED", key_name=secrets_key),
             logging_config=gcp.container.ClusterLoggingConfigArgs(enable_components=LOGS),
             master_auth=gcp.container.ClusterMasterAuthArgs(
@@ -152,6 +153,14 @@ class GcpCluster(Cluster):
             ),
             opts=self._child,
         )
+
+
+def _addons(args: ClusterArgs) -> gcp.container.ClusterAddonsConfigArgs | None:
+    """What GKE installs besides what it always does."""
+    if not args.mounts_buckets:
+        return None
+    fuse = gcp.container.ClusterAddonsConfigGcsFuseCsiDriverConfigArgs(enabled=True)
+    return gcp.container.ClusterAddonsConfigArgs(gcs_fuse_csi_driver_config=fuse)
 
 
 def check(args: ClusterArgs) -> None:

@@ -20,6 +20,9 @@ TOPOLOGY_API = "kueue.x-k8s.io/v1alpha1"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 TOPOLOGY_ANNOTATION = "kueue.x-k8s.io/podset-preferred-topology"
+PROVISIONING_CONTROLLER = "kueue.x-k8s.io/provisioning-request"
+"""Of Kueue itself: asks the cluster's autoscaler for all nodes of a job at once ("Provisioning Admission Check
+Controller", Kueue)."""
 FLAVORS_MAX = 16
 """Of one resource group. Source: `ResourceGroup.flavors`, kueue v0.10 clusterqueue_types.go."""
 
@@ -60,6 +63,21 @@ class Amounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provisioning:
+    """How the nodes of a flavor are asked for, all that a job needs or none.
+
+    Attributes:
+        class_name: of the cluster's autoscaler, such as `queued-provisioning.gke.io`.
+        resources: what the nodes are for; pods that ask for none of these start without.
+        parameters: that the class takes.
+    """
+
+    class_name: str
+    resources: tuple[str, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlavorArgs:
     """One way to get nodes: a pool of the plan, bought one way.
 
@@ -69,6 +87,7 @@ class FlavorArgs:
         taints: of its nodes; a job that does not tolerate them never gets this flavor.
         amounts: what the pool has at its maximum.
         is_topology_aware: whether the nodes carry the labels of the topology's levels.
+        provisioning: how its nodes are asked for; None where they come as pods wait for them.
     """
 
     name: str
@@ -76,6 +95,7 @@ class FlavorArgs:
     taints: tuple[Taint, ...]
     amounts: Amounts
     is_topology_aware: bool = False
+    provisioning: Provisioning | None = None
 
     def __post_init__(self) -> None:
         check_name("flavor", self.name, NAME_MAX)
@@ -101,6 +121,12 @@ class FlavorsArgs:
             1 <= len(self.flavors) <= FLAVORS_MAX,
             f"queueing: {len(self.flavors)} pools for training; Kueue takes 1 to {FLAVORS_MAX} flavors in one queue.",
         )
+        asked_for = [each.name for each in self.flavors if each.provisioning]
+        require(
+            not (asked_for and self.topology_levels),
+            f"queueing: the nodes of {', '.join(asked_for)} come when a job asks for them, and Kueue v0.10 places no "
+            "such job by topology; leave topology_levels out, or queued.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +142,7 @@ class QueueArgs:
         borrows: whether it may use what others of the cohort leave.
         lends: whether others may use what it leaves; it gets it back by preemption.
         preempts: whether a job of higher priority puts out one of lower priority in this queue.
+        asked_for: flavors whose nodes are asked for, each by the AdmissionCheck of its name.
     """
 
     name: str
@@ -126,6 +153,7 @@ class QueueArgs:
     borrows: bool = True
     lends: bool = True
     preempts: bool = True
+    asked_for: tuple[str, ...] = ()
 
     @property
     def cluster_queue_name(self) -> str:
@@ -145,8 +173,8 @@ class QueueArgs:
 class Flavors(pulumi.ComponentResource):
     """What there is to queue for.
 
-    Makes: a ResourceFlavor by pool, WorkloadPriorityClasses `<stack>-low`, `-normal` and `-high`, and with levels a
-    Topology.
+    Makes: a ResourceFlavor by pool, WorkloadPriorityClasses `<stack>-low`, `-normal` and `-high`, with levels a
+    Topology, and for a flavor whose nodes are asked for an AdmissionCheck with its ProvisioningRequestConfig.
 
     Example:
         >>> args = FlavorsArgs(stack="prod", flavors=(flavor,))
@@ -170,11 +198,26 @@ class Flavors(pulumi.ComponentResource):
                 **topology,
             }
             make_object(f"{name}-{flavor.name}", _object("ResourceFlavor", flavor.name, spec), after_topology)
+            if flavor.provisioning:
+                self._ask_for_nodes(f"{name}-{flavor.name}", flavor.name, flavor.provisioning, child)
         for priority, value in PRIORITIES.items():
             metadata = _metadata(priority_class(args.stack, priority))
             document = {"apiVersion": API, "kind": "WorkloadPriorityClass", "metadata": metadata}
             make_object(f"{name}-priority-{priority}", {**document, "value": value}, child)
         self.register_outputs({})
+
+    def _ask_for_nodes(self, name: str, flavor: str, provisioning: Provisioning, opts: pulumi.ResourceOptions) -> None:
+        kind = "ProvisioningRequestConfig"
+        config = {
+            "provisioningClassName": provisioning.class_name,
+            "managedResources": list(provisioning.resources),
+            **({"parameters": dict(provisioning.parameters)} if provisioning.parameters else {}),
+        }
+        made = make_object(f"{name}-config", _object(kind, flavor, config), opts)
+        parameters = {"apiGroup": API.partition("/")[0], "kind": kind, "name": flavor}
+        check = {"controllerName": PROVISIONING_CONTROLLER, "parameters": parameters}
+        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[made]))
+        make_object(f"{name}-check", _object("AdmissionCheck", flavor, check), after)
 
 
 class Queue(pulumi.ComponentResource):
@@ -246,7 +289,9 @@ def _cluster_queue(args: QueueArgs) -> dict[str, Any]:
         {"name": flavor, "resources": [_quota(args, name, _quantities(each)) for name in resources]}
         for flavor, each in args.quotas.items()
     ]
+    checks = [{"name": each, "onFlavors": [each]} for each in args.asked_for]
     return {
+        **({"admissionChecksStrategy": {"admissionChecks": checks}} if checks else {}),
         "cohort": args.cohort,
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": args.namespace}},
         # A large job waits for its nodes without holding up the small ones that fit beside it.

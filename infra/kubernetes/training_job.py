@@ -10,7 +10,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from infra.kubernetes import pods
+from infra.kubernetes import folders, pods
 from infra.kubernetes.device_claims import claim_template
 from infra.kubernetes.objects import make_object
 from infra.kubernetes.queue import PRIORITY_LABEL, QUEUE_LABEL, TOPOLOGY_ANNOTATION
@@ -49,9 +49,10 @@ meta = kubernetes.meta.v1
 class TrainingJob(pulumi.ComponentResource):
     """Pods that train together, and the file that says what.
 
-    Makes: ConfigMap and Job; with a checkpoint volume a PersistentVolumeClaim; with a device class a
-    ResourceClaimTemplate; for several nodes a headless Service, through which the pods find the first. With queueing a
-    JobSet, whose controller makes Job and Service, and which Kueue lets start when all its pods fit.
+    Makes: ConfigMap and Job; with a checkpoint volume a PersistentVolumeClaim; with a mounted folder of the bucket
+    another and its PersistentVolume; with a device class a ResourceClaimTemplate; for several nodes a headless Service,
+    through which the pods find the first. With queueing a JobSet, whose controller makes Job and Service, and which
+    Kueue lets start when all its pods fit.
 
     Attributes:
         job_name: the Job's name in its namespace.
@@ -79,6 +80,8 @@ class TrainingJob(pulumi.ComponentResource):
             make_object(f"{name}-devices", template, self._child)
         if args.checkpoint_volume:
             self._claim(f"{name}-checkpoints", args.checkpoint_volume)
+        if args.data:
+            folders.make_claim(f"{name}-data", args.data, args.name, args.namespace, self._labels, self._child)
         pod_template = self._pod_template(config.metadata.name, text)
         if args.queueing:
             self.job_name = pulumi.Output.from_input(args.name)
@@ -206,6 +209,8 @@ class TrainingJob(pulumi.ComponentResource):
         annotations = {"fusion.dev/config": hashlib.sha256(text.encode()).hexdigest()[:16]}
         if not self.args.is_taken_back:
             annotations[NOT_MOVED] = "true"
+        if self.args.data:
+            annotations |= self.args.data.annotations
         if self.args.queueing and self.args.queueing.topology_level:
             annotations[TOPOLOGY_ANNOTATION] = self.args.queueing.topology_level
         return core.PodTemplateSpecArgs(
@@ -221,6 +226,9 @@ class TrainingJob(pulumi.ComponentResource):
             claim = core.PersistentVolumeClaimVolumeSourceArgs(claim_name=f"{args.name}-checkpoints")
             volumes.append(core.VolumeArgs(name="checkpoints", persistent_volume_claim=claim))
             mounts.append(core.VolumeMountArgs(name="checkpoints", mount_path=CHECKPOINTS_PATH))
+        if args.data:
+            volumes.append(folders.volume(args.name))
+            mounts.append(folders.mount(args.data))
         return core.PodSpecArgs(
             restart_policy="Never",
             service_account_name=args.service_account,
@@ -259,7 +267,8 @@ class TrainingJob(pulumi.ComponentResource):
             torchrun["PET_MASTER_ADDR"] = f"{first}.{args.name}.{args.namespace}.svc"
             torchrun["PET_MASTER_PORT"] = str(RENDEZVOUS_PORT)
         promise = {"FUSION_PREDICTION": f"{CONFIG_PATH}/{PROMISE_FILE}"} if args.promise else {}
-        return {"FUSION_WORKLOAD": args.name, **torchrun, **promise, **args.pod.env}
+        files = {"FUSION_DATA_PATH": args.data.path} if args.data else {}
+        return {"FUSION_WORKLOAD": args.name, **torchrun, **promise, **files, **args.pod.env}
 
     def _metrics_ports(self) -> list[kubernetes.core.v1.ContainerPortArgs]:
         """Where the program answers Prometheus; a PodMonitor selects the port by its name."""

@@ -1,8 +1,8 @@
 """What the components need of AWS and moto lacks, added to moto itself, so that boto3 sees it on the same server.
 
 EKS add-ons, access entries, access policy associations, pod identity associations and the cluster's access config; EC2
-placement groups and capacity reservations; changes, subscribers and tags of budgets. Each keeps what was asked for and
-answers as the API reference describes.
+placement groups and capacity reservations; changes, subscribers and tags of budgets; file systems of Lustre, in
+`localcloud.aws.lustre`. Each keeps what was asked for and answers as the API reference describes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def install() -> None:
     from moto.logs.responses import LogsResponse
     from moto.s3.models import FakeBucket, FakeDeleteMarker
 
+    from localcloud.aws import lustre
+
+    lustre.install()
     for operation in (*_EKS_OPERATIONS, *_EKS_WRAPPERS):
         setattr(EKSResponse, operation.__name__, operation)
     for name, operation in _BUDGETS_OPERATIONS.items():

@@ -31,6 +31,7 @@ LISTS = (
     ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
     ("dynamodb", "list_tables", "TableNames", ""),
     ("cloudtrail", "list_trails", "Trails", "TrailARN"),
+    ("fsx", "describe_file_systems", "FileSystems", "FileSystemId"),
     ("route53", "list_hosted_zones", "HostedZones", "Id"),
     ("route53", "list_health_checks", "HealthChecks", "Id"),
 )

@@ -1,10 +1,10 @@
 """Runs a rendered Job here: its container's own command, arguments, environment and mounts, as processes.
 
-What a cluster would add is added: the pod's name and index, the identity that reaches the bucket, the DNS names of the
-pods, a folder for each volume. Paths that begin with a mount path are pointed at its folder. Where torchrun was told to
-start one process a device and there is no device, it starts one. A pod for a TPU runs through torch_xla on the CPU
-where `FUSION_XLA_PYTHON` names a Python that has it, else on the CPU without. Nothing else is changed; what can't be
-honoured is refused.
+What a cluster would add is added: the pod's name and index, the identity that reaches the bucket, the DNS names of
+the pods, a folder for each volume; of a bucket that is mounted a copy, as it is then. Paths that begin with a mount
+path are pointed at its folder. Where torchrun was told to start one process a device and there is none, it starts
+one. A pod for a TPU runs through torch_xla on the CPU where `FUSION_XLA_PYTHON` names a Python that has it, else on
+the CPU without. Nothing else is changed; what can't be honoured is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 Object = Mapping[str, Any]
+Fetch = Callable[[Object, Path], None]
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 LOOPBACK = "127.0.0.1"
@@ -46,6 +47,7 @@ def run_job(
     job_name: str,
     *,
     identity: Mapping[str, str],
+    fetch: Fetch | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> int:
     """Run a Job that was rendered to YAML and return its exit status; its output goes to standard output.
@@ -54,6 +56,7 @@ def run_job(
         manifest_dir: the folder that the stack's objects were rendered to.
         job_name: the Job's `metadata.name`.
         identity: by variable, what the pods reach the local cloud's buckets with.
+        fetch: copies what a CSI driver would mount, given the spec of a PersistentVolume, into a folder.
         on_line: is given each line of output too, without its end.
 
     Raises:
@@ -61,7 +64,7 @@ def run_job(
     """
     objects = read_objects(manifest_dir)
     job = _only(objects, "Job", job_name, manifest_dir)
-    pods = [Pod.of(job, index, objects) for index in range(_pod_count(job))]
+    pods = [Pod.of(job, index, objects, fetch) for index in range(_pod_count(job))]
     _say_substitutions(pods[0])
     with tempfile.TemporaryDirectory(prefix=f"{job_name}-") as folder:
         processes = [pod.start(Path(folder) / str(pod.index), identity) for pod in pods]
@@ -86,9 +89,10 @@ class Pod:
     objects: list[Object]
     spec: Object
     container: Object
+    fetch: Fetch | None
 
     @classmethod
-    def of(cls, job: Object, index: int, objects: list[Object]) -> Pod:
+    def of(cls, job: Object, index: int, objects: list[Object], fetch: Fetch | None = None) -> Pod:
         """The pod with this completion index; refuses what a process of this machine can't be."""
         spec = job["spec"]["template"]["spec"]
         name = job["metadata"]["name"]
@@ -100,7 +104,7 @@ class Pod:
                 f"Job {name} leaves its command to the image's entry point, and no image is run here; "
                 "set the container's command"
             )
-        return cls(job, index, objects, spec, containers[0])
+        return cls(job, index, objects, spec, containers[0], fetch)
 
     @property
     def name(self) -> str:
@@ -146,19 +150,24 @@ class Pod:
         mounts: dict[str, Path] = {}
         for mount in self.container.get("volumeMounts") or []:
             path = str(mount["mountPath"]).rstrip("/")
-            if "subPath" in mount or "subPathExpr" in mount:
+            if "subPathExpr" in mount:
                 raise RunError(
-                    f"pod {self.name} mounts a subPath at {path}, which can't be done here; mount the volume"
+                    f"pod {self.name} mounts a subPathExpr at {path}, which can't be done here; name a subPath"
                 )
             if mount["name"] not in volumes:
                 raise RunError(f"pod {self.name} mounts {mount['name']} at {path}, but has no volume of that name")
-            mounts[path] = folder / "volumes" / mount["name"]
-            self._fill(volumes[mount["name"]], mounts[path])
+            whole = folder / "volumes" / mount["name"]
+            self._fill(volumes[mount["name"]], whole)
+            mounts[path] = whole / mount["subPath"] if mount.get("subPath") else whole
+            mounts[path].mkdir(parents=True, exist_ok=True)
         return mounts
 
     def _fill(self, volume: Object, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if "emptyDir" in volume:
+            return
+        if "persistentVolumeClaim" in volume:
+            self._fetch(volume, folder)
             return
         if "configMap" in volume:
             source = volume["configMap"]
@@ -169,7 +178,8 @@ class Pod:
         else:
             kind = next((key for key in volume if key != "name"), "nothing")
             raise RunError(
-                f"volume {volume['name']} is a {kind}; only configMap, secret and emptyDir can be had on this machine"
+                f"volume {volume['name']} is a {kind}; only configMap, secret, emptyDir and folders of a bucket can be "
+                "had on this machine"
             )
         wanted = {item["key"]: item["path"] for item in source.get("items") or ()} or {key: key for key in content}
         for key, path in wanted.items():
@@ -177,6 +187,23 @@ class Pod:
                 raise RunError(f"volume {volume['name']} wants the key {key}, which its source does not have")
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(content[key])
+
+    def _fetch(self, volume: Object, folder: Path) -> None:
+        """What a claim's volume mounts; a disk that a StorageClass would make is none."""
+        name = volume["persistentVolumeClaim"]["claimName"]
+        claims = [each for each in self._of_namespace("PersistentVolumeClaim") if each["metadata"]["name"] == name]
+        bound = claims[0]["spec"].get("volumeName") if claims else None
+        found = [
+            each["spec"]
+            for each in self.objects
+            if each.get("kind") == "PersistentVolume" and each["metadata"]["name"] == bound
+        ]
+        if not found or "csi" not in found[0] or self.fetch is None:
+            raise RunError(
+                f"volume {volume['name']} is the disk of the claim {name}, which can't be had on this machine; leave "
+                "the volume out here"
+            )
+        self.fetch(found[0], folder)
 
     def _environment(self) -> dict[str, str]:
         """The container's environment, each reference resolved as the kubelet does: in order, later ones win."""

@@ -20,6 +20,7 @@ from policies.pricing.reading import (
     AUTOSCALERS,
     NODE_CLASSES,
     STATEFUL_SETS,
+    VOLUME,
     Place,
     Priced,
     Quantities,
@@ -41,6 +42,8 @@ LOAD_BALANCERS = {"aws": "network_load_balancer", "gcp": "load_balancer"}
 """What a Service of type LoadBalancer becomes."""
 BINARY, DECIMAL = {"Ki": -2, "Mi": -1, "Gi": 0, "Ti": 1, "Pi": 2, "Ei": 3}, {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 """Suffix of a quantity → power of 1024 GiB, or of 1000 bytes."""
+OF_BUCKETS = ("gcsfuse.csi.storage.gke.io", "fsx.csi.aws.com")
+"""Drivers whose volumes show files of a bucket: no disk, and a file system of Lustre is billed by itself."""
 KEDA_REPLICAS_MAX = 100
 """Of a ScaledObject that says nothing else: KEDA's documentation, ScaledObject specification."""
 KWOK_GROUP = "karpenter.kwok.sh"
@@ -57,7 +60,23 @@ def _service(priced: Priced) -> Quantities:
 
 
 def _claim(priced: Priced) -> Quantities:
-    return fixed([_disk(priced, priced.props, 1)])
+    return {} if _shows_a_bucket(priced) else fixed([_disk(priced, priced.props, 1)])
+
+
+def _shows_a_bucket(priced: Priced) -> bool:
+    """Whether a claim is of a volume that was registered before it, shows a bucket, and is as large as that.
+
+    One that grows may grow what it is of.
+    """
+    name, size = priced.props.part("spec", "volumeName"), priced.props.part("spec", "resources", "requests", "storage")
+    if name.is_unknown() or size.is_unknown() or not name.value:
+        return False
+    return any(
+        each.props.part("metadata", "name").value == name.value
+        and each.props.part("spec", "csi", "driver").value in OF_BUCKETS
+        and each.props.part("spec", "capacity", "storage").value == size.value
+        for each in priced.registered.before(priced.resource, VOLUME)
+    )
 
 
 def _claim_patch(priced: Priced) -> Quantities:

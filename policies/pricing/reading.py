@@ -30,8 +30,9 @@ AUTOSCALERS = (
     "kubernetes:keda.sh/v1alpha1:ScaledObject",
 )
 SUBNET, DEFAULT_SUBNET = "aws:ec2/subnet:Subnet", "aws:ec2/defaultSubnet:DefaultSubnet"
+VOLUME = "kubernetes:core/v1:PersistentVolume"
 KEPT = frozenset(
-    (LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS, SUBNET, DEFAULT_SUBNET)
+    (LAUNCH_TEMPLATE, LAUNCH_CONFIGURATION, VOLUME, *NODE_CLASSES, *STATEFUL_SETS, *AUTOSCALERS, SUBNET, DEFAULT_SUBNET)
 )
 """What decides the price of others: what their machines and disks are, and how many there may be."""
 

@@ -44,6 +44,8 @@ STACKS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "nodes of Karpenter": ("aws", {"workloads": [SPOT, CPUS], "cluster": {"node_autoscaler": "karpenter"}}),
+    "a file cache of Lustre": ("aws", {"workloads": [SPOT], "object_store": {"file_cache_gib": 1_300}}),
+    "a file cache on nodes": ("gcp", {"workloads": [SPOT, KEPT, CPUS], "object_store": {"file_cache_gib": 200}}),
     "slices, flex-start and a reservation": (
         "gcp",
         {

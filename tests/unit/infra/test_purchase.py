@@ -13,8 +13,8 @@ from planner.errors import PlanError
 from planner.quotas import taken
 from planner.workloads import Quota
 from tests.unit.infra.conftest import refusal
-from tests.unit.infra.test_bill import stack
-from tests.unit.infra.test_config import INFERENCE, TRAINING, config_of, refused
+from tests.unit.infra.test_bill import registered, stack
+from tests.unit.infra.test_config import GCP, INFERENCE, TRAINING, config_of, refused
 
 H100 = {"instance_type": "p5.48xlarge", "accelerators": 8}
 A100 = {"instance_type": "a2-highgpu-8g", "accelerators": 8}
@@ -24,7 +24,7 @@ LATER = {"price_model": "flex_start", "max_run_hours": 24, "queued": True}
 
 
 def pools(cloud: str, *workloads: dict[str, Any]) -> list[Any]:
-    config, plan = stack(cloud, {"workloads": list(workloads)})
+    config, plan = stack(cloud, {"workloads": list(workloads), "cluster": {"queueing": "kueue"}})
     return list(platform_args(config, plan).pools)
 
 
@@ -51,6 +51,39 @@ def test_a_way_to_buy_reaches_the_pool(cloud: str, workload: dict[str, Any], bec
     assert {name: getattr(pool, name) for name in asked} == asked
     if "zone" in becomes:
         assert pool.zones == (becomes["zone"],)
+
+
+def test_queued_nodes_are_asked_for_by_kueue_all_that_a_job_needs_at_once() -> None:
+    tuned = TRAINING | LATER | {"needs": A100}
+    made = registered(*stack("gcp", {"workloads": [tuned], "cluster": {"queueing": "kueue"}}))
+    objects = {each.props.value["kind"]: each.props.value for each in made if each.type.startswith("kubernetes:kueue")}
+    config, check = objects["ProvisioningRequestConfig"], objects["AdmissionCheck"]
+    assert config["spec"] == {
+        "provisioningClassName": "queued-provisioning.gke.io",
+        "managedResources": ["nvidia.com/gpu"],
+        "parameters": {"maxRunDurationSeconds": str(24 * 3_600)},
+    }
+    assert check["spec"]["controllerName"] == "kueue.x-k8s.io/provisioning-request"
+    assert check["spec"]["parameters"]["name"] == config["metadata"]["name"]
+    flavor, name = objects["ResourceFlavor"], check["metadata"]["name"]
+    asked_for = [{"name": name, "onFlavors": [flavor["metadata"]["name"]]}]
+    assert objects["ClusterQueue"]["spec"]["admissionChecksStrategy"] == {"admissionChecks": asked_for}
+    assert {"key": "cloud.google.com/gke-queued", "value": "true", "effect": "NoSchedule"} in flavor["spec"][
+        "nodeTaints"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "fusion:workloads: "),
+        ({}, "digits: queued nodes come when Kueue asks for them, and nobody else does here; set fusion:cluster"),
+        ({"cluster": {"queueing": "kueue", "topology_levels": ["rack"]}}, "Kueue v0.10 places no job by topology"),
+    ],
+)
+def test_queued_without_somebody_who_asks_is_refused(changes: dict[str, Any], says: str) -> None:
+    asked = {"workloads": [TRAINING | LATER | {"needs": A100}]} | changes
+    assert says in refused(region=None, places=GCP, cloud="gcp", **asked)
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
@@ -80,7 +113,7 @@ def test_the_plan_says_what_it_counts_as_on_demand_and_whose_plugin_is_missing()
 
 
 def test_flex_start_takes_of_the_quotas_of_spot() -> None:
-    _, plan = stack("gcp", {"workloads": [TRAINING | LATER | {"needs": A100}]})
+    _, plan = stack("gcp", {"workloads": [TRAINING | LATER | {"needs": A100}], "cluster": {"queueing": "kueue"}})
     quotas = {model: Quota(cloud="gcp", price_model=model, accelerators=8) for model in ("spot", "on_demand")}
     of_pools = {model: [each.total for each in taken(quota, plan, load())] for model, quota in quotas.items()}
     assert of_pools == {"spot": [8], "on_demand": []}

@@ -24,6 +24,7 @@ GROUP = "aws:eks/nodeGroup:NodeGroup"
 INSTANCE = "aws:ec2/instance:Instance"
 RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 EGRESS = RULE.replace("Ingress", "Egress")
+LUSTRE = "aws:fsx/lustreFileSystem:LustreFileSystem"
 VPC = "aws:ec2/vpc:Vpc"
 ENCRYPTION = {"provider": {"keyArn": "one"}, "resources": ["secrets"]}
 
@@ -38,6 +39,8 @@ IN_PLACE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (EGRESS, {"cidrIpv4": "10.0.0.0/8"}, {"cidrIpv4": "10.0.0.0/16"}),
     (EGRESS, {"referencedSecurityGroupId": "sg-1"}, {"referencedSecurityGroupId": "sg-2"}),
     (VPC, {"instanceTenancy": "dedicated"}, {"instanceTenancy": "default"}),
+    (LUSTRE, {"storageCapacity": 1200}, {"storageCapacity": 2400}),
+    (LUSTRE, {"fileSystemTypeVersion": "2.12"}, {"fileSystemTypeVersion": "2.15"}),
     (INSTANCE, {"instanceType": "g5.xlarge"}, {"instanceType": "p5.48xlarge"}),
     (INSTANCE, {"rootBlockDevice": {"volumeSize": 8}}, {"rootBlockDevice": {"volumeSize": 9}}),
     (GROUP, {"launchTemplate": {"id": "lt", "version": "1"}}, {"launchTemplate": {"id": "lt", "version": "2"}}),
@@ -64,6 +67,8 @@ REPLACING: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     (RULE, {"cidrIpv4": "10.0.0.0/8"}, {"referencedSecurityGroupId": "sg"}, "cidrIpv4 referencedSecurityGroupId"),
     (EGRESS, {"referencedSecurityGroupId": "sg"}, {"cidrIpv4": "10.0.0.0/8"}, "cidrIpv4 referencedSecurityGroupId"),
     (VPC, {"instanceTenancy": "default"}, {"instanceTenancy": "dedicated"}, "instanceTenancy"),
+    (LUSTRE, {"storageCapacity": 2400}, {"storageCapacity": 1200}, "storageCapacity"),
+    (LUSTRE, {"fileSystemTypeVersion": "2.15"}, {"fileSystemTypeVersion": "2.12"}, "fileSystemTypeVersion"),
     (INSTANCE, {"instanceType": "g5.xlarge"}, {"instanceType": "g5g.xlarge"}, "instanceType"),
     (INSTANCE, {}, {"rootBlockDevice": {"encrypted": True}}, "rootBlockDevice"),
     (GROUP, {"launchTemplate": {"id": "lt-1"}}, {"launchTemplate": {"id": "lt-2"}}, "launchTemplate"),

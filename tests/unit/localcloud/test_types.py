@@ -338,6 +338,30 @@ def storage_lives(world: Mapping[str, str]) -> dict[str, Life]:
     }
 
 
+def file_system_lives(world: Mapping[str, str]) -> dict[str, Life]:
+    imported = {"autoImportPolicy": {"events": ["NEW", "CHANGED"]}}
+    return {
+        "aws:fsx/lustreFileSystem:LustreFileSystem": Life(
+            {"deploymentType": "PERSISTENT_2", "storageCapacity": 1200, "perUnitStorageThroughput": 125}
+            | {"subnetIds": world["subnet"], "kmsKeyId": world["key_arn"], "fileSystemTypeVersion": "2.12"}
+            | TAGS,
+            TAGGED
+            | {"storageCapacity": 2400, "perUnitStorageThroughput": 250, "dataCompressionType": "LZ4"}
+            | {"fileSystemTypeVersion": "2.15", "automaticBackupRetentionDays": 7, "skipFinalBackup": False},
+            {"storageCapacity": 1200},
+        ),
+        "aws:fsx/dataRepositoryAssociation:DataRepositoryAssociation": Life(
+            {"fileSystemId": world["file_system"], "fileSystemPath": "/data"}
+            | {"dataRepositoryPath": f"s3://{world['bucket']}/data/", "s3": imported}
+            | TAGS,
+            TAGGED
+            | {"importedFileChunkSize": 2048, "deleteDataInFilesystem": True}
+            | {"s3": imported | {"autoExportPolicy": {"events": ["DELETED"]}}},
+            {"fileSystemPath": "/more"},
+        ),
+    }
+
+
 def recorded(bucket: str, **more: Any) -> dict[str, Any]:
     """What a trail records of the objects of a bucket."""
     fields = [
@@ -472,7 +496,7 @@ def service_lives(world: Mapping[str, str]) -> dict[str, Life]:
 def lives(world: Mapping[str, str]) -> dict[str, Life]:
     """By type, on what `world` has made."""
     made = (network_lives, node_lives, identity_lives, cluster_lives, storage_lives, account_lives, dns_lives)
-    made += (service_lives,)
+    made += (file_system_lives, service_lives)
     return {kind: life for each in made for kind, life in each(world).items()}
 
 
@@ -517,7 +541,10 @@ def test_a_change_that_the_local_cloud_can_not_make_fails_and_is_not_pretended(p
     provider.delete(made)
 
 
-REFUSED_IN_PLACE = {"aws:route53/record:Record": {"type", "setIdentifier"}}
+REFUSED_IN_PLACE = {
+    "aws:route53/record:Record": {"type", "setIdentifier"},
+    "aws:fsx/dataRepositoryAssociation:DataRepositoryAssociation": {"batchImportMetaDataOnCreate"},
+}
 """What the official provider changes in place, and the local cloud says that it can't."""
 
 
@@ -692,6 +719,13 @@ def world(home: Any) -> Iterator[dict[str, str]]:
         "dns_zone": make("aws:route53/zone:Zone", name="world.example.com").id,
         "health_check": make("aws:route53/healthCheck:HealthCheck", type="TCP", fqdn="a.example.com", port=443).id,
         "repository": make("aws:ecr/repository:Repository", name="world").id,
+        "file_system": make(
+            "aws:fsx/lustreFileSystem:LustreFileSystem",
+            deploymentType="SCRATCH_2",
+            storageCapacity=1200,
+            fileSystemTypeVersion="2.15",
+            subnetIds=subnet,
+        ).id,
         "ami": aws.call("ec2", "describe_images", Owners=["amazon"])["Images"][0]["ImageId"],
     }
     provider.kill()
