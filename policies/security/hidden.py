@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from policies.guardrail import guardrail, stack_guardrail
-from policies.resource import Props, Resource
+from policies.resource import PACKAGES, Props, Resource
 from policies.update import Update
 
+HARMLESS = (
+    *("pulumi:*", "fusion:*", "random:*", "tls:*", "time:*", "null:*", "std:*", "archive:*", "cloudinit:*"),
+    *("docker:index/image:*", "docker:index/registryImage:*", "docker-build:*"),
+)
+"""What makes values, files and images alone; where an image runs, it is judged."""
 UNKNOWN_TYPES = "it is of a provider whose types the guardrails don't know"
+BRIDGED = "it is of a provider of Terraform under this package's name, whose types the guardrails don't know"
 HIDING: Mapping[str, str] = {
     "aws:cloudformation/*": "a template of CloudFormation makes its resources",
     "aws:cloudcontrol/*": "Cloud Control makes whatever its desiredState says",
@@ -22,9 +29,9 @@ HIDING: Mapping[str, str] = {
     "pulumi-python:dynamic*": "a dynamic provider does whatever its program says",
     "pulumi-nodejs:dynamic*": "a dynamic provider does whatever its program says",
     "terraform:*": "a module of Terraform makes its resources",
-    "aws-native:*": UNKNOWN_TYPES,
-    "google-native:*": UNKNOWN_TYPES,
-    "azure*": UNKNOWN_TYPES,
+    "aws:index/*": BRIDGED,
+    "gcp:index/*": BRIDGED,
+    "kubernetes:index/*": BRIDGED,
 }
 """By type, with wildcards: why nothing judges what it makes."""
 
@@ -49,13 +56,25 @@ NAMES, IDS = ("name", "launchTemplateName"), ("id", "launchTemplateId")
 @guardrail("nothing-hidden", settings=("hiding_types_exempt",))
 def nothing_hidden(resource: Resource, update: Update) -> Iterator[str]:
     """Everything is declared as a resource of its own, so that the guardrails see it."""
-    why = next((why for kind, why in HIDING.items() if fnmatch.fnmatchcase(resource.type, kind)), None)
-    exempt = any(fnmatch.fnmatchcase(resource.type, each) for each in update.settings.hiding_types_exempt)
-    if why is not None and not exempt:
+    why = _unseen(resource.type, resource.is_custom)
+    if why is not None and not _is_one_of(resource.type, update.settings.hiding_types_exempt):
         yield (
             f"{why}, so no guardrail sees what is made; declare it as resources of pulumi_aws, pulumi_gcp or "
             f"pulumi_kubernetes, or name {resource.type} in fusion:guardrails hiding_types_exempt"
         )
+
+
+@functools.cache
+def _unseen(resource_type: str, is_custom: bool) -> str | None:
+    """Why nothing judges what a type makes; None where it is judged. A component is made of resources, which are."""
+    why = next((why for kind, why in HIDING.items() if fnmatch.fnmatchcase(resource_type, kind)), None)
+    if why is None and is_custom and resource_type.partition(":")[0] not in PACKAGES:
+        return None if _is_one_of(resource_type, HARMLESS) else UNKNOWN_TYPES
+    return why
+
+
+def _is_one_of(resource_type: str, kinds: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(resource_type, each) for each in kinds)
 
 
 @stack_guardrail("launch-templates-seen")

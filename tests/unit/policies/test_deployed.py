@@ -12,7 +12,7 @@ from policies.deployed import monthly_usd
 from policies.left import nothing_left_behind
 from policies.plan import PLAN_TYPE
 from policies.state import StateNotRead, read_state
-from policies.testing import Declared, judge
+from policies.testing import UNKNOWN, Declared, judge
 from policies.update import Update
 from tests.unit.planner.test_plan import job, planned
 
@@ -121,6 +121,29 @@ def test_what_is_kept_when_it_leaves_is_told_with_its_price_while_the_stack_has_
     assert told.startswith("tested (aws:ebs/volume:Volume) costs up to $10.00 a month and is kept when it leaves")
     assert left(of=DATA) == []
     assert left(Declared(VOLUME, {}), of=DATA, monthly_cost_limit_usd=1000) == []
+
+
+def test_what_was_kept_is_told_after_an_update_without_a_preview() -> None:
+    there = [DATA | {"urn": URN}]
+
+    def read(*_: str) -> list[dict[str, Any]]:
+        return there.copy()
+
+    analyzer = Analyzer("test", [nothing_left_behind], read)
+    settings = {"fusion:guardrails": '{"monthly_cost_limit_usd": 1000}', "aws:region": "us-east-1"}
+    analyzer.ConfigureStack(AnalyzerStackConfigureRequest(config=settings), None)
+    analyzer.Analyze(AnalyzeRequest(type="pulumi:pulumi:Stack", urn="urn:stack"), None)
+    there.clear()  # the engine forgets it
+    (answer,) = analyzer.AnalyzeStack(AnalyzeStackRequest(), None).diagnostics
+    assert "tested (aws:ebs/volume:Volume) costs up to $10.00 a month and has left the stack" in answer.message
+
+
+def test_the_old_one_of_what_is_replaced_and_kept_is_told() -> None:
+    deployed = DATA | {"inputs": {"size": 100}, "outputs": {"size": 100, "arn": "arn:aws:ec2:::volume/vol-1"}}
+    for outputs, told in (({"arn": UNKNOWN}, 1), ({}, 1), ({"arn": deployed["outputs"]["arn"]}, 0)):
+        found = left(Declared(VOLUME, {"size": 200}, outputs=outputs), of=deployed, monthly_cost_limit_usd=1000)
+        assert len(found) == told
+        assert all("costs up to $10.00 a month and is replaced and kept beside the new one" in each for each in found)
 
 
 @pytest.mark.parametrize(

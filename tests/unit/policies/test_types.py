@@ -9,6 +9,7 @@ import pytest
 
 from policies import guardrails
 from policies.capacity import ACCELERATORS, MACHINES, TPU_TYPES
+from policies.pricing import RULES
 from policies.security.encryption import ENCRYPTED
 from policies.security.identity import OPENED, TRUST
 from policies.security.images import AS_TEXT
@@ -66,3 +67,10 @@ def test_an_input_that_is_read_exists(token: str, path: tuple[str, ...]) -> None
         if inner:
             outputs = importlib.import_module(f"{resource_class(token).__module__.rpartition('.')[0]}.outputs")
             block = getattr(outputs, inner[1])
+
+
+def test_all_that_has_a_price_and_takes_tags_is_judged_for_them() -> None:
+    priced = [each for each in RULES if each.startswith(("aws:", "gcp:"))]
+    takes = {"aws": "tags", "gcp": "labels"}
+    assert len(priced) > 40
+    assert [each for each in priced if hasattr(resource_class(each), takes[each[:3]]) and each not in TAGGED] == []

@@ -767,7 +767,7 @@ def test_data_stays_in_its_regions() -> None:
     table = "aws:dynamodb/table:Table"
     inside = Declared(table, {"region": "eu-central-1"})
     assert said(inside) == []
-    assert said(Declared(table, {}, provider={"region": "us-east-1"})) == [
+    assert said(Declared(table, {"name": "a"}, provider={"region": "us-east-1"})) == [
         "it is in us-east-1; allowed are eu-central-1, europe-west4"
     ]
     assert said(Declared(table, {"region": "eu-central-1", "replicas": [{"regionName": "us-east-1"}]}))
@@ -791,14 +791,27 @@ def test_data_stays_in_its_regions() -> None:
         "pulumi-python:dynamic/team:Machine",
         "aws-native:ec2:Instance",
         "azure-native:compute:VirtualMachine",
+        "google:index/computeInstance:ComputeInstance",
+        "aws:index/instance:Instance",
+        "digitalocean:index/droplet:Droplet",
+        "docker:index/container:Container",
     ],
 )
 def test_what_makes_things_unseen_is_refused_unless_its_type_is_exempt(kind: str) -> None:
     rule = RULES["nothing-hidden"]
-    (told,) = judge(rule, Declared(kind, {}))
+    declared = Declared(kind, {"name": "a"}, provider={"region": "us-east-1"})
+    (told,) = judge(rule, declared)
     assert f"or name {kind} in fusion:guardrails hiding_types_exempt" in told
-    assert judge(rule, Declared(kind, {}), hiding_types_exempt=[kind]) == []
-    assert judge(rule, Declared(INSTANCE, {})) == []
+    assert judge(rule, declared, hiding_types_exempt=[kind]) == []
+
+
+@pytest.mark.parametrize("kind", [INSTANCE, POD, "random:index/randomId:RandomId", "docker-build:index:Image"])
+def test_what_is_judged_and_what_makes_only_values_and_images_is_not_hidden(kind: str) -> None:
+    assert judge(RULES["nothing-hidden"], Declared(kind, {"name": "a"}, provider={"region": "us-east-1"})) == []
+
+
+def test_a_component_of_any_package_is_judged_by_what_it_is_made_of() -> None:
+    assert judge(RULES["nothing-hidden"], Declared("eks:index:Cluster", {})) == []
 
 
 def test_required_tags_are_named_when_they_lack() -> None:
@@ -807,6 +820,15 @@ def test_required_tags_are_named_when_they_lack() -> None:
     assert judge(rule, Declared("aws:ec2/vpc:Vpc", {"tags": {"team": "a"}}), tags_required=["team"]) == []
     (told,) = judge(rule, Declared("aws:ec2/vpc:Vpc", {"tags": {"team": ""}}), tags_required=["team", "cost-center"])
     assert told.startswith("tags lacks team, cost-center")
+
+
+def test_the_tags_of_an_auto_scaling_group_are_a_list() -> None:
+    def lacks(*tags: dict[str, str]) -> list[str]:
+        group = Declared("aws:autoscaling/group:Group", {"tags": list(tags)})
+        return judge(RULES["required-tags"], group, tags_required=["team"])
+
+    assert lacks({"key": "team", "value": "a"}, {"key": "Name", "value": "b"}) == []
+    assert len(lacks()) == len(lacks({"key": "Name", "value": "b"})) == 1
 
 
 def test_items_that_are_not_known_yet_are_judged_in_up() -> None:
