@@ -173,7 +173,7 @@ _EXPECTED = "expected the event log of a preview, or what `pulumi preview --json
 
 
 def _events(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")  # not of the other ends of lines, which a JSON text may hold
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

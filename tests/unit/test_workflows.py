@@ -63,11 +63,16 @@ def test_only_up_waits_for_an_approval_and_each_stack_has_its_own_queue():
     assert workflow("up")["jobs"]["up"]["environment"] == "${{ matrix.stack }}"
     for name in ("preview", "drift"):
         assert workflow(name)["jobs"][name]["environment"] == "${{ matrix.stack }}-preview"
-    for name in NAMES:
-        assert "${{ matrix.stack }}" in workflow(name)["jobs"][name]["concurrency"]["group"]
-    assert "cancel-in-progress" not in workflow("up")["jobs"]["up"]["concurrency"]
-    queues = [workflow(name)["jobs"][name]["concurrency"]["group"] for name in NAMES]
-    assert len(set(queues)) == len(queues)  # one waiting job a queue: another workflow's would drop a merge's
+    up = workflow("up")["jobs"]["up"]["concurrency"]
+    assert up == {"group": "stack-${{ matrix.stack }}"}
+    assert "concurrency" not in workflow("up")  # one run waits in a queue: of all stacks it would drop a merge's
+    queues = [up["group"], *(workflow(name)["concurrency"]["group"] for name in ("preview", "drift"))]
+    assert len(set(queues)) == len(queues)
+
+
+def test_a_newer_push_takes_the_place_of_the_preview_before_it():
+    queue = workflow("preview")["concurrency"]
+    assert queue == {"group": "preview-${{ github.event.pull_request.number }}", "cancel-in-progress": True}
 
 
 def test_a_branch_can_require_one_check_that_fails_with_any_stack_and_is_skipped_without_any():

@@ -310,6 +310,14 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path, text, said):
     assert f"{path}: {said}" in str(ran.exception)
 
 
+def test_a_text_of_the_log_may_hold_what_ends_lines_elsewhere(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        log(error("first\\u0085second\\u2028third")).replace("\\\\u0085", "\x85").replace("\\\\u2028", "\u2028")
+    )
+    assert [each.message for each in read(path).errors] == ["first\x85second\u2028third"]
+
+
 def test_a_file_that_is_not_there_or_no_text_is_one_sentence(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, said in (("none", "No such file"), ("binary", "is not text")):
