@@ -161,9 +161,12 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
         response = analyzer_pb2.AnalyzeResponse()
         guardrails = [each for each in self._guardrails if each.judge_stack and self._is_enabled(each)]
         with self._lock:
-            if not guardrails or self._update.wrong_settings():
+            if self._update.wrong_settings():
                 return response
             made = [one for one in request.resources if one.urn not in self._left_out or one.properties.fields]
+            for one in made:
+                if one.urn in self._left_out:  # it is made all the same: its provider needs no inputs
+                    self._judge_each(self._as_declared(one), response)
             resources = [each for one in made for each in objects_of(self._as_declared(one))]
             for each in guardrails:
                 if each.judge_stack is not None:
