@@ -79,9 +79,7 @@ class Update:
 
     def read_early(self) -> None:
         """Read the state while the program starts, where a limit will ask for it: the CLI takes its time."""
-        if self.wrong_settings() or not self.settings.limits_the_stacks_cost:
-            return
-        if self.is_preview or self.settings.monthly_cost_increase_max_percent is not None:
+        if not self.wrong_settings() and self.settings.limits_the_stacks_cost:
             thread = ThreadPoolExecutor(1)
             self._reading = thread.submit(self.read_state, self.organization, self.stack)
             thread.shutdown(wait=False)

@@ -280,5 +280,5 @@ def test_the_deployed_state_is_read_once_and_only_where_a_limit_will_ask_for_it(
 
     assert reads() == 0
     assert reads(monthly_cost_limit_usd=1e6) == 1
-    assert reads(monthly_cost_limit_usd=1e6, is_preview=False) == 0
+    assert reads(monthly_cost_limit_usd=1e6, is_preview=False) == 1
     assert reads(monthly_cost_increase_max_percent=10, is_preview=False) == 1
