@@ -16,6 +16,8 @@ from planner.workloads import PriceModel, Quota
 
 DATA = Path(__file__).parent / "catalog" / "data"
 AWS_QUOTAS, GCP_QUOTAS = DATA / "aws_quotas.csv", DATA / "gcp_quotas.csv"
+SYSTEM_NODES = "system nodes"
+"""The part of a plan that no workload asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def taken(quota: Quota, plan: Plan, catalog: Catalog) -> tuple[Taken, ...]:
         return ()
     system = catalog.offer(plan.cloud, plan.region, plan.platform.system_instance_type)
     rows: list[tuple[str, str, str | None, PriceModel, float, float, int]] = [
-        ("system nodes", system.instance_type, None, "on_demand", system.vcpus, 0.0, plan.platform.system_nodes)
+        (SYSTEM_NODES, system.instance_type, None, "on_demand", system.vcpus, 0.0, plan.platform.system_nodes)
     ]
     for pool in plan.pools:
         size = pool.vcpus_per_node, pool.accelerators_per_node, pool.nodes_max

@@ -16,7 +16,7 @@ from planner.errors import PlanError
 from planner.guardrails.by_cloud import on_each_cloud
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
-from planner.quotas import Taken, amount, named, taken, unit
+from planner.quotas import SYSTEM_NODES, Taken, amount, named, taken, unit
 from planner.workloads import AnyWorkload, Quota, TrainingJob, TrainingTarget
 
 if TYPE_CHECKING:  # numpy comes with it, and only plans with targets need that
@@ -113,8 +113,9 @@ def no_such_topology(topology: str, machine_type: str | None, nodes: int | None,
     if found is None:
         of = f"of {machine_type}" if machine_type else "of any machine type"
         return f"there is no slice {topology} {of}{near(topology, _nearest(topology, named))}"
-    if machine_type and found.hosts > 1 and nodes not in (None, 0, found.hosts):
-        return f"a slice {topology} of {machine_type} has {found.hosts} nodes, and {nodes} are asked for; set that"
+    hosts = found.hosts
+    if machine_type and hosts > 1 and nodes not in (None, 0, hosts):
+        return f"a slice {topology} of {machine_type} has {hosts} nodes, and {nodes} are asked for; set {hosts}"
     return None
 
 
@@ -198,7 +199,9 @@ def _fewer_nodes(parts: tuple[Taken, ...], missing: int, plan: Plan) -> str:
         left = each.nodes - math.ceil(missing / each.each)
         if pool is not None and left >= max(1, pool.nodes_min):
             return f", or lower the maximum of pool {pool.name} ({', '.join(pool.workloads)}) to {left}"
-    return ", or remove a workload"
+    if missing <= sum(each.total for each in parts if each.part != SYSTEM_NODES):
+        return ", or remove a workload"
+    return ", or make the system nodes fewer or smaller (fusion:cluster system_nodes, system_instance_type)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +256,7 @@ def far_from_the_best_interval(plan: Plan, settings: GuardrailSettings, catalog:
             less = factor < 1
             yield (
                 f"{saving.named}: a checkpoint every {saving.every:,} steps is one every "
-                f"{_duration(saving.every * saving.step_s)}, {max(factor, 1 / factor):.3g} times "
+                f"{_duration(saving.every * saving.step_s)}, {_times(max(factor, 1 / factor))} times "
                 f"{'less' if less else 'more'} than the best, one every {_duration(saving.best * saving.step_s)} (a "
                 f"write takes {_duration(saving.write_s)} at {settings.checkpoint_write_mb_per_s:g} MB/s a device, an "
                 f"interruption comes every {_duration(saving.mean_between_s)}); up to {most:g} times is allowed "
@@ -376,6 +379,11 @@ def _instance_types(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "system nodes", plan.platform.system_instance_type
     for pool in plan.pools:
         yield f"pool {pool.name} ({', '.join(pool.workloads)})", pool.instance_type
+
+
+def _times(factor: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{factor:,.0f}" if factor >= 1000 else f"{factor:.3g}"
 
 
 def _duration(seconds: float) -> str:

@@ -150,7 +150,7 @@ def test_a_slice_of_tpus_exists_or_its_neighbours_are_named() -> None:
     assert no_such_slice("TPUv2", 8, load()) is not None
     assert no_such_topology("2x2x4", "ct5p-hightpu-4t", 4, load()) is None
     assert no_such_topology("2x2x4", "ct5p-hightpu-4t", 5, load()) == (
-        "a slice 2x2x4 of ct5p-hightpu-4t has 4 nodes, and 5 are asked for; set that"
+        "a slice 2x2x4 of ct5p-hightpu-4t has 4 nodes, and 5 are asked for; set 4"
     )
     assert "there is no slice 2x3 of ct5lp-hightpu-4t" in (no_such_topology("2x3", "ct5lp-hightpu-4t", 1, load()) or "")
     assert "there is no slice cube" in (no_such_topology("cube", None, None, load()) or "")

@@ -92,6 +92,9 @@ def test_the_maximum_that_is_named_fits_and_where_none_would_a_workload_has_to_g
     assert said(with_quotas(planned(job(needs=A10G, nodes={"max": left})), granted(G, 11))) == []
     assert said(with_quotas(planned(job(needs=A10G, nodes={"max": left + 1})), granted(G, 11))) != []
     assert "remove a workload" in said(with_quotas(plan, granted(G, 0)))[0]
+    (message,) = said(with_quotas(plan, granted(STANDARD, 2)))
+    assert "2 are missing" in message and "make the system nodes fewer or smaller" in message
+    assert "remove a workload" not in message
 
 
 def test_a_quota_of_another_region_or_price_model_is_none_of_the_plans() -> None:
