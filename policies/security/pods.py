@@ -18,6 +18,8 @@ from policies.resource import NotKnown, Path, Props, Resource, is_unknown
 from policies.update import Update
 
 CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+ONE_CONTAINER = ("container", "script")
+"""Where a custom resource has a single one, as a template of Argo Workflows does."""
 CAPABILITIES_ALLOWED = frozenset({"NET_BIND_SERVICE"})
 HOST_NAMESPACES = ("hostNetwork", "hostPID", "hostIPC")
 SECCOMP_PROFILES = ("RuntimeDefault", "Localhost")
@@ -62,6 +64,7 @@ class Pod:
         """All of its containers, those that only start it included."""
         for kind in CONTAINERS:
             yield from self.spec.each(kind)
+        yield from (self.spec.inside(kind) for kind in ONE_CONTAINER if _is_container(self.spec.value.get(kind)))
 
 
 @functools.lru_cache(maxsize=1)  # a guardrail after the other asks for those of the same resource
@@ -96,7 +99,9 @@ def _require_spec(props: Props) -> None:
 
 def _specs(value: Any, path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     if isinstance(value, dict):
-        if any(isinstance(value.get(kind), list) or is_unknown(value.get(kind)) for kind in CONTAINERS):
+        if any(isinstance(value.get(kind), list) or is_unknown(value.get(kind)) for kind in CONTAINERS) or any(
+            _is_container(value.get(kind)) for kind in ONE_CONTAINER
+        ):
             yield value, path
         for key, inside in value.items():
             if isinstance(inside, dict | list) and key not in CONTAINERS:
@@ -104,6 +109,10 @@ def _specs(value: Any, path: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     elif isinstance(value, list):
         for index, each in enumerate(value):
             yield from _specs(each, (*path, index))
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, dict) and "image" in value
 
 
 def _is_exempt(resource: Resource, update: Update) -> bool:

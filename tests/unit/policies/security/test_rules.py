@@ -814,6 +814,17 @@ def test_a_component_of_any_package_is_judged_by_what_it_is_made_of() -> None:
     assert judge(RULES["nothing-hidden"], Declared("eks:index:Cluster", {})) == []
 
 
+def test_a_single_container_of_a_custom_resource_is_judged() -> None:
+    def workflow(kind: str, **context: object) -> Declared:
+        template = {"name": "train", kind: {"image": DIGEST, "securityContext": context}}
+        return Declared("kubernetes:argoproj.io/v1alpha1:Workflow", {"spec": {"templates": [template]}})
+
+    for kind in ("container", "script"):
+        (told,) = judge(RULES["pods-not-root"], workflow(kind))
+        assert told == f"container {kind} may run as root; set securityContext.runAsNonRoot to true"
+        assert judge(RULES["pods-not-root"], workflow(kind, runAsNonRoot=True)) == []
+
+
 def test_required_tags_are_named_when_they_lack() -> None:
     rule = RULES["required-tags"]
     assert judge(rule, Declared("aws:ec2/vpc:Vpc", {})) == []
