@@ -103,12 +103,13 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
         return analyzer_pb2.AnalyzerInfo(name=self._name, version=VERSION, supportsConfig=True, policies=infos)
 
     def Configure(self, request: analyzer_pb2.ConfigureAnalyzerRequest, _context: Any) -> empty_pb2.Empty:
-        """Take the pack's config."""
+        """Take the pack's config; the engine sends it after the stack's."""
         self._by_type = {}
         self._pack_levels = {name: each.enforcementLevel for name, each in request.policyConfig.items()}
-        self._update.pack_config = {
-            name: json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()
-        }
+        config = {name: json_format.MessageToDict(each.properties) for name, each in request.policyConfig.items()}
+        with self._lock:
+            self._update = dataclasses.replace(self._update, pack_config=config)  # whose settings are read anew
+            self._update.read_early()
         return empty_pb2.Empty()
 
     def ConfigureStack(

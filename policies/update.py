@@ -79,7 +79,7 @@ class Update:
 
     def read_early(self) -> None:
         """Read the state while the program starts, where a limit will ask for it: the CLI takes its time."""
-        if not self.wrong_settings() and self.settings.limits_the_stacks_cost:
+        if self._reading is None and self.stack and not self.wrong_settings() and self.settings.limits_the_stacks_cost:
             thread = ThreadPoolExecutor(1)
             self._reading = thread.submit(self.read_state, self.organization, self.stack)
             thread.shutdown(wait=False)

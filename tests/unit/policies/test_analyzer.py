@@ -143,6 +143,20 @@ def test_a_stack_or_the_packs_config_sets_the_level() -> None:
     assert levels(configured({"levels": {"imdsv2": "advisory"}}, proto.MANDATORY)) == [proto.ADVISORY]
 
 
+def test_the_packs_config_holds_though_the_engine_sends_it_after_the_stacks() -> None:
+    read: list[tuple[str, str]] = []
+    analyzer = Analyzer("test", PACK, read_state=lambda *stack: read.append(stack) or ())
+    analyzer.ConfigureStack(AnalyzerStackConfigureRequest(stack="test", config={"aws:region": "us-east-1"}), None)
+    limit = PolicyConfig(enforcementLevel=proto.MANDATORY)
+    limit.properties.update({"monthly_cost_limit_usd": 50})
+    analyzer.Configure(ConfigureAnalyzerRequest(policyConfig={"monthly-cost-limit": limit}), None)
+    request = AnalyzeRequest(type=INSTANCE, urn="urn", name="one")
+    request.properties.update({"instanceType": "p5.48xlarge"})
+    (told,) = (each for each in analyzer.Analyze(request, None).diagnostics if each.policyName == "monthly-cost-limit")
+    assert "over the limit of $50.00" in told.message
+    assert len(read) == 1
+
+
 def test_wrong_settings_stop_the_update_and_are_told_once() -> None:
     resources = [Declared("pulumi:pulumi:Stack", {}), Declared(INSTANCE, {})]
     (told,) = judge(imdsv2, *resources, monthly_cost_limit_usd=-1)
