@@ -28,7 +28,7 @@ from planner.plan import plan_reader
 from policies.guardrail import LEVELS, Guardrail
 from policies.objects import objects_of
 from policies.pricing import billing_of
-from policies.resource import PACKAGES, NotKnown, Resource, read
+from policies.resource import NotKnown, Resource, read
 from policies.state import State, read_state
 from policies.update import SETTINGS_KEY, Update
 
@@ -37,7 +37,6 @@ VERSION = "0.0.1"
 MESSAGE_BYTES_MAX = 400 * 1024 * 1024
 """As the engine's own limit (`sdk/go/common/util/rpcutil`), for stacks of many resources."""
 REMEDIATE = "/pulumirpc.Analyzer/Remediate"
-LEFT_OUT = "--target or --exclude leaves it out of this update, so it is not made"
 
 
 def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
@@ -81,7 +80,6 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
         self._pack_levels: dict[str, analyzer_pb2.EnforcementLevel.ValueType] = {}
         self._by_type: dict[str, list[Guardrail]] = {}
         self._declared: dict[str, frozenset[str]] = {}
-        self._left_out: set[str] = set()
         self._lock = threading.Lock()
         self._update = Update(read_state=read_state)
         self._settings_judged = False
@@ -119,7 +117,6 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
         with self._lock:
             self._settings_judged = False
             self._declared = {}
-            self._left_out = set()
             self._by_type = {}
             self._update = Update(
                 project=request.project,
@@ -143,32 +140,20 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
             self._declared[request.urn] = frozenset(request.properties.fields)
             if self._settings_are_wrong(response):
                 return response
-            if _has_no_inputs(request):
-                self._left_out.add(request.urn)
-                response.not_applicable.extend(_not_applicable(name, LEFT_OUT) for name in self._by_name)
-            else:
-                self._judge_each(_resource(request, self._update), response)
+            for each in objects_of(_resource(request, self._update)):
+                for guardrail in self._guardrails_on(each.type):
+                    if guardrail.judge is not None:
+                        self._judge(guardrail, partial(guardrail.judge, each, self._update), response)
         return response
-
-    def _judge_each(self, resource: Resource, response: analyzer_pb2.AnalyzeResponse) -> None:
-        """A resource by all guardrails of its type."""
-        for each in objects_of(resource):
-            for guardrail in self._guardrails_on(each.type):
-                if guardrail.judge is not None:
-                    self._judge(guardrail, partial(guardrail.judge, each, self._update), response)
 
     def AnalyzeStack(self, request: analyzer_pb2.AnalyzeStackRequest, _context: Any) -> analyzer_pb2.AnalyzeResponse:
         """What the stack as a whole violates."""
         response = analyzer_pb2.AnalyzeResponse()
         guardrails = [each for each in self._guardrails if each.judge_stack and self._is_enabled(each)]
         with self._lock:
-            if self._update.wrong_settings():
+            if not guardrails or self._update.wrong_settings():
                 return response
-            made = [one for one in request.resources if one.urn not in self._left_out or one.properties.fields]
-            for one in made:
-                if one.urn in self._left_out:  # it is made all the same: its provider needs no inputs
-                    self._judge_each(self._as_declared(one), response)
-            resources = [each for one in made for each in objects_of(self._as_declared(one))]
+            resources = [each for one in request.resources for each in objects_of(self._as_declared(one))]
             for each in guardrails:
                 if each.judge_stack is not None:
                     self._judge(each, partial(each.judge_stack, resources, self._update), response)
@@ -272,15 +257,6 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
 
 def _not_applicable(name: str, reason: str) -> analyzer_pb2.PolicyNotApplicable:
     return analyzer_pb2.PolicyNotApplicable(policy_name=name, reason=reason)
-
-
-def _has_no_inputs(request: analyzer_pb2.AnalyzeRequest) -> bool:
-    """Whether the engine sends nothing of what is new and not a target of the update.
-
-    Of what is made, the providers of the known packages fill something in: `__defaults`, `apiVersion`.
-    """
-    is_known = bool(request.provider.type) and request.type.partition(":")[0] in PACKAGES
-    return is_known and not request.properties.fields
 
 
 def _prepare() -> None:

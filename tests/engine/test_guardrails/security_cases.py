@@ -567,21 +567,29 @@ WHOLE = {"key": bucket_key(ID), "policy": TLS}
 ALARM = [{"threshold": 80, "thresholdType": "PERCENTAGE", "comparisonOperator": "GREATER_THAN"}]
 
 
+TEAMS_LIST = [{"key": "team", "value": "research", "propagateAtLaunch": True}]
+"""TEAM as an Auto Scaling group has it."""
+
+
 def group(template: dict[str, Any]) -> Made:
     """Machines that a group starts from a launch template."""
-    return Made("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "launchTemplate": template})
+    return Made(
+        "aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "launchTemplate": template, "tags": TEAMS_LIST}
+    )
 
 
 def mixed(template: dict[str, Any], *overrides: dict[str, Any]) -> Made:
     """Machines of several types, some from launch templates of their own."""
     types = [{"instanceType": "g5.xlarge"}, *({"launchTemplateSpecification": each} for each in overrides)]
     policy = {"launchTemplate": {"launchTemplateSpecification": template, "overrides": types}}
-    return Made("aws:autoscaling/group:Group", {"minSize": 0, "maxSize": 1, "mixedInstancesPolicy": policy})
+    inputs = {"minSize": 0, "maxSize": 1, "mixedInstancesPolicy": policy, "tags": TEAMS_LIST}
+    return Made("aws:autoscaling/group:Group", inputs)
 
 
 def fleet(template: dict[str, Any]) -> Made:
     """A fleet of EC2."""
-    inputs = {"targetCapacitySpecification": {"defaultTargetCapacityType": "spot", "totalTargetCapacity": 1}}
+    capacity = {"defaultTargetCapacityType": "spot", "totalTargetCapacity": 1}
+    inputs = {"targetCapacitySpecification": capacity, "tags": TEAM}
     return Made("aws:ec2/fleet:Fleet", inputs | {"launchTemplateConfigs": [{"launchTemplateSpecification": template}]})
 
 

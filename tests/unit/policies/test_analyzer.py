@@ -48,23 +48,6 @@ def test_a_value_that_breaks_it_is_told_and_one_that_keeps_it_is_not() -> None:
     assert judge(imdsv2, Declared(INSTANCE, {})) == ["metadataOptions.httpTokens is not required"]
 
 
-def test_of_what_targets_leave_out_nothing_is_judged_unless_it_is_made_all_the_same() -> None:
-    asked = {
-        "type": INSTANCE,
-        "urn": "urn:new",
-        "provider": proto.AnalyzerProviderResource(type="pulumi:providers:aws"),
-    }
-    analyzer = Analyzer("test", [imdsv2])
-    analyzer.ConfigureStack(AnalyzerStackConfigureRequest(dry_run=True), None)
-    answer = analyzer.Analyze(AnalyzeRequest(**asked), None)
-    assert not answer.diagnostics
-    assert "--target or --exclude leaves it out" in {each.reason for each in answer.not_applicable}.pop()
-    made = proto.AnalyzerResource(**asked)
-    assert not analyzer.AnalyzeStack(proto.AnalyzeStackRequest(resources=[made]), None).diagnostics
-    made.properties.update({"arn": "arn:aws:ec2:::instance/i-1"})
-    assert len(analyzer.AnalyzeStack(proto.AnalyzeStackRequest(resources=[made]), None).diagnostics) == 1
-
-
 def test_a_resource_of_another_type_is_not_judged() -> None:
     assert judge(imdsv2, Declared("aws:ec2/vpc:Vpc", {})) == []
 
