@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from workloads.serving.backends import Precision
     from workloads.serving.export import Source
     from workloads.serving.migration import Checked
-    from workloads.serving.package import Format, Manifest
+    from workloads.serving.package import Format, Manifest, Tolerance
 
 FORMATS: Mapping[Kind, tuple[Format, ...]] = {
     "cpu": ("pytorch", "onnx", "openvino"),
@@ -71,9 +71,7 @@ def command(
     refuse_report(json_file)
     try:
         from workloads.models import ModelError
-        from workloads.serving.export import export
-        from workloads.serving.migration import check
-        from workloads.serving.package import Package, PackageError, Tolerance, publish, refuse_published
+        from workloads.serving.package import PackageError, Tolerance, refuse_published
         from workloads.storage import StorageError
     except ModuleNotFoundError as error:
         raise FusionError(NEEDS_EXTRA.format(error.name)) from None
@@ -81,47 +79,90 @@ def command(
     try:
         refuse_published(as_url(url))
         found = source_of(**source, rows=ROWS)
-        with tempfile.TemporaryDirectory(prefix="migrate-") as folder:
-            manifest = export(
-                found,
-                f"file://{folder}/package",
-                name=found.name,
-                version=version,
-                formats=formats_for(chip),
-                tolerance=Tolerance(absolute=absolute, relative=relative),
-            )
-            package = Package(manifest, Path(folder) / "package")
-            inputs, reference = package.self_test()
-            ran = check(
-                package, inputs, reference, list(dict.fromkeys(("fp32", precision))), batch=batch, threads=threads
-            )
-            wrong = [each for each in ran if not each.fits]
-            if not wrong:
-                publish(package.folder, as_url(url), manifest)
+        moved = move(
+            found,
+            as_url(url),
+            version=version,
+            formats=formats_for(chip),
+            tolerance=Tolerance(absolute=absolute, relative=relative),
+            precision=precision,
+            batch=batch,
+            threads=threads,
+        )
     except (PackageError, ModelError, StorageError) as error:
         raise FusionError(str(error)) from None
     predicted, why_not = predict(chip, found, precision, batch)
-    lines = [*table(ran, len(inputs[0]), threads, batch), *prediction_said(chip, precision, batch, predicted, why_not)]
-    compiling = compile_command(chip, manifest, url, precision, batch)
-    for line in lines:
+    compiling = compile_command(chip, moved.manifest, url, precision, batch)
+    said = prediction_said(chip, precision, batch, predicted, why_not)
+    for line in (*table(moved.ran, moved.rows, threads, batch), *said):
         click.echo(line)
     if json_file is not None:
         document = {
             "to": chip.name,
             "batch": batch,
-            "rows": len(inputs[0]),
-            "measured_on_this_cpu": [asdict(each) for each in ran],
+            "rows": moved.rows,
+            "measured_on_this_cpu": [asdict(each) for each in moved.ran],
             "predicted_s": asdict(predicted) if predicted else None,
             "still_to_run": compiling,
         }
         write_report(json_file, document)
-    if wrong:
-        raise FusionError(why_unpublished(wrong))
-    click.echo(f"{manifest.name} {version} for {chip.name} is in {as_url(url)}")
+    if moved.wrong:
+        raise FusionError(why_unpublished(moved.wrong))
+    click.echo(f"{moved.manifest.name} {version} for {chip.name} is in {as_url(url)}")
     if compiling:
         click.echo(
             f"still to run in the container of workloads/containers for {chip.name}; it was not run here:\n{compiling}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The package that was made, and each of its formats as it ran here on so many rows."""
+
+    manifest: Manifest
+    ran: tuple[Checked, ...]
+    rows: int
+
+    @property
+    def wrong(self) -> list[Checked]:
+        """Those whose outputs differ by more than is allowed."""
+        return [each for each in self.ran if not each.fits]
+
+
+def move(
+    found: Source,
+    url: str,
+    *,
+    version: str,
+    formats: Sequence[Format],
+    tolerance: Tolerance,
+    precision: Precision,
+    batch: int,
+    threads: int,
+) -> Moved:
+    """Make the package and run it here, in fp32 and in the chip's precision; publish it where all outputs fit.
+
+    Raises:
+        PackageError: the model can't be exported, or a format does not run.
+        StorageError: the place of the package can't be written.
+    """
+    from workloads.serving.export import export
+    from workloads.serving.migration import check
+    from workloads.serving.package import Package, publish
+
+    with tempfile.TemporaryDirectory(prefix="migrate-") as folder:
+        place = Path(folder) / "package"
+        manifest = export(
+            found, f"file://{place}", name=found.name, version=version, formats=formats, tolerance=tolerance
+        )
+        package = Package(manifest, place)
+        inputs, reference = package.self_test()
+        precisions = list(dict.fromkeys(("fp32", precision)))
+        ran = check(package, inputs, reference, precisions, batch=batch, threads=threads)
+        moved = Moved(manifest, ran, len(inputs[0]))
+        if not moved.wrong:
+            publish(package.folder, url, manifest)
+    return moved
 
 
 def formats_for(chip: Target) -> tuple[Format, ...]:
