@@ -74,7 +74,7 @@ def write(folder: Path) -> None:
     for number, (data, label) in enumerate(samples(folder)):
         if tar is None or size > SHARD_MIB * 2**20:
             tar and tar.close()
-            tar = tarfile.open(bucket / "webdataset" / f"{number:08d}.tar", "w")  # noqa: SIM115
+            tar = tarfile.open(bucket / "webdataset" / f"{number:08d}.tar", "w")  # noqa: SIM115 - closed when it is full
             size = 0
         for ending, content in (("bin", data), ("cls", str(label).encode())):
             entry = tarfile.TarInfo(f"{number:08d}.{ending}")

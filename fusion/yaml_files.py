@@ -15,7 +15,7 @@ DEEPEST, MOST = 50, 100_000
 TOO_DEEP = f"its values are nested without end or too deeply; expected at most {DEEPEST} levels"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # a base that is found at run time
     """Ten times faster where PyYAML was built with libyaml, as its wheels are; refuses a key that is there twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -34,8 +34,7 @@ from planner.plan import Plan, PoolPlan
 from planner.prediction import WorkloadPrediction
 from planner.workloads import InferenceService, ServiceTarget, TrainingJob
 
-BUCKET = "${FUSION_BUCKET_URL}"
-DATA_FILES = "file://${FUSION_DATA_PATH}"
+BUCKET, DATA_FILES = "${FUSION_BUCKET_URL}", "file://${FUSION_DATA_PATH}"
 """Filled in by the training container, from its environment."""
 REPOSITORIES = ("training", "serving")
 PROJECT = Path(__file__).resolve().parents[1]

@@ -41,7 +41,7 @@ REMEDIATE = "/pulumirpc.Analyzer/Remediate"
 
 def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
     """Answer the engine until it ends this process."""
-    gc.freeze()  # the SDK's classes stay: a collection between two resources need not look at them
+    gc.freeze()  # what is imported stays: a collection between two resources need not look at them
     threads = futures.ThreadPoolExecutor(max_workers=4)
     limits = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
     server = grpc.server(threads, interceptors=[WithoutRemediation()], options=limits)
@@ -56,7 +56,7 @@ def serve(name: str, guardrails: Sequence[Guardrail]) -> None:
         server.stop(0)
 
 
-class WithoutRemediation(grpc.ServerInterceptor):  # type: ignore[type-arg]
+class WithoutRemediation(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
     """Guardrails change no inputs: the engine's question whether they do is refused before its message is read."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:

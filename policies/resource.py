@@ -11,8 +11,6 @@ from google.protobuf import struct_pb2
 from policies.marks import SECRET_SIGNATURE, SIGNATURE_KEY, UNKNOWN
 
 Path = tuple[str | int, ...]
-PACKAGES = frozenset({"aws", "gcp", "kubernetes"})
-"""Whose types the guardrails know."""
 WHOLE_BELOW = 2.0**53
 """Above it a float no longer tells each integer from the next."""
 

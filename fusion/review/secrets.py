@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from policies.marks import SECRET_SIGNATURE, SIGNATURE_KEY, UNKNOWN
+from policies.marks import SECRET_SIGNATURE, SIGNATURE_KEY
+from policies.resource import is_unknown
 from policies.security.secrets import CREDENTIALS
 
 SECRET = "[secret]"
@@ -65,11 +66,6 @@ def hidden_as_in(value: Any, other: Any) -> Any:
         rest = [None] * (len(value) - len(other))
         return [hidden_as_in(each, its) for each, its in zip(value, [*other, *rest], strict=False)]
     return value
-
-
-def is_unknown(value: Any) -> bool:
-    """Whether the value is known only after the update."""
-    return isinstance(value, str) and value in UNKNOWN
 
 
 def without_secrets(value: Any, resource_type: str, path: tuple[str | int, ...] = ()) -> Any:

@@ -7,9 +7,11 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from policies.guardrail import guardrail, stack_guardrail
-from policies.resource import PACKAGES, Props, Resource
+from policies.resource import Props, Resource
 from policies.update import Update
 
+PACKAGES = frozenset({"aws", "gcp", "kubernetes"})
+"""Whose types the guardrails know."""
 HARMLESS = (
     *("pulumi:*", "fusion:*", "random:*", "tls:*", "time:*", "null:*", "std:*", "archive:*", "cloudinit:*"),
     *("docker:index/image:*", "docker:index/registryImage:*", "docker-build:*"),

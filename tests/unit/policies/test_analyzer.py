@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi.runtime import proto
-from pulumi.runtime.proto import AnalyzeRequest, AnalyzerStackConfigureRequest, ConfigureAnalyzerRequest, PolicyConfig
+from pulumi.runtime.proto import AnalyzeRequest, AnalyzerStackConfigureRequest, ConfigureAnalyzerRequest
 
 from policies import guardrails
 from policies.analyzer import Analyzer, WithoutRemediation
@@ -106,13 +106,18 @@ def levels(analyzer: Analyzer) -> list[int]:
     return [each.enforcementLevel for each in response.diagnostics]
 
 
-def configured(stack: dict[str, object], pack: int | None = None) -> Analyzer:
+def of_pack(name: str, level: proto.EnforcementLevel.ValueType, **settings: float) -> ConfigureAnalyzerRequest:
+    """What the pack's config sets of a guardrail."""
+    request = ConfigureAnalyzerRequest()
+    request.policyConfig[name].enforcementLevel = level
+    request.policyConfig[name].properties.update(settings)
+    return request
+
+
+def configured(stack: dict[str, object], pack: proto.EnforcementLevel.ValueType | None = None) -> Analyzer:
     analyzer = Analyzer("test", [imdsv2])
     if pack is not None:
-        analyzer.Configure(
-            ConfigureAnalyzerRequest(policyConfig={"imdsv2": PolicyConfig(enforcementLevel=pack)}),  # type: ignore[arg-type]
-            None,
-        )
+        analyzer.Configure(of_pack("imdsv2", pack), None)
     analyzer.ConfigureStack(AnalyzerStackConfigureRequest(config={"fusion:guardrails": json.dumps(stack)}), None)
     return analyzer
 
@@ -130,9 +135,7 @@ def test_the_packs_config_holds_though_the_engine_sends_it_after_the_stacks() ->
     read: list[tuple[str, str]] = []
     analyzer = Analyzer("test", PACK, read_state=lambda *stack: read.append(stack) or ())
     analyzer.ConfigureStack(AnalyzerStackConfigureRequest(stack="test", config={"aws:region": "us-east-1"}), None)
-    limit = PolicyConfig(enforcementLevel=proto.MANDATORY)
-    limit.properties.update({"monthly_cost_limit_usd": 50})
-    analyzer.Configure(ConfigureAnalyzerRequest(policyConfig={"monthly-cost-limit": limit}), None)
+    analyzer.Configure(of_pack("monthly-cost-limit", proto.MANDATORY, monthly_cost_limit_usd=50), None)
     request = AnalyzeRequest(type=INSTANCE, urn="urn", name="one")
     request.properties.update({"instanceType": "p5.48xlarge"})
     (told,) = (each for each in analyzer.Analyze(request, None).diagnostics if each.policyName == "monthly-cost-limit")

@@ -767,7 +767,7 @@ def test_data_stays_in_its_regions() -> None:
     table = "aws:dynamodb/table:Table"
     inside = Declared(table, {"region": "eu-central-1"})
     assert said(inside) == []
-    assert said(Declared(table, {"name": "a"}, provider={"region": "us-east-1"})) == [
+    assert said(Declared(table, {}, provider={"region": "us-east-1"})) == [
         "it is in us-east-1; allowed are eu-central-1, europe-west4"
     ]
     assert said(Declared(table, {"region": "eu-central-1", "replicas": [{"regionName": "us-east-1"}]}))
@@ -799,7 +799,7 @@ def test_data_stays_in_its_regions() -> None:
 )
 def test_what_makes_things_unseen_is_refused_unless_its_type_is_exempt(kind: str) -> None:
     rule = RULES["nothing-hidden"]
-    declared = Declared(kind, {"name": "a"}, provider={"region": "us-east-1"})
+    declared = Declared(kind, {}, provider={"region": "us-east-1"})  # which tells a resource from a component
     (told,) = judge(rule, declared)
     assert f"or name {kind} in fusion:guardrails hiding_types_exempt" in told
     assert judge(rule, declared, hiding_types_exempt=[kind]) == []
@@ -807,7 +807,7 @@ def test_what_makes_things_unseen_is_refused_unless_its_type_is_exempt(kind: str
 
 @pytest.mark.parametrize("kind", [INSTANCE, POD, "random:index/randomId:RandomId", "docker-build:index:Image"])
 def test_what_is_judged_and_what_makes_only_values_and_images_is_not_hidden(kind: str) -> None:
-    assert judge(RULES["nothing-hidden"], Declared(kind, {"name": "a"}, provider={"region": "us-east-1"})) == []
+    assert judge(RULES["nothing-hidden"], Declared(kind, {}, provider={"region": "us-east-1"})) == []
 
 
 def test_a_component_of_any_package_is_judged_by_what_it_is_made_of() -> None:
