@@ -299,6 +299,11 @@ def between(low: int, high: int, unit: str = "") -> Callable[[Any], str | None]:
     return lambda value: None if low <= value <= high else f"expected {low} to {high} {unit}".rstrip()
 
 
+def in_each(field: str, check: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """A check for a field of every block of a list, which may be empty."""
+    return lambda blocks: next((reason for each in blocks if (reason := check(each[field]))), None)
+
+
 def matching(pattern: str, expected: str) -> Callable[[Any], str | None]:
     """A check for a text's form."""
     import re

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from localcloud.aws.api import Aws, ResourceType, Tag, between, from_tag_list, matching, one_of, to_tag_list, words
+from localcloud.aws.api import (
+    Aws,
+    ResourceType,
+    Tag,
+    between,
+    from_tag_list,
+    in_each,
+    matching,
+    one_of,
+    to_tag_list,
+    words,
+)
 from localcloud.provider import Properties, ProviderError
 
 SERVICE = "route53"
@@ -259,8 +270,8 @@ TYPES = (
             "name": NAME,
             "type": one_of("A", "AAAA", "CAA", "CNAME", "MX", "NAPTR", "NS", "PTR", "SOA", "SPF", "SRV", "TXT"),
             "ttl": between(0, 2_147_483_647, "seconds"),
-            "failoverRoutingPolicies": lambda value: one_of("PRIMARY", "SECONDARY")(value[0]["type"]),
-            "weightedRoutingPolicies": lambda value: between(0, 255)(value[0]["weight"]),
+            "failoverRoutingPolicies": in_each("type", one_of("PRIMARY", "SECONDARY")),
+            "weightedRoutingPolicies": in_each("weight", between(0, 255)),
         },
     ),
     ResourceType(

@@ -567,6 +567,7 @@ def test_another_type_or_identifier_of_a_dns_record_is_refused_and_not_pretended
     [
         ({"failoverRoutingPolicies": [{"type": "PRIMARY"}]}, "setIdentifier"),
         ({"failoverRoutingPolicies": [{"type": "FIRST"}], "setIdentifier": "a"}, "PRIMARY"),
+        ({"failoverRoutingPolicies": [], "weightedRoutingPolicies": [], "setIdentifier": "a"}, "routing policy"),
         ({"type": "CNAME", "records": ["a.example.com", "b.example.com"]}, "exactly one value"),
         ({"setIdentifier": "a"}, "routing policy"),
     ],
