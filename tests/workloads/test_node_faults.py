@@ -195,3 +195,6 @@ def test_a_nodes_status_is_a_rank_s_own_fault_before_what_follows_from_it() -> N
     assert status_of([RESUMABLE_EXIT_CODE, RANK_LOST_EXIT_CODE]) == RANK_LOST_EXIT_CODE
     assert status_of([RANK_LOST_EXIT_CODE, -9]) == 1
     assert status_of([1]) == 1
+    sent_by_torchrun = -signal.SIGTERM
+    assert status_of([RESUMABLE_EXIT_CODE, sent_by_torchrun]) == RESUMABLE_EXIT_CODE
+    assert status_of([1, sent_by_torchrun]) == 1

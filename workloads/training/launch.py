@@ -7,6 +7,7 @@ to save. A cluster must tell a run that was interrupted from one that failed.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,8 +60,11 @@ def launch(config_path: Path) -> int:
 
 
 def status_of(ranks: Iterable[int]) -> int:
-    """A node's status from those of its ranks that ended badly: a rank's own fault outweighs what follows from it."""
-    found = set(ranks)
+    """A node's status from those of its ranks that ended badly: a rank's own fault outweighs what follows from it.
+
+    When one rank is gone torchrun sends SIGTERM to the others, which ends one that no longer or not yet listens to it.
+    """
+    found = set(ranks) - {-signal.SIGTERM}
     if found - {RESUMABLE_EXIT_CODE, RANK_LOST_EXIT_CODE}:
         return 1
     return RANK_LOST_EXIT_CODE if RANK_LOST_EXIT_CODE in found else RESUMABLE_EXIT_CODE
