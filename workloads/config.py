@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from workloads.storage import EXPECTED, SCHEMES
 
@@ -27,8 +27,11 @@ def _url(value: str) -> str:
         raise ValueError(f"the environment variable {unset.args[0]} is not set") from None
     except ValueError:
         raise ValueError("expected a $ only as in ${FUSION_BUCKET_URL}") from None
-    if expanded.split("://", 1)[0] not in SCHEMES or expanded.endswith("://"):
+    scheme, _, place = expanded.partition("://")
+    if scheme not in SCHEMES or not place:
         raise ValueError(EXPECTED)
+    if scheme == "file" and not place.startswith("/"):
+        raise ValueError("expected file:// and an absolute path, such as file:///data/digits")
     return expanded.rstrip("/")
 
 
@@ -40,6 +43,15 @@ class Section(BaseModel):
     """Base of every section: unknown fields are errors, values don't change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic takes it for 1."""
+        kind = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise ValueError("expected a number")
+        return value
 
 
 Config = TypeVar("Config", bound=Section)
@@ -63,7 +75,8 @@ def load_yaml(path: Path, kind: type[Config], *, expected: str) -> Config:
     except RecursionError:
         raise ConfigError(f"{path}: is nested too deeply; expected {expected}") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:  # PyYAML lets those of `2001-99-99` and `!!map [1]` out
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "in ")
+        raise ConfigError(f"{path}: is not YAML: {reason}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected {expected}, got {shown(document)}")
     return checked(document, kind, source=str(path))

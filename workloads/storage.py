@@ -4,8 +4,8 @@ Whole objects of S3 and GCS go through obstore, whose Rust client holds no lock 
 else, and streams, go through fsspec.
 
 Server errors, throttling, cut connections, stalled answers and half answers are tried again, with growing pauses, by
-the clients where they do so and by :func:`read` where they don't. What still fails is a :class:`StorageError` in one
-sentence.
+the clients where they do so, and here for `PATIENCE_SECONDS`: a bucket that is away for that long ends no run. What
+still fails is a :class:`StorageError` in one sentence.
 
 `AWS_ENDPOINT_URL` (any S3-compatible server) and `AWS_REGION` are honoured by both clients; credentials are found as
 botocore finds them.
@@ -17,6 +17,7 @@ import functools
 import hashlib
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fsspec
 import obstore
 import obstore.exceptions
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from workloads.webhdfs import WebHDFS
 
@@ -61,7 +62,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _CLIENT: ClientConfig = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "300s", "allow_http": True}
 _RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=50)}
-_ATTEMPTS = 4
+PATIENCE_SECONDS = 40
+"""With S3 and GCS, after the first failure of all the client's own retries, which take a second or two."""
+_LONGEST_PAUSE_SECONDS = 4.0
 _ObstoreError = obstore.exceptions.BaseError
 
 Result = TypeVar("Result")
@@ -116,13 +119,26 @@ def size(url: str) -> int:
         return _with_retries(lambda: obstore.head(store, key)["size"])
 
 
-def _with_retries(
-    attempt: Callable[[], Result], errors: tuple[type[Exception], ...] = (obstore.exceptions.GenericError,)
-) -> Result:
-    for _ in range(_ATTEMPTS - 1):
-        with suppress(*errors):  # half an answer, or all retries of one request used up
+def _with_retries(attempt: Callable[[], Result], *also: type[Exception]) -> Result:
+    """Its result, as soon as the bucket answers; ``also`` are further errors that may pass."""
+    passing: tuple[type[Exception], ...] = (obstore.exceptions.GenericError, HTTPClientError, *also)
+    pause, end = 0.25, None
+    while True:
+        try:
             return attempt()
-    return attempt()
+        except passing as error:
+            now = time.monotonic()
+            end = now + PATIENCE_SECONDS if end is None else end
+            if now + pause > end or _stays(error):
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _stays(error: Exception) -> bool:
+    """Whether the bucket has answered and would answer the same again: a wrong region, or what it refuses."""
+    said = str(error)
+    return "redirect without LOCATION" in said or ("status code: 4" in said and "retries" not in said)
 
 
 def read_or_none(url: str) -> bytes | None:
@@ -144,7 +160,7 @@ def write(url: str, data: bytes) -> None:
     """Put an object; on S3 and GCS it appears whole or not at all."""
     with explained("write", url):
         if (found := _object_store(url)) is not None:
-            obstore.put(found[0], found[1], data)
+            _with_retries(lambda: obstore.put(found[0], found[1], data))
             return
         filesystem, path = locate(url)
         filesystem.pipe_file(path, data) if not _is_local(filesystem) else _write_local(Path(path), data)
@@ -160,7 +176,7 @@ def write_durably(url: str, data: bytes | mmap.mmap, *, parts_at_a_time: int = 1
                 # fails on an upload that is no more: nothing says whether this object or an older one lies there now.
                 _with_retries(
                     lambda: obstore.put(found[0], found[1], view, chunk_size=part, max_concurrency=parts_at_a_time),
-                    (obstore.exceptions.GenericError, FileNotFoundError),
+                    FileNotFoundError,
                 )
             return
         filesystem, path = locate(url)
@@ -174,7 +190,7 @@ def upload(file: Path, url: str) -> None:
     """Put a local file, in parts where it is large."""
     with explained("write", url):
         filesystem, path = locate(url)
-        filesystem.put_file(str(file), path)
+        _with_retries(lambda: filesystem.put_file(str(file), path))
 
 
 def names(url: str) -> list[str]:
@@ -182,7 +198,8 @@ def names(url: str) -> list[str]:
     with explained("list", url):
         filesystem, path = locate(url)
         try:
-            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False))
+            found = _with_retries(lambda: filesystem.ls(path, detail=False))
+            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
         except FileNotFoundError:
             return []
 
@@ -191,8 +208,9 @@ def remove(url: str) -> None:
     """Delete an object, or a folder with all under it; nothing happens where there is none."""
     with explained("delete", url):
         filesystem, path = locate(url)
-        if filesystem.exists(path):
-            filesystem.rm(path, recursive=True)
+        if _with_retries(lambda: filesystem.exists(path)):
+            with suppress(FileNotFoundError):  # an attempt whose answer was lost may have deleted it
+                _with_retries(lambda: filesystem.rm(path, recursive=True))
 
 
 def locate(url: str) -> tuple[Any, str]:
@@ -267,7 +285,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError | denied):
         told = f" ({error})" if isinstance(error, PermissionError) else ""  # obstore's goes on for lines
         return f"access denied{told}; check the credentials and the identity's rights on this bucket"
-    return f"{type(error).__name__}: {error}"
+    said = str(error).partition("Debug source:")[0]  # obstore's, of a dozen lines
+    return f"{type(error).__name__}: {' '.join(said.split())}"
 
 
 def _is_local(filesystem: Any) -> bool:

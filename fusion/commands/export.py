@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,8 +69,6 @@ def source_of(
     assert model is not None
     if shape is None or classes is None:
         raise FusionError("--model: expected --shape and --classes with it")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     return sources.of_factory(
         model,
         shape=sizes(shape),

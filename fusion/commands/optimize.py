@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from workloads.serving.sources import Trained
 
 QUICK_FORMATS: tuple[Format, ...] = ("pytorch", "onnx", "openvino")
+AIMS = ("size", "latency")
 QUANTIZATIONS = ("int8-dynamic", "int8-static", "int8-qat", "int4-weights", "fp8")
 NEEDS_EXTRA = "optimizing needs {}, which is not installed; install fusion[optimize,serve,train]"
 
@@ -37,7 +37,19 @@ NEEDS_EXTRA = "optimizing needs {}, which is not installed; install fusion[optim
 @click.option("--student-arguments", default="{}", help="With --distill: arguments of its factory, as JSON.")
 @click.option("--prune", type=click.FloatRange(0, 0.95), default=0.0, help="Share of each layer's channels that goes.")
 @click.option("--sparse-2-4", "sparse", is_flag=True, help="Two of each four weights become zero (NVIDIA Ampere on).")
-@click.option("--quantize", type=click.Choice(QUANTIZATIONS), help="What numbers become; int8-qat trains with it.")
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    multiple=True,
+    help="What numbers become; int8-qat trains with it. Of several, the best by --aim is published.",
+)
+@click.option(
+    "--aim",
+    type=click.Choice(AIMS),
+    default="size",
+    show_default=True,
+    help="What is to get less; what doesn't is not published.",
+)
 @click.option("--epochs", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Of each training.")
 @click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True)
 @click.option("--accuracy-min", type=click.FloatRange(0, 1), default=0.0, help="Nothing less accurate is published.")
@@ -65,7 +77,8 @@ def command(
     student_arguments: str,
     prune: float,
     sparse: bool,
-    quantize: Any,
+    quantize: tuple[Any, ...],
+    aim: Any,
     epochs: int,
     learning_rate: float,
     accuracy_min: float,
@@ -80,14 +93,15 @@ def command(
 
     PACKAGE_URL is a folder that holds no package yet. The methods are applied in the order of their options here. Size,
     latency (on this machine) and accuracy (on held-out data) are measured before and after, by each backend that
-    serves the package. Below the allowed accuracy nothing is published, and the status is 1.
+    serves the package. Below the allowed accuracy, or where what --aim names got no less, nothing is published, and the
+    status is 1.
     """
     chip = find(target)
     refuse_report(json_file)
     methods = {"--distill": distill, "--prune": prune, "--sparse-2-4": sparse, "--quantize": quantize}
     if not any(methods.values()):
         raise FusionError(f"expected one or more of {', '.join(methods)}")
-    refuse_senseless(chip, sparse=sparse, quantize=quantize)
+    refuse_senseless(chip, sparse=sparse, quantize=quantize, aim=aim)
     try:
         from workloads.models import ModelError
         from workloads.optimization.optimize import Asked, Floor, optimize
@@ -101,7 +115,8 @@ def command(
         student=None if distill is None else (distill, json_object(student_arguments)),
         prune=prune,
         sparse=sparse,
-        quantize=quantize,
+        quantize=tuple(dict.fromkeys(quantize)),
+        aim=aim,
         tuning=Tuning(epochs=epochs, learning_rate=learning_rate),
     )
     try:
@@ -121,13 +136,14 @@ def command(
         raise FusionError(NEEDS_EXTRA.format(error.name)) from None
     except (PackageError, ModelError, StorageError, OptimizationError) as error:
         raise FusionError(str(error)) from None
-    for line in (*table(result, batch, threads), *notes(chip, asked)):
+    for line in (*table(result, batch, threads), *verdicts(result), *notes(chip, asked)):
         click.echo(line)
     if json_file is not None:
         write_report(json_file, {"for": chip.name, "batch": batch, "threads": threads, **result.document()})
     if result.problem:
         raise FusionError(f"nothing was published: {result.problem}")
-    click.echo(f"{trained.name} {version} is in {as_url(url)}; serve it: fusion serve {url}")
+    published = "" if len(result.tried) == 1 or result.published is None else f" as {result.published.name}"
+    click.echo(f"{trained.name} {version} is in {as_url(url)}{published}; serve it: fusion serve {url}")
 
 
 def refuse_report(file: Path | None) -> None:
@@ -152,26 +168,31 @@ def write_report(file: Path, document: dict[str, Any]) -> None:
         raise FusionError(f"--json {file}: can't be written: {error.strerror}") from None
 
 
-def refuse_senseless(chip: Target, *, sparse: bool, quantize: str | None) -> None:
+def refuse_senseless(chip: Target, *, sparse: bool, quantize: Sequence[str], aim: str) -> None:
     """Pass where the chip can use what is asked for.
 
     Raises:
         FusionError: it has no units for it; says what it has.
     """
+    if aim == "latency" and chip.kind != "cpu":
+        raise FusionError(
+            f"--aim latency: what is measured on this machine's CPU says nothing of {chip.name}; expected size"
+        )
     if sparse and not chip.has_sparse_units:
         raise FusionError(
             f"--sparse-2-4: {chip.name} can't skip the zeros; NVIDIA's GPUs can, from Ampere on (A10G, L4)"
         )
     of_gpus = [each for each in QUANTIZATIONS if each != "int4-weights" and (each != "fp8" or chip.has_fp8)]
     fitting = {"cpu": [each for each in QUANTIZATIONS if each != "fp8"], "nvidia": of_gpus}.get(chip.kind, [])
-    if quantize is None or quantize in fitting:
+    unfit = next((each for each in quantize if each not in fitting), None)
+    if unfit is None:
         return
     if not fitting:
         raise FusionError(
-            f"--quantize {quantize}: {chip.name} takes no quantized PyTorch program; its compiler computes in bf16. "
+            f"--quantize {unfit}: {chip.name} takes no quantized PyTorch program; its compiler computes in bf16. "
             "Expected --distill or --prune"
         )
-    raise FusionError(f"--quantize {quantize}: {chip.name} has no units for it; expected {', '.join(fitting)}")
+    raise FusionError(f"--quantize {unfit}: {chip.name} has no units for it; expected {', '.join(fitting)}")
 
 
 def trained_model(run: str | None, model: str | None, weights: str | None, data: str | None, arguments: str) -> Trained:
@@ -186,27 +207,52 @@ def trained_model(run: str | None, model: str | None, weights: str | None, data:
         return sources.trained_by(as_url(run))
     if run is not None or model is None or weights is None or data is None:
         raise FusionError("expected --run, or --model with --weights and --data")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     return sources.of_weights(model, data_url=as_url(data), arguments=json_object(arguments), weights=as_url(weights))
 
 
 def table(result: Result, batch: int, threads: int) -> list[str]:
-    """Both packages by backend; the first of each is the one that would serve."""
+    """All packages by backend; the first of each is the one that would serve."""
     before, after = result.parameters
     lines = [
         f"measured on this machine's CPU: batches of {batch}, {threads} thread{'s' * (threads > 1)}; accuracy on "
         "held-out data",
-        f"{'':8}{'backend':16}{'bytes':>14}{'p50 ms':>10}{'p99 ms':>10}{'accuracy':>10}",
+        f"{'':14}{'backend':16}{'bytes':>14}{'p50 ms':>10}{'p99 ms':>10}{'accuracy':>10}",
     ]
-    for name, rows in (("before", result.before), ("after", result.after)):
+    for name, rows in (("before", result.before), *((each.name, each.measured) for each in result.tried)):
         lines += [_row(name if not place else "", each) for place, each in enumerate(rows)]
     lines.append(f"parameters {before:,} → {after:,}, of which {result.zeros:.0%} are zero")
     return lines
 
 
 def _row(name: str, found: Measured) -> str:
-    return f"{name:8}{found.backend:16}{found.bytes:14,}{found.p50_ms:10.3f}{found.p99_ms:10.3f}{found.accuracy:10.2%}"
+    return f"{name:14}{found.backend:16}{found.bytes:14,}{found.p50_ms:10.3f}{found.p99_ms:10.3f}{found.accuracy:10.2%}"
+
+
+def verdicts(result: Result) -> list[str]:
+    """Of each package in words, by its smallest and its fastest backend: is it smaller, faster, as accurate."""
+    lines = []
+    for tried in result.tried:
+        if not tried.measured:
+            lines.append(f"{tried.name}: can't be made: {tried.problem}")
+            continue
+        small, smaller = (min(each, key=lambda one: one.bytes) for each in (result.before, tried.measured))
+        fast, faster = result.before[0], tried.measured[0]
+        worst = min(tried.measured, key=lambda each: each.accuracy)
+        size = _compared(smaller.bytes / small.bytes, "smaller", "larger", "as large")
+        speed = _compared(faster.p50_ms / fast.p50_ms, "faster", "slower", "about as fast", noise=0.05)
+        lines.append(
+            f"{tried.name}: {size} ({small.bytes:,} → {smaller.bytes:,} bytes), {speed} ({fast.p50_ms:.3f} ms by "
+            f"{fast.backend} → {faster.p50_ms:.3f} by {faster.backend}), "
+            f"accuracy {fast.accuracy:.2%} → {worst.accuracy:.2%}"
+        )
+    return lines
+
+
+def _compared(ratio: float, less: str, more: str, same: str, noise: float = 0.0) -> str:
+    """`3.6 times smaller`."""
+    if abs(ratio - 1) <= noise:
+        return same
+    return f"{1 / ratio:.2f} times {less}" if ratio < 1 else f"{ratio:.2f} times {more}"
 
 
 def notes(chip: Target, asked: Asked) -> Sequence[str]:

@@ -48,6 +48,11 @@ def test_the_smallest_config_has_the_documented_defaults(tmp_path: Path) -> None
     [
         ({"epochs": 0}, "FILE: epochs: got 0; input should be greater than or equal to 1"),
         ({"precision": "fp7"}, "FILE: precision: got \"fp7\"; input should be 'fp32', 'tf32', 'bf16', 'fp16' or 'fp8'"),
+        ({"epochs": True}, "FILE: epochs: got true; expected a number"),
+        (
+            {"outputs": {"url": "file://runs"}},
+            'FILE: outputs.url: got "file://runs"; expected file:// and an absolute path, such as file:///data/digits',
+        ),
         ({"epoch": 3}, "FILE: epoch: unknown field; remove it or check its spelling"),
         ({"model": "decoder"}, 'FILE: model: got "decoder"; expected fields and their values'),
         ({"data": {}}, "FILE: data.url: not set, and it has no default"),

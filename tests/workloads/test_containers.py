@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,22 @@ def test_it_is_pinned_installs_by_hash_and_fetches_nothing_else(file: Path) -> N
         assert "|" not in rest.replace("||", ""), "a pipe hides the status of its first command"
         for path in re.findall(r"(?:workloads|tools)/[\w./-]+", rest) if word == "COPY" else ():
             assert (ROOT / path).exists(), path
+
+
+def test_the_build_is_given_what_is_copied_and_nothing_else_of_a_checkout() -> None:
+    """No credentials, no state, no package of this machine: whatever else lies beside them."""
+    ignored, *listed = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert (ignored, listed[-1]) == ("*", "**/__pycache__")
+    given = [line.removeprefix("!") for line in listed[:-1]]
+    copied = {
+        path
+        for file in FILES
+        for word, rest in chain.from_iterable(stages(file).values())
+        if word == "COPY" and "--from" not in rest
+        for path in rest.split()[:-1]
+    }
+    assert all(any(path == each or path.startswith(f"{each}/") for each in given) for path in copied), copied
+    assert all(any(path == each or path.startswith(f"{each}/") for path in copied) for each in given), given
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.suffix)

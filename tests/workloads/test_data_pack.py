@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -147,10 +148,12 @@ def test_idx_files_are_packed_as_mnist_lays_them_out(tmp_path: Path, url: str, s
     assert content(url, tmp_path)["test"] == expected
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".categorical.parquet"])
 def test_a_table_is_packed_with_its_words_as_categories(tmp_path: Path, url: str, suffix: str) -> None:
     table = pa.table({"label": ["no", "yes"] * 10, "town": ["Ulm", "Bonn", "Köln", "Ulm"] * 5, "age": list(range(20))})
     path = tmp_path / f"people{suffix}"
+    if suffix == ".categorical.parquet":  # as pandas writes its categoricals
+        table = table.set_column(1, "town", table["town"].dictionary_encode())
     pa.csv.write_csv(table, path) if suffix == ".csv" else pq.write_table(table, path)
     assert "18 samples to train on, 2 held out; tabular of shape 2, 2 classes" in pack(path, url)
     assert Dataset(url, "train").index.categories == (3,)

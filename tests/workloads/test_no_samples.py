@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -147,3 +148,12 @@ def test_a_torn_image_and_a_token_out_of_range_are_named_by_their_place(
     assert ended.status == 1
     assert re.fullmatch(r"\S+\.arrow: input: row 1 is out of range, expected 0 to 38654; .*\n", ended.err)
     assert_quotes_nothing(said(ended, tmp_path))
+
+
+def test_no_runtime_tells_its_maker_of_the_machine_or_the_model() -> None:
+    """ONNX Runtime and OpenVINO's converter do, unless they are told not to."""
+    import workloads.serving  # noqa: F401 # the import is what does it
+
+    telling = pytest.importorskip("openvino.tools.ovc.telemetry_utils")
+    assert telling.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

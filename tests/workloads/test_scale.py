@@ -26,7 +26,7 @@ from workloads.training.checkpoint import Checkpoints, Position
 from workloads.training.config import TrainingConfig
 from workloads.training.logs import Log
 from workloads.training.optimizers import clip_gradients, learning_rate_at, make_embeddings_sparse, make_optimizer
-from workloads.training.parallel import spread
+from workloads.training.parallel import spread, take_small_batches
 from workloads.training.precision import SCALE_AT_FIRST, LossScale, takes_fp8
 from workloads.training.run import run
 from workloads.training.stopping import RESUMABLE_EXIT_CODE, StopRequest
@@ -294,6 +294,20 @@ def test_a_long_gradient_is_shortened_to_the_norm_and_a_short_one_is_left() -> N
         clip_gradients(model.parameters(), 1.0)
         after = torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters()])
         assert after.item() == pytest.approx(norm or before.item(), rel=1e-4)
+
+
+def test_an_epochs_last_sample_is_normalized_by_the_batches_before_it_and_single_ones_alone_are_refused(
+    tmp_path: Path,
+) -> None:
+    config = config_of(tmp_path, "tabular")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"batch_size": 32})})
+    model = small("tabular")
+    take_small_batches(model, config, 97, World(torch.device("cpu")))
+    rows = inputs_for("tabular")
+    with pytest.raises(ConfigError, match=r"data\.batch_size: a rank computes one sample at once"):
+        model(rows[:1])
+    model(rows)
+    assert torch.isfinite(model(rows[:1])).all() and model(rows[:0]).shape == (0, 2)
 
 
 def test_an_embedding_that_another_layer_shares_is_not_made_sparse() -> None:

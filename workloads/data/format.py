@@ -161,6 +161,29 @@ def read_index(url: str) -> tuple[Index, str]:
         raise StorageError(f"{storage.join(url, INDEX)}: {field}: {problem['msg']}; write the data set anew") from None
 
 
+def fetch(url: str, shard: Shard, index: Index) -> pa.Table:
+    """A shard's table, from the bucket.
+
+    Raises:
+        StorageError: it can't be read, is not what the index says, or holds a number that the index does not allow.
+    """
+    location = storage.join(url, shard.file)
+    data = storage.read(location)
+    if storage.sha256(data) != shard.sha256:
+        data = storage.read(location)  # spoilt on its way?
+    if storage.sha256(data) != shard.sha256:
+        raise StorageError(f"{location} is not what its index says (SHA-256 differs); write the data set anew")
+    try:
+        table = decode(data, index)
+    except ValueError as error:
+        raise StorageError(f"{location} {error}; write the data set anew") from None
+    if len(table) != shard.samples:
+        raise StorageError(f"{location} has {len(table)} samples, its index says {shard.samples}; write it anew")
+    if (problem := wrong_value(table, index)) is not None:
+        raise StorageError(f"{location}: {problem}; mend the source and write the data set anew")
+    return table
+
+
 def to_table(inputs: Inputs | Ragged, labels: Labels | None) -> pa.Table:
     """The columns of a shard."""
     if isinstance(inputs, np.ndarray):

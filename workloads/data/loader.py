@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -28,9 +27,8 @@ from workloads.data.format import (
     Rows,
     Shard,
     Split,
-    decode,
+    fetch,
     read_index,
-    wrong_value,
 )
 from workloads.data.order import STREAMS, Numbers, Order, Part, drawn_part, epoch_order, stored_order
 from workloads.storage import StorageError
@@ -109,29 +107,6 @@ class Dataset:
                 url = storage.join(self.url, self.shards[shard].file)
                 raise StorageError(f"{url} holds an image that can't be read; `fusion data check` names it") from error
         return inputs, labels
-
-
-def fetch(url: str, shard: Shard, index: Index) -> pa.Table:
-    """A shard's table, from the bucket.
-
-    Raises:
-        StorageError: it can't be read, is not what the index says, or holds a number that the index does not allow.
-    """
-    location = storage.join(url, shard.file)
-    data = storage.read(location)
-    if storage.sha256(data) != shard.sha256:
-        data = storage.read(location)  # spoilt on its way?
-    if storage.sha256(data) != shard.sha256:
-        raise StorageError(f"{location} is not what its index says (SHA-256 differs); write the data set anew")
-    try:
-        table = decode(data, index)
-    except ValueError as error:
-        raise StorageError(f"{location} {error}; write the data set anew") from None
-    if len(table) != shard.samples:
-        raise StorageError(f"{location} has {len(table)} samples, its index says {shard.samples}; write it anew")
-    if (problem := wrong_value(table, index)) is not None:
-        raise StorageError(f"{location}: {problem}; mend the source and write the data set anew")
-    return table
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from workloads.data.format import (
     Rows,
     Shard,
     Split,
+    fetch,
     read_index,
     shard_file,
     write_index,
     write_shard,
 )
-from workloads.data.loader import fetch
 from workloads.data.order import Numbers
 from workloads.data.sources import Source, SourceError
 

@@ -319,6 +319,7 @@ def _of_tables(
     tables: Mapping[Split, pa.Table], names_of: Mapping[str, Sequence[str]], options: Options, path: Path
 ) -> Source:
     """Images, texts or numbers, as the columns say."""
+    tables = {split: _without_dictionaries(table) for split, table in tables.items()}
     if "train" not in tables:
         raise SourceError(f"{path}: has a held-out split but none to train on")
     columns = tables["train"].column_names
@@ -344,6 +345,14 @@ def _of_tables(
         texts = {split: table[options.text] for split, table in tables.items()}
         return _texts(texts, labels, classes, options, path)
     return _tabular(tables, labels, classes, options, path)
+
+
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    """With the words themselves, where a column has numbers that stand for them, as pandas' categoricals do."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(at, field.name, table[field.name].cast(field.type.value_type))
+    return table
 
 
 def _is_image(column: pa.DataType) -> bool:

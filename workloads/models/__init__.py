@@ -21,8 +21,10 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -137,12 +139,18 @@ def of_data(index: Index) -> dict[str, Any]:
 
 
 def factory(name: str) -> Factory:
-    """The factory behind a registered name or a `module:factory`."""
+    """The factory behind a registered name or a `module:factory`, whose module may lie in the current folder.
+
+    Raises:
+        ModelError: there is none, or its module can't be imported.
+    """
     reference = REGISTERED[name].factory if name in REGISTERED else name
     module, _, attribute = reference.partition(":")
     if not module or not attribute:
         known = ", ".join(REGISTERED)
         raise ModelError(f"model.name: got {name!r}; expected one of {known}, or module:factory for one of your own")
+    if (here := str(Path.cwd())) not in sys.path:  # as `python -m` has it, and a command such as `fusion` has not
+        sys.path.insert(0, here)
     try:
         found: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

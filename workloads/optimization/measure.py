@@ -87,4 +87,4 @@ def accuracy_of(forward: Forward, trained: Trained) -> float:
         inputs, targets = task.inputs_and_targets(batch)
         logits = forward([np.ascontiguousarray(inputs.numpy())])[0]
         observed.append(task.observe(torch.from_numpy(logits), targets))
-    return task.judge(torch.cat(observed)).metrics["accuracy"]
+    return task.scores(torch.cat(observed))["accuracy"]

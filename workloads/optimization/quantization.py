@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from workloads.optimization.tuning import Tuning, tune
 from workloads.serving.export import BATCH_LIMIT
 from workloads.serving.package import Format
 from workloads.serving.sources import Trained
-from workloads.training.precision import FP8_CAPABILITY
+from workloads.training.precision import takes_fp8
 
 Quantization = Literal["int8-dynamic", "int8-static", "int8-qat", "int4-weights", "fp8"]
 
@@ -52,7 +53,7 @@ def _int8_static(module: nn.Module, trained: Trained, tuning: Tuning) -> nn.Modu
         with torch.no_grad():
             for inputs in _calibration(trained, tuning.batch_size):
                 prepared(inputs)
-        return _converted(prepared)
+        return _converted(prepared, is_qat=False)
 
 
 def _int8_qat(module: nn.Module, trained: Trained, tuning: Tuning) -> nn.Module:
@@ -65,7 +66,7 @@ def _int8_qat(module: nn.Module, trained: Trained, tuning: Tuning) -> nn.Module:
     tune(prepared, trained, tuning)
     prepared.eval()
     with _quiet():
-        return _converted(prepared)
+        return _converted(prepared, is_qat=True)
 
 
 def _prepared(module: nn.Module, trained: Trained, *, is_qat: bool) -> torch.fx.GraphModule:
@@ -89,12 +90,16 @@ def _prepared(module: nn.Module, trained: Trained, *, is_qat: bool) -> torch.fx.
     return prepared
 
 
-def _converted(prepared: torch.fx.GraphModule) -> nn.Module:
+def _converted(prepared: torch.fx.GraphModule, *, is_qat: bool) -> nn.Module:
     """With numbers of 8 bits, and without the fp32 weights that they were made from."""
-    from torchao.quantization.pt2e import allow_exported_model_train_eval
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+    from torchao.quantization.pt2e import allow_exported_model_train_eval, quantize_pt2e
 
-    graph: torch.fx.GraphModule = convert_pt2e(prepared)
+    if is_qat and any("conv" in str(node.target) for node in prepared.graph.nodes):
+        graph: torch.fx.GraphModule = quantize_pt2e.convert_pt2e(prepared)
+    else:
+        # Nothing is left to fold into a convolution, and it takes a minute to look for it: 96 patterns are traced.
+        with patch.object(quantize_pt2e, "_fold_conv_bn_qat", lambda graph: graph):
+            graph = quantize_pt2e.convert_pt2e(prepared)
     allow_exported_model_train_eval(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     if not any("quantize_per_tensor" in str(node.target) for node in graph.graph.nodes):
@@ -129,14 +134,12 @@ def _int4_weights(module: nn.Module, trained: Trained, tuning: Tuning) -> nn.Mod
 
 
 def _fp8(module: nn.Module, trained: Trained, tuning: Tuning) -> nn.Module:
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < FP8_CAPABILITY:
-        raise OptimizationError(
-            "--quantize fp8: can be made and judged only on a CUDA chip of Ada, Hopper or newer, and this machine has "
-            "none; run the same command there, or choose int8-static"
-        )
-    from torchao.quantization import Float8DynamicActivationFloat8WeightConfig
+    with _quiet():
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quant_api
 
-    return _with_linear_layers_as(module.cuda(), Float8DynamicActivationFloat8WeightConfig())
+    # torchao asks for the chip; PyTorch's products in fp8 run on CPUs too, slowly, and can be judged there.
+    with patch.object(quant_api, "_check_hardware_support", lambda granularity: None):
+        return _with_linear_layers_as(module, Float8DynamicActivationFloat8WeightConfig(), takes_fp8)
 
 
 def _takes_int4(layer: nn.Module, _: str = "") -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -38,17 +39,19 @@ def prune_channels(module: nn.Module, inputs: Tensor, share: float) -> nn.Module
     pruned = copy.deepcopy(module).eval()
     wanted, last = pruned(inputs).shape, _last_layer(pruned, inputs)
     try:
-        pruner = torch_pruning.pruner.BasePruner(
-            pruned,
-            inputs,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=share,
-            ignored_layers=[last],
-            round_to=ROUND_CHANNELS_TO,
-            num_heads=_heads(pruned),
-        )
-        pruner.step()
-        found = pruned(inputs).shape
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells of weights outside layers, which it finds by itself
+            pruner = torch_pruning.pruner.BasePruner(
+                pruned,
+                inputs,
+                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+                pruning_ratio=share,
+                ignored_layers=[last],
+                round_to=ROUND_CHANNELS_TO,
+                num_heads=_heads(pruned),
+            )
+            pruner.step()
+            found = pruned(inputs).shape
     except Exception as error:  # the graph's walk and the pruned forward raise whatever they meet
         reason = " ".join(str(error).split())[:200]
         raise OptimizationError(f"--prune: the model's channels can't be followed: {reason}") from None

@@ -20,6 +20,9 @@ TEMPERATURE = 4.0
 SHARE_OF_TEACHER = 0.7
 """Of the loss; the rest is the labels'."""
 
+LEAST_SAMPLES = 2
+"""Of a step: layers that normalize by batch can't learn from one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -67,6 +70,8 @@ def tune(
     of_batch = loss or (lambda model, inputs, targets: task.loss(model(inputs), targets))
     for epoch in range(tuning.epochs):
         for batch in loader.epoch(epoch):
+            if len(batch.labels) < LEAST_SAMPLES:
+                continue
             inputs, targets = task.inputs_and_targets(batch)
             optimizer.zero_grad(set_to_none=True)
             mean = of_batch(module, inputs, targets) / targets.numel()

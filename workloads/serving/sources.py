@@ -113,7 +113,11 @@ def trained_by(url: str) -> Trained:
     report = storage.read_or_none(storage.join(url, "report.json"))
     if report is None:
         raise PackageError(f"{url} holds no finished training run (report.json is missing); expected its outputs.url")
-    config = TrainingConfig.model_validate(json.loads(report)["config"])
+    try:
+        config = TrainingConfig.model_validate(json.loads(report)["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PackageError(f"{url}/report.json is not what a training run of this version leaves: {reason}") from None
     return of_weights(
         config.model.name,
         data_url=config.data.url,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.distributed as dist
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -79,6 +81,42 @@ def micro_batches(batch: Batch, size: int | None, world: World) -> list[Batch]:
     return [Batch(inputs, labels, batch.global_samples) for inputs, labels in pieces]
 
 
+def take_small_batches(model: nn.Module, config: TrainingConfig, samples: int, world: World) -> None:
+    """Where a rank computes one sample or none at once, as of an epoch's last batch, let layers take it that normalize
+    by batch."""
+    size, micro = min(config.data.batch_size, samples), config.parallel.micro_batch_size
+    if min(_smallest_part(batch, micro, world) for batch in (size, samples % size or size)) < 2:
+        for layer in model.modules():
+            if isinstance(layer, _BatchNorm) and layer.track_running_stats:
+                layer.forward = functools.partial(_normalized, layer, layer.forward)  # type: ignore[method-assign]
+
+
+def _smallest_part(batch: int, micro: int | None, world: World) -> int:
+    """The fewest samples of a batch that a rank computes at once."""
+    parts = 1 if micro is None else math.ceil(math.ceil(batch / world.data_size) / micro)
+    return batch // world.data_size // parts
+
+
+def _normalized(layer: _BatchNorm, by_batch: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """By the batch; where it has one value of a channel, which has no variance, by the batches before it.
+
+    Raises:
+        ConfigError: there are none before it.
+    """
+    if not layer.training or inputs.numel() > inputs.shape[1]:
+        return by_batch(inputs)
+    if not layer.num_batches_tracked:
+        raise ConfigError(
+            "data.batch_size: a rank computes one sample at once, and the model normalizes by batch, which takes two; "
+            "expected a larger one, or fewer ranks, or a larger parallel.micro_batch_size"
+        )
+    return F.batch_norm(inputs, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps)
+
+
+def _normalizes_by_batch(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
 def full_weights(model: nn.Module) -> dict[str, Any]:
     """All weights under the model's own names, on the first rank's CPU; every rank must call it."""
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -112,7 +150,7 @@ def _recompute_activations(model: nn.Module, config: TrainingConfig) -> None:
     blocks = blocks_of(model)
     if not blocks:
         raise ConfigError(f"parallel.activation_checkpointing: the model {config.model.name} declares no blocks")
-    if any(isinstance(module, _BatchNorm) for block in blocks for module in block.modules()):
+    if any(map(_normalizes_by_batch, blocks)):
         raise ConfigError(
             f"parallel.activation_checkpointing: the blocks of {config.model.name} normalize by batch, and computing "
             "them twice would count each batch twice; expected false"
@@ -131,8 +169,9 @@ def _shard(model: nn.Module, config: TrainingConfig, world: World) -> nn.Module:
 
 
 def _replicate(model: nn.Module, config: TrainingConfig) -> nn.Module:
-    by_batch = any(isinstance(module, _BatchNorm) for module in model.modules())
-    replica = DistributedDataParallel(model, forward_sync_buffers=by_batch, gradient_as_bucket_view=True)
+    replica = DistributedDataParallel(
+        model, forward_sync_buffers=_normalizes_by_batch(model), gradient_as_bucket_view=True
+    )
     match config.parallel.gradient_compression:
         case "fp16":
             replica.register_comm_hook(None, default_hooks.fp16_compress_hook)

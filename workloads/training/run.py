@@ -27,7 +27,7 @@ from workloads.training.loop import Trainer
 from workloads.training.manifest import Position
 from workloads.training.monitor import Metrics, exposed, progress_bar
 from workloads.training.optimizers import make_optimizer
-from workloads.training.parallel import full_weights, spread
+from workloads.training.parallel import full_weights, spread, take_small_batches
 from workloads.training.precision import LossScale, set_numerics
 from workloads.training.privacy import Privacy, PrivateTrainer, check_gradients
 from workloads.training.promise import read_promise
@@ -148,7 +148,9 @@ def check_model_fits(config: TrainingConfig, index: Index) -> None:
 
 def build_model(config: TrainingConfig, index: Index, world: World) -> nn.Module:
     """The model that the config names, spread over the ranks."""
-    return spread(models.build(config.model.name, index, config.model.arguments), config, world)
+    model = models.build(config.model.name, index, config.model.arguments)
+    take_small_batches(model, config, index.samples("train"), world)
+    return spread(model, config, world)
 
 
 def forward_samples(config: TrainingConfig, world: World) -> int:

@@ -54,8 +54,12 @@ class Task(ABC):
         """What `judge` needs to know of one batch, on the CPU; a row for each sample."""
 
     @abstractmethod
+    def scores(self, observed: Tensor) -> dict[str, float]:
+        """The task's few numbers, over all samples together; `accuracy` is one of them."""
+
+    @abstractmethod
     def judge(self, observed: Tensor) -> Evaluation:
-        """The verdict on all samples together."""
+        """The verdict on all samples together, with reports and charts."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The sum of the cross-entropies (nats) of all predictions, in fp32.
@@ -91,24 +95,31 @@ class Classification(Task):
         """(samples, 1 + classes): the true class, then each class's probability."""
         return torch.cat((targets.unsqueeze(1).float(), logits.float().softmax(dim=1)), dim=1).cpu()
 
+    def scores(self, observed: Tensor) -> dict[str, float]:
+        """Accuracy, macro F1 and calibration error by torchmetrics."""
+        from torchmetrics.functional import classification as metrics  # its import takes over a second
+
+        actual, shares, predicted = _actual_and_predicted(observed)
+        classes = len(self.index.classes)
+        return {
+            "accuracy": metrics.multiclass_accuracy(predicted, actual, average="micro", num_classes=classes).item(),
+            "f1_macro": metrics.multiclass_f1_score(predicted, actual, average="macro", num_classes=classes).item(),
+            "calibration_error": metrics.multiclass_calibration_error(shares, actual, num_classes=classes).item(),
+        }
+
     def judge(self, observed: Tensor) -> Evaluation:
-        """Accuracy, macro F1 and calibration error by torchmetrics; scikit-learn's report; charts."""
+        """The scores, scikit-learn's report, and charts."""
         from sklearn.metrics import classification_report  # these imports take over a second
-        from torchmetrics.functional import classification as metrics
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         from workloads.training.charts import classification_charts
 
-        actual, shares = observed[:, 0].long(), observed[:, 1:]
-        predicted, classes = shares.argmax(dim=1), self.index.classes
-        of_classes: dict[str, Any] = {"num_classes": len(classes)}
-        counts = metrics.multiclass_confusion_matrix(predicted, actual, **of_classes)
+        actual, shares, predicted = _actual_and_predicted(observed)
+        classes = self.index.classes
+        counts = multiclass_confusion_matrix(predicted, actual, num_classes=len(classes))
         names: dict[str, Any] = {"labels": list(range(len(classes))), "target_names": classes, "zero_division": 0}
         return Evaluation(
-            metrics={
-                "accuracy": metrics.multiclass_accuracy(predicted, actual, average="micro", **of_classes).item(),
-                "f1_macro": metrics.multiclass_f1_score(predicted, actual, average="macro", **of_classes).item(),
-                "calibration_error": metrics.multiclass_calibration_error(shares, actual, **of_classes).item(),
-            },
+            metrics=self.scores(observed),
             samples=len(actual),
             report={
                 "classification_report": classification_report(actual, predicted, output_dict=True, **names),
@@ -119,6 +130,12 @@ class Classification(Task):
                 **classification_charts(actual, shares, counts, classes),
             },
         )
+
+
+def _actual_and_predicted(observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each sample's class, the probability of every class, and the class that is the likeliest."""
+    shares = observed[:, 1:]
+    return observed[:, 0].long(), shares, shares.argmax(dim=1)
 
 
 class NextToken(Task):
@@ -145,11 +162,15 @@ class NextToken(Task):
         foreseen = (logits.argmax(dim=-1) == targets).sum(dim=1)
         return torch.stack((losses.view(targets.shape).sum(dim=1), foreseen.float()), dim=1).cpu()
 
-    def judge(self, observed: Tensor) -> Evaluation:
+    def scores(self, observed: Tensor) -> dict[str, float]:
         """Loss (nats a token), perplexity and the share of tokens foreseen."""
         loss, accuracy = (observed.double().sum(dim=0) / (len(observed) * self.predictions_per_sample)).tolist()
+        return {"loss": loss, "perplexity": torch.tensor(loss).exp().item(), "accuracy": accuracy}
+
+    def judge(self, observed: Tensor) -> Evaluation:
+        """The scores, and on how many tokens."""
         return Evaluation(
-            metrics={"loss": loss, "perplexity": torch.tensor(loss).exp().item(), "accuracy": accuracy},
+            metrics=self.scores(observed),
             samples=len(observed),
             report={"held_out_tokens": len(observed) * self.predictions_per_sample},
         )
