@@ -139,8 +139,8 @@ def test_each_sample_is_drawn_by_itself_and_ranks_cut_a_batch_between_them() -> 
     batches = np.split(part.numbers, part.ends[:-1])
     assert all(len(np.unique(batch)) == len(batch) for batch in batches)
     together = [drawn_part(100, **how, rank=rank, world_size=3) for rank in range(3)]
-    for number, batch in enumerate(batches):
-        pieces = [np.split(each.numbers, each.ends[:-1])[number] for each in together]
+    cut = [np.split(each.numbers, each.ends[:-1]) for each in together]
+    for batch, *pieces in zip(batches, *cut, strict=True):
         assert np.concatenate(pieces).tolist() == batch.tolist()
     other = drawn_part(100, **(how | {"secret": (8, 0)}), rank=0, world_size=1)
     assert other.global_samples.tolist() != part.global_samples.tolist()
