@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from localcloud.provider import Properties
+from localcloud.provider import Change, Properties
 
 
 def completed(kept: Iterable[str], old: Properties, new: Properties) -> Properties:
@@ -44,6 +46,24 @@ def _comparable(place: str, value: Any, unordered: Collection[str], form: Callab
         parts = [_comparable(place, each, unordered, form) for each in value]
         return sorted(parts, key=order) if place in unordered else parts
     return form(place, value)
+
+
+def by_whole_sets(change: Change, unordered: Collection[str]) -> Change:
+    """A change with its details inside a set told of the whole set: places in it are those of the comparable form, and
+    the engine would show what stands there in the user's.
+    """
+    whole = {path: _set_around(path, unordered) or path for path in change.details}
+    return replace(
+        change,
+        details={whole[path]: kind if whole[path] == path else "UPDATE" for path, kind in change.details.items()},
+        replacing_details=frozenset(whole[path] for path in change.replacing_details),
+    )
+
+
+def _set_around(path: str, unordered: Collection[str]) -> str | None:
+    """The outermost set that a path such as `allows[0].ports[2]` leads into."""
+    outer = (path[: each.start()] for each in re.finditer(r"\[\d+\]", path))
+    return next((each for each in outer if re.sub(r"\[\d+\]", "", each) in unordered), None)
 
 
 def order(value: Any) -> str:

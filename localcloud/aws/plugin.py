@@ -17,6 +17,7 @@ from localcloud.aws.api import ACCOUNT_ID, Aws, Creation, ResourceType, camel, j
 from localcloud.aws.comparison import comparable, completed, drifted, unmet
 from localcloud.aws.resources import RESOURCE_TYPES
 from localcloud.aws.schema import as_declared, inputs_of, schema, wrong_names, wrong_types
+from localcloud.comparison import by_whole_sets
 from localcloud.official import official_version, serve_or_hand_over
 from localcloud.provider import (
     Backend,
@@ -106,7 +107,7 @@ class AwsBackend(Backend):
         # A name that stays can't be held twice, so the old resource has to go first.
         same_name = kind.named_by is not None and old.get(kind.named_by) == new.get(kind.named_by)
         first = bool(change.replaced_by) and (kind.delete_before_replace or same_name)
-        return replace(change, delete_before_replace=first)
+        return by_whole_sets(replace(change, delete_before_replace=first), kind.unordered)
 
     def create(self, resource: Resource, inputs: Properties, preview: bool) -> tuple[str, Properties]:
         """Create it, or go on with the creation that an interrupted update began."""

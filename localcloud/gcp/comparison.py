@@ -42,9 +42,10 @@ def change_of(kind: Kind, old: Properties, new: Properties) -> Change:
     replacing = frozenset(path for path in change.details if _replaces(kind.token, path, places, old, new))
     tops = sorted({re.split(r"[.\[]", path)[0] for path in replacing})
     same_name = kind.name is None or old.get(kind.name) == new.get(kind.name)
-    return replace(
+    change = replace(
         change, replaced_by=tops, replacing_details=replacing, delete_before_replace=bool(tops) and same_name
     )
+    return comparison.by_whole_sets(change, facts(kind.token)["sets"])
 
 
 def _replaces(token: str, path: str, places: set[str], old: Properties, new: Properties) -> bool:

@@ -86,9 +86,7 @@ class GcpBackend(Backend):
         if kind.name and not inputs.get(kind.name):
             inputs[kind.name] = old.get(kind.name) or _automatic_name(resource.name, seed, kind.longest_name)
         failures = list(_wrong_name(kind, inputs))
-        failures += [
-            Failure(name, reason) for name, reason in (kind.agree(self._placed(kind, inputs)) if kind.agree else ())
-        ]
+        failures += _disagreements(kind, self._placed(kind, inputs))
         return inputs, failures
 
     def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
@@ -116,14 +114,29 @@ class GcpBackend(Backend):
     def read(self, resource: Resource, id: str, inputs: Properties) -> Found | None:
         """Refresh (inputs given) or import (none)."""
         kind = _kind(resource.type)
-        record = World(self.settings.project, self.inventory.records()).find(id)
+        world = World(self.settings.project, self.inventory.records())
+        record = world.find(id) or (None if inputs else self._imported(kind, world, id))
         if record is None or record.token != kind.token or not self._is_on_emulator(kind, record):
             return None
         outputs = self._outputs(kind, record)
         declared = {name: record.inputs[name] for name in kind.carried if name in record.inputs}
         if inputs:
             declared = comparison.drifted(kind, inputs, declared, self._placed(kind, inputs))
-        return Found(id, declared, outputs)
+        return Found(record.id, declared, outputs)
+
+    def _imported(self, kind: Kind, world: World, id: str) -> Record | None:
+        """What a shorter id of an import means: a link, or the last parts of the id where the config says the rest."""
+        defaults = (self.settings.project, self.settings.region, self.settings.zone)
+        for record in world.of(kind.token):
+            names = _names_of(record.id)
+            short = {
+                "/".join(names[start:])
+                for start in range(len(names))
+                if all(name in defaults for name in names[:start])
+            }
+            if id.replace(" ", "/") in (record.id, *short, record.assigned.get("selfLink")):  # grants have spaces there
+                return record
+        return None
 
     def update(self, resource: Resource, id: str, old: Properties, new: Properties, preview: bool) -> Properties:
         """Change it in place."""
@@ -367,13 +380,24 @@ def _texts(values: Iterator[Any]) -> Iterator[str]:
 
 
 def _id_of(kind: Kind, filled: Properties) -> str:
-    """The id; what is named by a URL or a path in it is there by its own last name, unless the id begins with it."""
+    """The id; what is named by a URL or a path in it is there by its own last name, unless the id begins with it.
+
+    Grants of one role to one member are told apart by their conditions (`conditionKey` in the provider).
+    """
     own = dict(filled)
     for path, reference in kind.references.items():
         value = filled.get(path)
         if isinstance(value, str) and reference.is_whole and reference.to != "{name}":
             own[path] = value.rpartition("/")[2]
-    return kind.id.format(**own)
+    condition = filled.get("condition") or {}
+    further = [condition[each] for each in ("title", "description", "expression") if condition.get(each)]
+    return "/".join((kind.id.format(**own), *further))
+
+
+def _names_of(id: str) -> list[str]:
+    """What an id names one after the other: `projects/p/global/networks/n` → p and n."""
+    parts = id.replace("/global/", "/").split("/")
+    return parts[1::2] if parts[0] in ("projects", "billingAccounts") else parts
 
 
 def _same_region(target: str, region: str | None, path: str, *, in_region: bool) -> None:
@@ -403,6 +427,13 @@ def _wrong_values(kind: Kind, new: Properties, mistyped: Collection[str]) -> Ite
     for name in ("labels", "resourceLabels"):
         if name in kind.carried and kind.token != "gcp:monitoring/notificationChannel:NotificationChannel":
             yield from _wrong_labels(name, new.get(name))
+
+
+def _disagreements(kind: Kind, filled: Properties) -> Iterator[Failure]:
+    """What does not go together; an input that is not wholly known yet may still turn out right."""
+    for path, reason in kind.agree(filled) if kind.agree else ():
+        if not has_unknown(filled.get(_input_of(path))):
+            yield Failure(path, reason)
 
 
 def _wrong_labels(name: str, labels: Any) -> Iterator[Failure]:

@@ -30,6 +30,7 @@ from localcloud.gcp.kind import (
 from localcloud.gcp.kinds.compute import NETWORK, SUBNETWORK, public_address
 from localcloud.gcp.kinds.keys import KEY, needs_key
 from localcloud.provider import Properties
+from localcloud.values import Unknown, has_unknown
 
 CLUSTER = "gcp:container/cluster:Cluster"
 NODE_POOL = "gcp:container/nodePool:NodePool"
@@ -97,8 +98,8 @@ def _in_region(name: str) -> Any:
 
     def check(inputs: Properties) -> Iterable[tuple[str, str]]:
         location = inputs.get("location")
-        for zone in inputs.get(name) or ():
-            if isinstance(location, str) and isinstance(zone, str) and region_of(zone) != region_of(location):
+        for zone in at(inputs, name):
+            if isinstance(location, str) and region_of(zone) != region_of(location):
                 yield name, f"{zone}: expected a zone of {region_of(location)}"
 
     return check
@@ -112,8 +113,8 @@ def _cluster_agrees(inputs: Properties) -> Iterable[tuple[str, str]]:
         yield "initialNodeCount", "expected at least 1: GKE makes the pool that removeDefaultNodePool removes"
     if inputs.get("networkingMode", "VPC_NATIVE") == "VPC_NATIVE" and inputs.get("ipAllocationPolicy") is None:
         yield "ipAllocationPolicy", "required for a VPC-native cluster, and not set; the local cloud makes no ranges"
-    private = inputs.get("privateClusterConfig") or {}
-    if private.get("enablePrivateEndpoint") and inputs.get("masterAuthorizedNetworksConfig") is None:
+    is_private = one(inputs, "privateClusterConfig.enablePrivateEndpoint")
+    if is_private and inputs.get("masterAuthorizedNetworksConfig") is None:
         yield (
             "masterAuthorizedNetworksConfig",
             "required where privateClusterConfig.enablePrivateEndpoint is true, and not set",
@@ -229,12 +230,13 @@ def _cluster_may_go(world: World, record: Record) -> None:
 
 def _pool_agrees(inputs: Properties) -> Iterable[tuple[str, str]]:
     yield from _in_region("nodeLocations")(inputs)
-    scaling = inputs.get("autoscaling") or {}
+    maxima = []
     for low, high in (("minNodeCount", "maxNodeCount"), ("totalMinNodeCount", "totalMaxNodeCount")):
-        least, most = scaling.get(low, 0), scaling.get(high)
-        if isinstance(most, int) and isinstance(least, int) and least > most:
+        least, most = one(inputs, f"autoscaling.{low}", 0), one(inputs, f"autoscaling.{high}")
+        maxima.append(most)
+        if most is not None and least > most:
             yield "autoscaling", f"{low} {least} is more than {high} {most}"
-    if scaling.get("maxNodeCount") is not None and scaling.get("totalMaxNodeCount") is not None:
+    if None not in maxima:
         yield "autoscaling", "expected limits by zone or totals, not both"
     if inputs.get("nodeCount") is not None and inputs.get("autoscaling"):
         yield "nodeCount", "expected none where autoscaling is set; use initialNodeCount"
@@ -317,15 +319,17 @@ def _is_spot(inputs: Properties) -> bool:
 
 
 def _networks_agree(inputs: Properties) -> Iterator[tuple[str, str]]:
-    profile = one(inputs, "networkConfig.acceleratorNetworkProfile")
+    path = "networkConfig.acceleratorNetworkProfile"
+    profile = one(inputs, path)
     if profile is None:
         return
-    machine, path = str(one(inputs, "nodeConfig.machineType", "")), "networkConfig.acceleratorNetworkProfile"
+    machine = one(inputs, "nodeConfig.machineType")
     if profile != "auto":
         yield path, f"{profile}: expected auto"
-    if not machine.startswith(FAST_NETWORKS):
+    if not has_unknown(inputs.get("nodeConfig")) and not (machine or "").startswith(FAST_NETWORKS):
         yield path, f"GKE makes no networks for {machine or 'its machine type'}"
-    if len(inputs.get("nodeLocations") or ()) != 1:
+    zones = inputs.get("nodeLocations") or ()
+    if not isinstance(zones, Unknown) and len(zones) != 1:
         yield path, "expected one zone in nodeLocations"
 
 

@@ -85,19 +85,28 @@ def _is_member(world: World, member: str) -> None:
         raise RefusedError(400, f"Service account {name} does not exist.", "badRequest")
 
 
-def grant(token: str, on: str, reference: Reference | None, *, more: str = "", region: str | None = None) -> Kind:
+def grant(
+    token: str,
+    on: str,
+    reference: Reference | None,
+    *,
+    of: str | None = None,
+    more: str = "",
+    region: str | None = None,
+) -> Kind:
     """One role for one member on something.
 
     Args:
         on: the input that names it.
         reference: what that input names; None where it is the project.
+        of: its place in the grant's id, where that is not the input as it is.
         more: further inputs.
     """
     many = token.endswith("Binding")
     who = "members" if many else "member"
     return Kind(
         token,
-        f"{{{on}}}/{{role}}" + ("" if many else "/{member}"),
+        f"{of or f'{{{on}}}'}/{{role}}" + ("" if many else "/{member}"),
         words(f"{on} {who} role condition {more}"),
         references={on: reference} if reference else {},
         region=region,
@@ -147,11 +156,12 @@ KINDS = (
     grant("gcp:projects/iAMMember:IAMMember", "project", None),
     grant("gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember", "cryptoKeyId", _part_of("{name}")),
     grant("gcp:kms/cryptoKeyIAMBinding:CryptoKeyIAMBinding", "cryptoKeyId", _part_of("{name}")),
-    grant("gcp:storage/bucketIAMMember:BucketIAMMember", "bucket", _part_of("{name}")),
+    grant("gcp:storage/bucketIAMMember:BucketIAMMember", "bucket", _part_of("{name}"), of="b/{bucket}"),
     grant(
         "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
         "repository",
         _part_of("projects/{project}/locations/{location}/repositories/{name}"),
+        of="projects/{project}/locations/{location}/repositories/{repository}",
         more="location project",
         region="location",
     ),

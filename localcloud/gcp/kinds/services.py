@@ -19,6 +19,7 @@ from localcloud.gcp.kind import (
 )
 from localcloud.gcp.kinds.keys import KEY, needs_key
 from localcloud.provider import Properties
+from localcloud.values import Unknown
 
 CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
 REPOSITORY = "projects/{project}/locations/{location}/repositories/{repositoryId}"
@@ -48,16 +49,17 @@ def _repository(world: World, inputs: Properties) -> Properties:
 
 
 def _channel_agrees(inputs: Properties) -> Iterable[tuple[str, str]]:
-    address = (inputs.get("labels") or {}).get("email_address")
-    if inputs.get("type") == "email" and not address:
+    labels = inputs.get("labels") or {}
+    address = one(labels, "email_address")
+    if inputs.get("type") == "email" and not isinstance(labels, Unknown) and not labels.get("email_address"):
         yield "labels.email_address", "required for a channel of type email, and not set"
-    elif isinstance(address, str) and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", address):
+    elif address and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", address):
         yield "labels.email_address", f"{address}: expected an address such as ml-platform@example.com"
 
 
 def _budget_agrees(inputs: Properties) -> Iterable[tuple[str, str]]:
     amount = inputs.get("amount") or {}
-    if bool(amount.get("specifiedAmount")) == bool(amount.get("lastPeriodAmount")):
+    if not isinstance(amount, Unknown) and bool(amount.get("specifiedAmount")) == bool(amount.get("lastPeriodAmount")):
         yield "amount", "expected exactly one of specifiedAmount, lastPeriodAmount"
     units = one(amount, "specifiedAmount.units")
     if isinstance(units, str) and not re.fullmatch(r"\d+", units):
@@ -92,7 +94,10 @@ KINDS = (
         name=None,
         checks={"type": one_of("email", "pubsub", "slack", "pagerduty", "webhook_tokenauth", "sms")},
         agree=_channel_agrees,
-        assigned=lambda world, inputs: {"verificationStatus": ""},
+        assigned=lambda world, inputs: {
+            "name": "projects/{project}/notificationChannels/{number}".format(**inputs),
+            "verificationStatus": "",
+        },
         attribution=False,
     ),
     Kind(
@@ -109,5 +114,6 @@ KINDS = (
             )
         },
         agree=_budget_agrees,
+        assigned=lambda world, inputs: {"name": inputs["number"]},
     ),
 )

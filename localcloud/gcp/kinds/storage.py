@@ -9,6 +9,7 @@ from localcloud.gcp.inventory import PROJECT_NUMBER, Record
 from localcloud.gcp.kind import AGENTS, CREATED, Kind, Reference, RefusedError, World, at, matching, one, one_of, words
 from localcloud.gcp.kinds.keys import KEY, needs_key
 from localcloud.provider import Properties
+from localcloud.values import Unknown
 
 BUCKET = "gcp:storage/bucket:Bucket"
 API = "https://www.googleapis.com/storage/v1/b/"
@@ -24,11 +25,12 @@ def _agrees(inputs: Properties) -> Iterable[tuple[str, str]]:
     if inputs.get("retentionPolicy") and one(inputs, "versioning.enabled") is True:
         yield "retentionPolicy", "a bucket with a retention policy can't keep versions; expected one of the two"
     hierarchical = one(inputs, "hierarchicalNamespace.enabled") is True
-    if hierarchical and inputs.get("uniformBucketLevelAccess") is not True:
+    if hierarchical and not inputs.get("uniformBucketLevelAccess"):
         yield "hierarchicalNamespace", "required with it: uniformBucketLevelAccess true"
     if hierarchical and one(inputs, "versioning.enabled") is True:
         yield "hierarchicalNamespace", "a bucket with folders can't keep versions; expected one of the two"
-    for index, rule in enumerate(inputs.get("lifecycleRules") or ()):
+    rules = inputs.get("lifecycleRules") or ()
+    for index, rule in enumerate(() if isinstance(rules, Unknown) else rules):
         kind = one(rule, "action.type")
         if kind == "SetStorageClass" and not one(rule, "action.storageClass"):
             yield (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import pytest
 from localcloud.clouds import LOCAL_CLOUDS
 from localcloud.gcp import emulator
 from localcloud.gcp.inventory import Inventory
-from localcloud.gcp.kind import AGENTS
+from localcloud.gcp.kind import AGENTS, Kind
+from localcloud.gcp.kinds import KINDS
 from localcloud.gcp.plugin import GcpBackend
+from localcloud.gcp.schema import SCHEMA
+from localcloud.provider import Resource
 from localcloud.server import home as local_home
+from localcloud.values import UNKNOWN
 from tests.unit.localcloud.conftest import Made, Provider, refused
 
 PROJECT = "fusion-local"
@@ -32,6 +37,8 @@ KEY = "gcp:kms/cryptoKey:CryptoKey"
 KEY_GRANT = "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember"
 ACCOUNT = "gcp:serviceaccount/account:Account"
 BUCKET = "gcp:storage/bucket:Bucket"
+GRANT = "gcp:projects/iAMMember:IAMMember"
+CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
 
 
 class Gcp(Provider):
@@ -405,8 +412,6 @@ REPLACEMENTS: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
 def test_update_or_replace_is_the_providers(
     token: str, old: dict[str, Any], new: dict[str, Any], replaced: list[str]
 ) -> None:
-    from localcloud.provider import Resource
-
     change = GcpBackend().diff(Resource("urn", token, "it"), "id", old, new)
     assert change.changed
     assert change.replaced_by == replaced
@@ -422,9 +427,57 @@ SAME: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("token", "old", "new"), SAME)
 def test_what_means_the_same_is_no_change(token: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    from localcloud.provider import Resource
-
     assert not GcpBackend().diff(Resource("urn", token, "it"), "id", old, new).changed
+
+
+def test_a_change_in_a_set_is_told_of_the_set_as_the_user_sees_no_order_in_it() -> None:
+    old = {"network": "net", "allows": [{"protocol": "icmp"}, {"protocol": "tcp", "ports": ["80", "1000-2000"]}]}
+    new = {"network": "net", "allows": [{"protocol": "icmp"}, {"protocol": "tcp", "ports": ["80", "1000-3000"]}]}
+    change = GcpBackend().diff(Resource("urn", FIREWALL, "it"), "id", old, new)
+    assert change.details == {"allows": "UPDATE"}
+    assert (change.changed, change.replaced_by) == (["allows"], [])
+
+
+def sample(expected: Any, depth: int = 0) -> Any:
+    """A value of a type of the schema."""
+    if isinstance(expected, list):
+        inner = sample(expected[1], depth + 1)
+        return [inner] if expected[0] == "list" else {"key": inner}
+    if expected.startswith("#"):
+        fields = SCHEMA.fields_of(expected) if depth < 5 else {}
+        return {name: sample(each, depth + 1) for name, each in fields.items()}
+    return {"string": "10.0.0.0/24", "boolean": True, "integer": 3, "number": 1.5}.get(expected, "any")
+
+
+def with_one_unknown(value: Any) -> Iterator[Any]:
+    """The value unknown, and each of its parts."""
+    yield UNKNOWN
+    if isinstance(value, dict):
+        yield from (value | {name: part} for name, each in value.items() for part in with_one_unknown(each))
+    elif isinstance(value, list):
+        yield from ([part] for part in with_one_unknown(value[0]))
+
+
+@pytest.mark.parametrize("kind", [each for each in KINDS.values() if each.agree], ids=lambda kind: kind.token)
+def test_in_a_preview_any_value_may_be_unknown(kind: Kind) -> None:
+    """As where `node_locations=cluster.node_locations`."""
+    assert kind.agree
+    for name in sorted(kind.carried):
+        for value in with_one_unknown(sample(SCHEMA.inputs_of(kind.token)[name])):
+            list(kind.agree({name: value, "location": REGION}))
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "named"),
+    [
+        (CHANNEL, {"type": "email", "labels": UNKNOWN}, "labels"),
+        (BUCKET, {"lifecycleRules": [{"action": {"type": "SetStorageClass", "storageClass": UNKNOWN},
+                                      "condition": {"age": 1}}], "location": REGION}, "lifecycleRules"),
+    ],
+)  # fmt: skip
+def test_what_is_unknown_is_not_called_missing(gcp: Gcp, token: str, inputs: dict[str, Any], named: str) -> None:
+    found, failures = gcp.check(token, inputs)
+    assert not failures and named in found
 
 
 def test_a_kill_between_creation_and_state_makes_nothing_twice(gcp: Gcp) -> None:
@@ -452,6 +505,37 @@ def test_a_refresh_and_an_import_see_what_is_there(gcp: Gcp) -> None:
     assert found is not None and found.inputs == made.inputs
     imported = gcp.read(made, is_import=True)
     assert imported is not None and imported.inputs["name"] == "net"
+
+
+@pytest.mark.parametrize(
+    "id", ["nodes", f"{REGION}/nodes", f"{PROJECT}/{REGION}/nodes",
+           f"https://www.googleapis.com/compute/v1/projects/{PROJECT}/regions/{REGION}/subnetworks/nodes"],
+)  # fmt: skip
+def test_an_import_takes_each_id_that_is_documented(gcp: Gcp, id: str) -> None:
+    made = subnetwork(gcp, network(gcp))
+    imported = gcp.read(replace(made, id=id), is_import=True)
+    assert imported is not None and imported.id == made.id
+    assert gcp.read(replace(made, id=f"europe-west4/{id}"), is_import=True) is None
+
+
+def test_grants_of_one_role_to_one_member_are_told_apart_by_their_conditions(gcp: Gcp) -> None:
+    """And imported as pulumi-gcp documents it: what, role and member with spaces between."""
+    member = gcp.create(ACCOUNT, {"accountId": "trainer"}, "trainer").outputs["member"]
+    inputs = {"project": PROJECT, "role": "roles/storage.objectViewer", "member": member}
+    always = gcp.create(GRANT, inputs, "always")
+    for title in ("a", "b"):
+        gcp.create(GRANT, inputs | {"condition": {"title": title, "expression": "true"}}, title)
+    assert len([each for each in Inventory(local_home()).lines() if "iAMMember" in each]) == 3
+    imported = gcp.read(replace(always, id=f"{PROJECT} {inputs['role']} {member}"), is_import=True)
+    assert imported is not None and imported.id == always.id
+
+
+def test_what_google_numbers_has_a_name(gcp: Gcp) -> None:
+    budget = {"billingAccount": "012345-6789AB-CDEF01", "amount": {"specifiedAmount": {"units": "10"}}}
+    budget_made = gcp.create("gcp:billing/budget:Budget", budget, "budget")
+    assert budget_made.id == f"billingAccounts/012345-6789AB-CDEF01/budgets/{budget_made.outputs['name']}"
+    channel = gcp.create(CHANNEL, {"type": "email", "labels": {"email_address": "a@example.com"}}, "channel")
+    assert channel.outputs["name"] == channel.id
 
 
 def test_a_preview_knows_what_is_declared(gcp: Gcp) -> None:
