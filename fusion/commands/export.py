@@ -165,12 +165,12 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def json_object(text: str) -> dict[str, object]:
+def json_object(text: str, option: str = "--arguments") -> dict[str, object]:
     """A JSON object from the command line."""
     try:
         found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise FusionError(f'--arguments: got {text!r}; expected a JSON object such as {{"hidden": 512}}')
+        raise FusionError(f'{option}: got {text!r}; expected a JSON object such as {{"hidden": 512}}')
     return found

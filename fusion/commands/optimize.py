@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from fusion.targets import Target, find
 
 if TYPE_CHECKING:
     from workloads.optimization.measure import Measured
-    from workloads.optimization.optimize import Asked, Result
+    from workloads.optimization.optimize import Aim, Asked, Result
+    from workloads.optimization.quantization import Quantization
     from workloads.serving.package import Format
     from workloads.serving.sources import Trained
 
@@ -65,30 +67,7 @@ NEEDS_EXTRA = "optimizing needs {}, which is not installed; install fusion[optim
 @click.option("--version", default="1", show_default=True, help="Of the package.")
 @click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="[default: all but aotinductor]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
-def command(
-    url: str,
-    target: str,
-    run: str | None,
-    model: str | None,
-    weights: str | None,
-    data: str | None,
-    arguments: str,
-    distill: str | None,
-    student_arguments: str,
-    prune: float,
-    sparse: bool,
-    quantize: tuple[Any, ...],
-    aim: Any,
-    epochs: int,
-    learning_rate: float,
-    accuracy_min: float,
-    accuracy_drop_max: float,
-    batch: int,
-    threads: int,
-    version: str,
-    formats: tuple[Format, ...],
-    json_file: Path | None,
-) -> None:
+def command(**given: Any) -> None:
     """Make a trained model smaller and faster for a chip, and say what that costs; publish it if it is good enough.
 
     PACKAGE_URL is a folder that holds no package yet. The methods are applied in the order of their options here. Size,
@@ -96,54 +75,104 @@ def command(
     serves the package. Below the allowed accuracy, or where what --aim names got no less, nothing is published, and the
     status is 1.
     """
-    chip = find(target)
-    refuse_report(json_file)
-    methods = {"--distill": distill, "--prune": prune, "--sparse-2-4": sparse, "--quantize": quantize}
-    if not any(methods.values()):
-        raise FusionError(f"expected one or more of {', '.join(methods)}")
-    refuse_senseless(chip, sparse=sparse, quantize=quantize, aim=aim)
-    try:
-        from workloads.models import ModelError
-        from workloads.optimization.optimize import Asked, Floor, optimize
-        from workloads.optimization.sparsity import OptimizationError
-        from workloads.optimization.tuning import Tuning
-        from workloads.serving.package import PackageError
-        from workloads.storage import StorageError
-    except ModuleNotFoundError as error:
-        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
-    asked = Asked(
-        student=None if distill is None else (distill, json_object(student_arguments)),
-        prune=prune,
-        sparse=sparse,
-        quantize=tuple(dict.fromkeys(quantize)),
-        aim=aim,
-        tuning=Tuning(epochs=epochs, learning_rate=learning_rate),
-    )
-    try:
-        trained = trained_model(run, model, weights, data, arguments)
-        result = optimize(
-            trained,
-            asked,
-            as_url(url),
-            version=version,
-            floor=Floor(accuracy_min, accuracy_drop_max),
-            batch=batch,
-            threads=threads,
-            formats=formats or QUICK_FORMATS,
-            say=lambda line: click.echo(f"  {line}"),
-        )
-    except ModuleNotFoundError as error:
-        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
-    except (PackageError, ModelError, StorageError, OptimizationError) as error:
-        raise FusionError(str(error)) from None
-    for line in (*table(result, batch, threads), *verdicts(result), *notes(chip, asked)):
+    options = Options(**given)
+    chip = find(options.target)
+    refuse_report(options.json_file)
+    refuse_no_method(options)
+    refuse_senseless(chip, sparse=options.sparse, quantize=options.quantize, aim=options.aim)
+    name, result = optimized(options)
+    for line in (*table(result, options), *verdicts(result), *notes(chip, options)):
         click.echo(line)
-    if json_file is not None:
-        write_report(json_file, {"for": chip.name, "batch": batch, "threads": threads, **result.document()})
+    if options.json_file is not None:
+        measured_with = {"for": chip.name, "batch": options.batch, "threads": options.threads}
+        write_report(options.json_file, {**measured_with, **result.document()})
     if result.problem:
         raise FusionError(f"nothing was published: {result.problem}")
     published = "" if len(result.tried) == 1 or result.published is None else f" as {result.published.name}"
-    click.echo(f"{trained.name} {version} is in {as_url(url)}{published}; serve it: fusion serve {url}")
+    click.echo(f"{name} {options.version} is in {as_url(options.url)}{published}; serve it: fusion serve {options.url}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says, each under its option's name above."""
+
+    url: str
+    target: str
+    run: str | None
+    model: str | None
+    weights: str | None
+    data: str | None
+    arguments: str
+    distill: str | None
+    student_arguments: str
+    prune: float
+    sparse: bool
+    quantize: tuple[Quantization, ...]
+    aim: Aim
+    epochs: int
+    learning_rate: float
+    accuracy_min: float
+    accuracy_drop_max: float
+    batch: int
+    threads: int
+    version: str
+    formats: tuple[Format, ...]
+    json_file: Path | None
+
+
+def optimized(options: Options) -> tuple[str, Result]:
+    """The model's name and what became of it; published if it is good enough.
+
+    Raises:
+        FusionError: a library is missing, or the model, the data or a method can't be used.
+    """
+    try:
+        from workloads.models import ModelError
+        from workloads.optimization.optimize import Floor, optimize
+        from workloads.optimization.sparsity import OptimizationError
+        from workloads.serving.package import PackageError
+        from workloads.storage import StorageError
+
+        try:
+            trained = trained_model(options)
+            result = optimize(
+                trained,
+                asked(options),
+                as_url(options.url),
+                version=options.version,
+                floor=Floor(options.accuracy_min, options.accuracy_drop_max),
+                batch=options.batch,
+                threads=options.threads,
+                formats=options.formats or QUICK_FORMATS,
+                say=lambda line: click.echo(f"  {line}"),
+            )
+        except (PackageError, ModelError, StorageError, OptimizationError) as error:
+            raise FusionError(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
+    return trained.name, result
+
+
+def asked(options: Options) -> Asked:
+    """The methods that the options name.
+
+    Raises:
+        FusionError: the student's arguments are no JSON object.
+    """
+    from workloads.optimization.optimize import Asked
+    from workloads.optimization.tuning import Tuning
+
+    student = None
+    if options.distill is not None:
+        student = options.distill, json_object(options.student_arguments, "--student-arguments")
+    return Asked(
+        student=student,
+        prune=options.prune,
+        sparse=options.sparse,
+        quantize=tuple(dict.fromkeys(options.quantize)),
+        aim=options.aim,
+        tuning=Tuning(epochs=options.epochs, learning_rate=options.learning_rate),
+    )
 
 
 def refuse_report(file: Path | None) -> None:
@@ -166,6 +195,22 @@ def write_report(file: Path, document: dict[str, Any]) -> None:
         file.write_text(json.dumps(document, indent=2) + "\n")
     except OSError as error:
         raise FusionError(f"--json {file}: can't be written: {error.strerror}") from None
+
+
+def refuse_no_method(options: Options) -> None:
+    """Pass where something is to be done to the model.
+
+    Raises:
+        FusionError: nothing is.
+    """
+    methods = {
+        "--distill": options.distill,
+        "--prune": options.prune,
+        "--sparse-2-4": options.sparse,
+        "--quantize": options.quantize,
+    }
+    if not any(methods.values()):
+        raise FusionError(f"expected one or more of {', '.join(methods)}")
 
 
 def refuse_senseless(chip: Target, *, sparse: bool, quantize: Sequence[str], aim: str) -> None:
@@ -195,7 +240,7 @@ def refuse_senseless(chip: Target, *, sparse: bool, quantize: Sequence[str], aim
     raise FusionError(f"--quantize {unfit}: {chip.name} has no units for it; expected {', '.join(fitting)}")
 
 
-def trained_model(run: str | None, model: str | None, weights: str | None, data: str | None, arguments: str) -> Trained:
+def trained_model(options: Options) -> Trained:
     """The model that the options name.
 
     Raises:
@@ -203,19 +248,21 @@ def trained_model(run: str | None, model: str | None, weights: str | None, data:
     """
     from workloads.serving import sources
 
+    run, model, weights, data = options.run, options.model, options.weights, options.data
     if run is not None and model is None and weights is None and data is None:
         return sources.trained_by(as_url(run))
     if run is not None or model is None or weights is None or data is None:
         raise FusionError("expected --run, or --model with --weights and --data")
-    return sources.of_weights(model, data_url=as_url(data), arguments=json_object(arguments), weights=as_url(weights))
+    arguments = json_object(options.arguments)
+    return sources.of_weights(model, data_url=as_url(data), arguments=arguments, weights=as_url(weights))
 
 
-def table(result: Result, batch: int, threads: int) -> list[str]:
+def table(result: Result, options: Options) -> list[str]:
     """All packages by backend; the first of each is the one that would serve."""
     before, after = result.parameters
     lines = [
-        f"measured on this machine's CPU: batches of {batch}, {threads} thread{'s' * (threads > 1)}; accuracy on "
-        "held-out data",
+        f"measured on this machine's CPU: batches of {options.batch}, {options.threads} "
+        f"thread{'s' * (options.threads > 1)}; accuracy on held-out data",
         f"{'':14}{'backend':16}{'bytes':>14}{'p50 ms':>10}{'p99 ms':>10}{'accuracy':>10}",
     ]
     for name, rows in (("before", result.before), *((each.name, each.measured) for each in result.tried)):
@@ -255,11 +302,11 @@ def _compared(ratio: float, less: str, more: str, same: str, noise: float = 0.0)
     return f"{1 / ratio:.2f} times {less}" if ratio < 1 else f"{ratio:.2f} times {more}"
 
 
-def notes(chip: Target, asked: Asked) -> Sequence[str]:
+def notes(chip: Target, options: Options) -> Sequence[str]:
     """What the table can't show of the chip."""
     lines = []
     if chip.kind != "cpu":
         lines.append(f"{chip.name} was not here: sizes and accuracy hold there too, the latencies don't")
-    if asked.sparse:
+    if options.sparse:
         lines.append("the zeros are stored and computed here; TensorRT skips them on the GPU (--sparsity=enable)")
     return lines

@@ -205,6 +205,7 @@ def test_below_the_least_accuracy_nothing_is_published(trained: sources.Trained,
         (["--quantize", "int8-static"], "v5e", "TPUv5e takes no quantized PyTorch program"),
         (["--prune", "0.5"], "L44", "no such accelerator or instance type"),
         ([], "L4", "expected one or more of --distill"),
+        (["--distill", "tabular", "--student-arguments", "[2]"], "L4", "--student-arguments: got '[2]'; expected"),
         (["--prune", "0.5", "--json", "/nowhere/report.json"], "L4", "there is no folder /nowhere; make it first"),
     ],
 )
