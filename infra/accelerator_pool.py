@@ -66,6 +66,8 @@ class AcceleratorPoolArgs:
         stands_in_for: the pool whose workloads run here too, while spot is away; nodes carry its label.
         device_resource: what containers ask for to get an accelerator, where that is for your own device plugin to say:
             FPGAs, of which no vendor's has a name. None: as the vendor's plugin calls it.
+        fabric_images: of the daemons that pods need beside them to use the fast interconnect, by its kind: `TCPX` and
+            `TCPXO` of Google Cloud. Such pods see paths of their node. None: they use what any pod may.
 
     Raises:
         ArgumentError: no cloud could build the combination.
@@ -95,6 +97,7 @@ class AcceleratorPoolArgs:
     vcpus: float = 0
     node_autoscaler: NodeAutoscalerName = "none"
     device_resource: str | None = None
+    fabric_images: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         check_zones(self.region, self.zones, at_least=1)
@@ -215,6 +218,50 @@ class Hosts:
     label: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """A container beside a workload's own, which moves data between accelerators of several nodes.
+
+    Attributes:
+        name: of the container.
+        image: by digest.
+        script: what its shell runs, as root.
+        capabilities: beyond those of any container.
+        environment: plain.
+        node_paths: the node's paths by where the container sees them.
+    """
+
+    name: str
+    image: str
+    script: str
+    capabilities: tuple[str, ...]
+    environment: Mapping[str, str]
+    node_paths: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fabric:
+    """What a pod that has a whole node does to send past the CPU, where it takes more than a device to ask for.
+
+    Attributes:
+        annotations: of the pod.
+        environment: what the libraries of collectives look for.
+        node_paths: the node's paths by where the workload's container sees them.
+        shared_path: a folder that the container has in common with the daemon; None for none.
+        daemon: beside the container; None where none is needed.
+        device_class: what interfaces are claimed from (DRA); None where none are.
+        devices: how many of them.
+    """
+
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str]
+    node_paths: Mapping[str, str]
+    shared_path: str | None = None
+    daemon: Daemon | None = None
+    device_class: str | None = None
+    devices: int = 0
+
+
 class AcceleratorPool(pulumi.ComponentResource):
     """A pool of nodes, whichever cloud it is on.
 
@@ -228,6 +275,7 @@ class AcceleratorPool(pulumi.ComponentResource):
         taints: what a pod must tolerate to run here.
         hosts: the machines of each node; None where a node is one.
         pod_environment: what the chips' own libraries look for in a pod's environment.
+        fabric: how pods that train together join the fast interconnect; None where they ask for a device, or don't.
     """
 
     args: AcceleratorPoolArgs
@@ -239,6 +287,7 @@ class AcceleratorPool(pulumi.ComponentResource):
     taints: tuple[Taint, ...]
     hosts: Hosts | None = None
     pod_environment: Mapping[str, str] = MappingProxyType({})
+    fabric: Fabric | None = None
 
 
 def node_labels(args: AcceleratorPoolArgs) -> dict[str, str]:

@@ -267,7 +267,17 @@ def _pool(pool: PoolPlan, plan: Plan, config: StackConfig) -> AcceleratorPoolArg
         vcpus=pool.vcpus_per_node,
         node_autoscaler=config.node_autoscaler_on(plan.cloud),
         device_resource=plugins.fpga_resource if plugins and has_fpgas(pool.accelerator, load()) else None,
+        fabric_images=_fabric_images(config),
     )
+
+
+def _fabric_images(config: StackConfig) -> dict[str, str] | None:
+    """By kind of GPUDirect; None where pods use none."""
+    asked = config.cluster.gpudirect
+    if asked is None:
+        return None
+    images = {"TCPX": asked.tcpx_image, "TCPXO": asked.tcpxo_image}
+    return {kind: image for kind, image in images.items() if image}
 
 
 def _training_job(job: TrainingJob, plan: Plan, *, reads_files: bool = False) -> TrainingJobSpec:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs
+from infra.accelerator_pool import AcceleratorPool, AcceleratorPoolArgs, Fabric
 from infra.budget import BudgetArgs
 from infra.builder import Builder
 from infra.cluster import Cluster, ClusterArgs
@@ -34,6 +34,7 @@ from infra.kubernetes.inference_service import InferenceService
 from infra.kubernetes.manifests import Manifests, ManifestsArgs
 from infra.kubernetes.monitoring import Monitoring, MonitoringArgs, TensorBoardArgs
 from infra.kubernetes.namespace import make_namespace
+from infra.kubernetes.objects import make_object
 from infra.kubernetes.pods import PodArgs, check_name
 from infra.kubernetes.policies import Policies, PoliciesArgs
 from infra.kubernetes.provider import make_provider
@@ -400,14 +401,15 @@ class _Workloads:
         self._pools = pools
         self._store = store
         in_cluster = pulumi.ResourceOptions.merge(after_plan, pulumi.ResourceOptions(provider=provider))
-        namespace = make_namespace(f"{args.names}-namespace", args.namespace, in_cluster)
+        sees_nodes = any(self._fabric(each) for each in args.training_jobs)
+        namespace = make_namespace(f"{args.names}-namespace", args.namespace, in_cluster, sees_nodes=sees_nodes)
         # What is in the namespace waits for it, and it for the plan.
         in_namespace = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[namespace]))
         policies = Policies(f"{args.names}-policies", self._policies(), in_namespace)
         autoscaler = self._make_node_autoscaler(in_cluster)
         rights = pulumi.ResourceOptions(depends_on=[autoscaler.identity] if autoscaler else [])
         manifests = self._manifests(pulumi.ResourceOptions.merge(in_cluster, rights))
-        before: list[pulumi.Resource] = [namespace, policies, *manifests]
+        before: list[pulumi.Resource] = [namespace, policies, *manifests, *self._networks(in_cluster)]
         if autoscaler:
             autoscaler.make_pools(pools, manifests)
             before.append(autoscaler)
@@ -490,6 +492,18 @@ class _Workloads:
     def _manifests(self, opts: pulumi.ResourceOptions) -> list[Manifests]:
         return [Manifests(f"{self._args.names}-{each.file.stem}", each, opts) for each in self._args.manifests]
 
+    def _networks(self, opts: pulumi.ResourceOptions) -> list[pulumi.CustomResource]:
+        """What tells the cluster of its pools' further networks."""
+        return [
+            make_object(f"{self._args.names}-{each['kind'].lower()}-{each['metadata']['name']}", each, opts)
+            for each in self._cluster.objects
+        ]
+
+    def _fabric(self, job: TrainingJobSpec) -> Fabric | None:
+        """How the job's pods join the fast interconnect: those that train together, each with a whole node."""
+        pool = self._pools[job.pool]
+        return pool.fabric if job.nodes > 1 and job.devices == pool.args.accelerator_count else None
+
     def _make_queues(self) -> dict[str, Queue]:
         """By name, in the order of the config: a job that names none is in the first."""
         args, spec = self._args, self._args.queueing
@@ -548,6 +562,7 @@ class _Workloads:
             nodes=spec.nodes,
             is_taken_back=self._pools[spec.pool].args.is_taken_back,
             hosts=self._pools[spec.pool].hosts,
+            fabric=self._fabric(spec),
             retries=spec.retries,
             deadline_seconds=spec.deadline_seconds,
             checkpoint_volume=spec.checkpoint_volume,

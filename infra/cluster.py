@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pulumi
 
@@ -92,6 +93,7 @@ class Cluster(pulumi.ComponentResource):
         endpoint: URL of the API server.
         pod_environment: what the cloud's own libraries look for in a pod's environment.
         kubeconfig: JSON for kubectl and the Kubernetes provider; it fetches a short-lived token, and holds none.
+        objects: what tells Kubernetes of further networks of its pools, which were made before.
     """
 
     args: ClusterArgs
@@ -99,6 +101,7 @@ class Cluster(pulumi.ComponentResource):
     endpoint: pulumi.Output[str]
     pod_environment: Mapping[str, str]
     kubeconfig: pulumi.Output[str]
+    objects: Sequence[Mapping[str, Any]] = ()
 
 
 def cluster_facts(cloud: str, args: ClusterArgs) -> dict[str, object]:

@@ -87,6 +87,16 @@ class NetworkConfig(Declared):
         return value
 
 
+class GpuDirectConfig(Declared):
+    """Training jobs of several nodes use GPUDirect on Google Cloud's A3 and A4; their pods see paths of their node.
+
+    NCCL's plugin is to be on the nodes by Google's own installer, among the `manifests`.
+    """
+
+    tcpx_image: ByDigest | None = Field(default=None, description="of the daemon of a3-highgpu-8g")
+    tcpxo_image: ByDigest | None = Field(default=None, description="of the daemon of a3-megagpu-8g")
+
+
 class ManifestFile(Declared):
     """Objects that others wrote, applied before the stack's own, such as a controller's CRDs."""
 
@@ -164,6 +174,7 @@ class ClusterConfig(Declared):
     manifests: tuple[ManifestFile, ...] = ()
     gateway: GatewayConfig | None = None
     device_plugins: DevicePluginsConfig | None = None
+    gpudirect: GpuDirectConfig | None = None
     queueing: Literal["none", "kueue"] = Field(
         default="none", description="kueue: training jobs are JobSets that wait in a queue; both must be installed"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from infra.accelerator_pool import Hosts
+from infra.accelerator_pool import Fabric, Hosts
 from infra.errors import require
 from infra.file_cache import MountedFolder
 from infra.kubernetes.pods import PodArgs, check_name
@@ -67,6 +67,8 @@ class TrainingJobArgs:
         queueing: how it waits for its nodes; None for a plain Job, whose pods start as each finds room.
         is_taken_back: whether the cloud may take its nodes back (spot), so that it must leave them when it is told to.
         hosts: the machines of its one node, each with a pod, where a node is several; `pod` is what one of them has.
+        fabric: how its pods reach those on other nodes past the CPU; None for as any pod does. The namespace must allow
+            privileged pods then.
 
     Raises:
         ArgumentError: bounds that make no run.
@@ -87,6 +89,7 @@ class TrainingJobArgs:
     queueing: Queueing | None = None
     is_taken_back: bool = False
     hosts: Hosts | None = None
+    fabric: Fabric | None = None
 
     @property
     def pods(self) -> int:

@@ -6,6 +6,7 @@ what differs in the inputs of the clouds' own resources is what the arg becomes 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import sys
@@ -51,6 +52,7 @@ L4 = {"aws": "g6.xlarge", "gcp": "g2-standard-4"}
 TWO_L4 = {"aws": ("g6.12xlarge", 4.0), "gcp": ("g2-standard-24", 2.0)}
 T4 = {"aws": "g4dn.xlarge", "gcp": "n1-standard-4+T4x1"}
 H100 = {"aws": ("p5.48xlarge", 8.0), "gcp": ("a3-highgpu-8g", 8.0)}
+DAEMON = "registry.example.com/tcpxo-daemon@sha256:" + "0" * 64
 FAST_H100 = {"aws": ("p5.48xlarge", 8.0), "gcp": ("a3-megagpu-8g", 8.0)}
 
 
@@ -160,6 +162,7 @@ CHANGES = (
     _same("accelerator_pool", tags={"team": "ml"}),
     _same("accelerator_pool", stands_in_for="spot"),
     Change("accelerator_pool", lambda _: {"device_resource": "xilinx.com/f2"}, _fpga),
+    Change("accelerator_pool", lambda _: {"fabric_images": {"TCPXO": DAEMON}}, _pool_of(FAST_H100, "H100")),
     Change("object_store", lambda cloud: {"region": ELSEWHERE[cloud]["region"]}),
     _same("object_store", noncurrent_days=90),
     _same("object_store", soft_delete_days=30),
@@ -289,7 +292,8 @@ def _build(component: str, cloud: str, changed: Mapping[str, Any]) -> None:
     elif component == "accelerator_pool":
         pool = dataclasses.replace(usual, **changed)
         builder.check_accelerator_pool(pool)
-        builder.accelerator_pool("prod-pool", pool, _cluster(cloud, _is_elsewhere(changed)), none)
+        # A copy: a cluster keeps what it made for a pool.
+        builder.accelerator_pool("prod-pool", pool, copy.copy(_cluster(cloud, _is_elsewhere(changed))), none)
     elif component == "file_cache":
         _build_cache(builder, cloud, {**usual, **changed})
     elif component == "workload_identity":

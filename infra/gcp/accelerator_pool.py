@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -19,6 +19,15 @@ from infra.accelerator_pool import (
 )
 from infra.errors import require
 from infra.gcp.cluster import GcpCluster
+from infra.gcp.gpudirect import (
+    DRANET_KUBERNETES_MIN,
+    DRANET_LABEL,
+    NETWORKS,
+    PROFILE_LABEL,
+    RDMA,
+    GpuNetwork,
+    fabric,
+)
 from infra.gcp.machines import Machine, machine_of
 from infra.gcp.nodes import NODE_POOL_NAME_MAX, node_config
 from infra.names import versioned_name
@@ -41,9 +50,6 @@ FLEX_START_LABEL = "cloud.google.com/gke-flex-start"
 """On the nodes of flex-start, and selected by the pods that are to have such ("Flex-start", GKE)."""
 QUEUED_TAINT = Taint(key="cloud.google.com/gke-queued", value="true")
 """GKE puts it on the nodes that a ProvisioningRequest asked for ("Flex-start with queued provisioning", GKE)."""
-MADE_NETWORKS = frozenset({"TCPXO", "RDMA"})
-"""The kinds of GPUDirect whose networks GKE makes itself ("Configure automated networking for accelerator VMs",
-GKE)."""
 
 
 class GcpAcceleratorPool(AcceleratorPool):
@@ -51,10 +57,11 @@ class GcpAcceleratorPool(AcceleratorPool):
 
     `nodes_min` and `nodes_max` count slices then, and `pool_name` has the names of all, with commas between.
 
-    With the fast interconnect GKE makes the pool's further networks, and gives its nodes an interface in each. A pod
-    asks for them by the annotation `networking.gke.io/interfaces`, and needs NCCL's plugin; neither is set here.
+    With the fast interconnect its nodes have an interface in each of the networks of GPUDirect: those of RDMA are made
+    by GKE, those of TCPX and TCPXO by the cluster. `fabric` is what a pod does to join them.
 
-    Makes: one or more NodePools.
+    Makes: one or more NodePools; of the first pool with TCPX or TCPXO, four or eight Networks with their Subnetwork and
+    Firewall, which are the cluster's.
 
     Example:
         >>> args = AcceleratorPoolArgs(
@@ -81,9 +88,22 @@ class GcpAcceleratorPool(AcceleratorPool):
         if self._machine.hosts > 1:
             self.hosts = Hosts(self._machine.hosts, NODE_POOL_LABEL)
         self.taints = taints(args, self.device_resource)
+        kind = gpudirect(args)
+        self._networks = cluster.gpu_networks(NETWORKS.get(kind, 0))
+        if kind and args.fabric_images is not None:
+            self._check_claims(kind)
+            self.fabric = fabric(kind, args.instance_type, args.fabric_images)
         names = [self._make_pool(f"{name}{suffix}", fields).name for suffix, fields in pools(args).items()]
         self.pool_name = pulumi.Output.all(*names).apply(", ".join)
         self.register_outputs({"pool_name": self.pool_name})
+
+    def _check_claims(self, kind: str) -> None:
+        version = self._cluster.args.kubernetes_version
+        require(
+            kind != RDMA or tuple(int(part) for part in version.split(".")) >= DRANET_KUBERNETES_MIN,
+            f"pool {self.args.pool}: pods claim the interfaces of GPUDirect-RDMA, which Kubernetes {version} does not "
+            f"serve; use {'.'.join(str(part) for part in DRANET_KUBERNETES_MIN)} or newer.",
+        )
 
     def _make_pool(self, name: str, fields: dict[str, Any]) -> gcp.container.NodePool:
         args = self.args
@@ -93,13 +113,21 @@ class GcpAcceleratorPool(AcceleratorPool):
             name=versioned_name(name, NODE_POOL_NAME_MAX, args.instance_type, args.price_model, *zones),
             cluster=self._cluster.cluster_name,
             # The size is the autoscaler's once the pool exists.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self._cluster], ignore_changes=["initialNodeCount"]),
-            **node_pool(args, fields, self._cluster.disk_key, self._cluster.node_account),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[self._cluster, *(each for network in self._networks for each in network.made)],
+                ignore_changes=["initialNodeCount"],
+            ),
+            **node_pool(args, fields, self._cluster.disk_key, self._cluster.node_account, self._networks),
         )
 
 
 def node_pool(
-    args: AcceleratorPoolArgs, fields: Mapping[str, Any], key: pulumi.Input[str], service_account: pulumi.Input[str]
+    args: AcceleratorPoolArgs,
+    fields: Mapping[str, Any],
+    key: pulumi.Input[str],
+    service_account: pulumi.Input[str],
+    networks: Sequence[GpuNetwork] = (),
 ) -> dict[str, Any]:
     """One of a pool's node pools, but for its name and its cluster.
 
@@ -107,6 +135,7 @@ def node_pool(
         fields: its place, placement and bounds, from `pools`.
         key: of the nodes' disks.
         service_account: the nodes'.
+        networks: of their further interfaces.
     """
     machine = _machine(args)
     return {
@@ -124,7 +153,7 @@ def node_pool(
         "management": gcp.container.NodePoolManagementArgs(
             auto_repair=args.price_model != "flex_start", auto_upgrade=True
         ),
-        "network_config": _networks(args),
+        "network_config": _networks(args, networks),
         "queued_provisioning": gcp.container.NodePoolQueuedProvisioningArgs(enabled=True) if args.queued else None,
         **fields,
     }
@@ -171,10 +200,15 @@ def _placement(args: AcceleratorPoolArgs, machine: Machine) -> gcp.container.Nod
     return gcp.container.NodePoolPlacementPolicyArgs(type="COMPACT") if is_compact(args) else None
 
 
-def _networks(args: AcceleratorPoolArgs) -> gcp.container.NodePoolNetworkConfigArgs | None:
-    if not has_gpudirect(args):
-        return None
-    return gcp.container.NodePoolNetworkConfigArgs(accelerator_network_profile="auto")
+def _networks(
+    args: AcceleratorPoolArgs, networks: Sequence[GpuNetwork]
+) -> gcp.container.NodePoolNetworkConfigArgs | None:
+    config = gcp.container.NodePoolNetworkConfigArgs
+    if gpudirect(args) == RDMA:
+        return config(accelerator_network_profile="auto")
+    further = gcp.container.NodePoolNetworkConfigAdditionalNodeNetworkConfigArgs
+    each = [further(network=network.network, subnetwork=network.subnet) for network in networks]
+    return config(additional_node_network_configs=each) if each else None
 
 
 def _of_node(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, Any]:
@@ -189,7 +223,7 @@ def _of_node(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, Any]:
         "spot": args.price_model == "spot",
         "flex_start": True if flexible else None,
         "max_run_duration": f"{args.max_run_hours * 3_600}s" if args.max_run_hours else None,
-        "labels": node_labels(args),
+        "labels": {**node_labels(args), **(DRANET_LABEL if gpudirect(args) == RDMA else {})},
         "taints": [
             node.NodePoolNodeConfigTaintArgs(key=each.key, value=each.value, effect=TAINT_EFFECTS[each.effect])
             for each in args.taints
@@ -238,16 +272,16 @@ def check(args: AcceleratorPoolArgs) -> None:
         args.device_resource is None,
         f"{pool} has no FPGAs, and device_resource {args.device_resource} is what those are called; leave it out.",
     )
-    gpudirect = machine.rule.gpudirect if machine.rule else ""
     require(
-        not args.fast_interconnect or bool(gpudirect),
-        f"{pool} has no GPUDirect; choose a3-megagpu-8g, a3-ultragpu-8g or a4-highgpu-8g, or leave fast_interconnect "
-        "out.",
+        not args.fast_interconnect or bool(machine.rule and machine.rule.gpudirect),
+        f"{pool} has no GPUDirect; choose a3-highgpu-8g, a3-megagpu-8g, a3-ultragpu-8g or a4-highgpu-8g, or leave "
+        "fast_interconnect out.",
     )
+    kind = gpudirect(args)
     require(
-        not args.fast_interconnect or gpudirect in MADE_NETWORKS,
-        f"{pool}: GKE does not make the networks of GPUDirect-{gpudirect}, and they are not built here; choose "
-        "a3-megagpu-8g, or leave fast_interconnect out.",
+        args.fabric_images is None or kind not in NETWORKS or kind in args.fabric_images,
+        f"{pool}: pods use GPUDirect-{kind} with a daemon beside them, and no image of it is named; set fabric_images "
+        f"({kind.lower()}_image of fusion:cluster gpudirect), or leave them all out.",
     )
     require(
         not args.compact_placement or bool(machine.rule and machine.rule.compact),
@@ -288,12 +322,15 @@ def is_compact(args: AcceleratorPoolArgs) -> bool:
     return several and machine.slice is None and bool(machine.rule and machine.rule.compact)
 
 
-def has_gpudirect(args: AcceleratorPoolArgs) -> bool:
-    """Whether a pool's nodes get the networks of GPUDirect: as told, else where several nodes in one zone can."""
-    if args.fast_interconnect is not None:
-        return args.fast_interconnect
+def gpudirect(args: AcceleratorPoolArgs) -> str:
+    """By which kind of GPUDirect a pool's nodes reach each other: as told, else where several nodes in one zone can.
+
+    Empty where by none.
+    """
     rule = _machine(args).rule
-    return args.nodes_max > 1 and len(args.zones) == 1 and bool(rule and rule.gpudirect in MADE_NETWORKS)
+    several = args.nodes_max > 1 and len(args.zones) == 1
+    is_fast = several if args.fast_interconnect is None else args.fast_interconnect
+    return rule.gpudirect if rule and is_fast else ""
 
 
 def device_resource(machine: Machine) -> str | None:
@@ -306,6 +343,8 @@ def device_resource(machine: Machine) -> str | None:
 def node_selector(args: AcceleratorPoolArgs, machine: Machine) -> dict[str, str]:
     """Labels of the pool's nodes; GKE takes pods with TPUs only where they name generation and topology."""
     own = {POOL_LABEL: args.pool} | ({FLEX_START_LABEL: "true"} if args.price_model == "flex_start" else {})
+    if gpudirect(args) == RDMA:
+        own |= PROFILE_LABEL
     if machine.slice is None:
         return own
     return {
@@ -323,7 +362,7 @@ def taints(args: AcceleratorPoolArgs, device: str | None) -> tuple[Taint, ...]:
 
 def facts(args: AcceleratorPoolArgs) -> dict[str, object]:
     """What guardrails judge a pool by; plain values, known in every preview."""
-    return pool_facts("gcp", args) | {"compact_placement": is_compact(args), "gpudirect": has_gpudirect(args)}
+    return pool_facts("gcp", args) | {"compact_placement": is_compact(args), "gpudirect": bool(gpudirect(args))}
 
 
 def _machine(args: AcceleratorPoolArgs) -> Machine:

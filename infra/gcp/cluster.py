@@ -7,6 +7,7 @@ import pulumi_gcp as gcp
 
 from infra.cluster import Cluster, ClusterArgs, cluster_facts, kubeconfig_of
 from infra.errors import require
+from infra.gcp.gpudirect import GpuNetwork, make_network
 from infra.gcp.keys import agent, make_key
 from infra.gcp.labels import as_labels
 from infra.gcp.machines import BALANCED
@@ -56,11 +57,21 @@ class GcpCluster(Cluster):
         self.cluster_name = cluster.name
         self.endpoint = pulumi.Output.concat("https://", cluster.endpoint)
         self.pod_environment = {}
+        self._gpu_networks: tuple[GpuNetwork, ...] = ()
         self.kubeconfig = pulumi.Output.all(
             cluster.name, self.endpoint, cluster.master_auth.cluster_ca_certificate
         ).apply(lambda values: kubeconfig(*values, kubernetes_version=args.kubernetes_version))
         self._make_system_pool()
         self.register_outputs({"cluster_name": self.cluster_name, "endpoint": self.endpoint})
+
+    def gpu_networks(self, count: int) -> tuple[GpuNetwork, ...]:
+        """Of as many further interfaces of nodes: pools share them, and the first that needs one makes it."""
+        own = self.network.args
+        for index in range(len(self._gpu_networks) + 1, count + 1):
+            made = make_network(self._name, index, own.region, (own.cidr, own.service_cidr), self._child)
+            self._gpu_networks = (*self._gpu_networks, made)
+            self.objects = [*self.objects, *made.objects()]
+        return self._gpu_networks[:count]
 
     def _make_node_account(self) -> pulumi.Output[str]:
         account = gcp.serviceaccount.Account(
@@ -101,6 +112,8 @@ class GcpCluster(Cluster):
             min_master_version=args.kubernetes_version,
             release_channel=gcp.container.ClusterReleaseChannelArgs(channel="REGULAR"),
             datapath_provider="ADVANCED_DATAPATH",
+            # For pools with GPUDirect, of which a cluster knows nothing when it is made.
+            enable_multi_networking=True,
             enable_shielded_nodes=True,
             ip_allocation_policy=gcp.container.ClusterIpAllocationPolicyArgs(
                 cluster_secondary_range_name=PODS, services_secondary_range_name=SERVICES

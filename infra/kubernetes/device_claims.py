@@ -23,11 +23,18 @@ def gpu_class(name: str, labels: dict[str, str]) -> dict[str, Any]:
 
 def claim_template(workload: str, namespace: str, labels: dict[str, str], pod: PodArgs) -> dict[str, Any]:
     """The ResourceClaimTemplate of a workload: of it each pod gets a claim of its own, that goes with the pod."""
-    exactly = {"deviceClassName": pod.device_class, "allocationMode": "ExactCount", "count": pod.devices}
-    request = {"name": CLAIM, "exactly": exactly}
+    return claim_template_of(namespace, labels, claim_template_name(workload), CLAIM, pod.device_class, pod.devices)
+
+
+def claim_template_of(
+    namespace: str, labels: dict[str, str], name: str, request_name: str, device_class: str | None, count: int
+) -> dict[str, Any]:
+    """The ResourceClaimTemplate of so many devices of a class."""
+    exactly = {"deviceClassName": device_class, "allocationMode": "ExactCount", "count": count}
+    request = {"name": request_name, "exactly": exactly}
     return {
         "apiVersion": API,
         "kind": "ResourceClaimTemplate",
-        "metadata": {"name": claim_template_name(workload), "namespace": namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {"spec": {"devices": {"requests": [request]}}},
     }

@@ -10,8 +10,8 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from infra.kubernetes import folders, pods
-from infra.kubernetes.device_claims import claim_template
+from infra.kubernetes import fabric, folders, pods
+from infra.kubernetes.device_claims import claim_template, claim_template_of
 from infra.kubernetes.objects import make_object
 from infra.kubernetes.queue import PRIORITY_LABEL, QUEUE_LABEL, TOPOLOGY_ANNOTATION
 from infra.training_job import Queueing, TrainingJobArgs, Volume
@@ -50,9 +50,9 @@ class TrainingJob(pulumi.ComponentResource):
     """Pods that train together, and the file that says what.
 
     Makes: ConfigMap and Job; with a checkpoint volume a PersistentVolumeClaim; with a mounted folder of the bucket
-    another and its PersistentVolume; with a device class a ResourceClaimTemplate; for several nodes a headless Service,
-    through which the pods find the first. With queueing a JobSet, whose controller makes Job and Service, and which
-    Kueue lets start when all its pods fit.
+    another and its PersistentVolume; with devices or interfaces that are claimed a ResourceClaimTemplate; for several
+    nodes a headless Service, through which the pods find the first. With queueing a JobSet, whose controller makes Job
+    and Service, and which Kueue lets start when all its pods fit.
 
     Attributes:
         job_name: the Job's name in its namespace.
@@ -78,6 +78,10 @@ class TrainingJob(pulumi.ComponentResource):
         if args.pod.device_class:
             template = claim_template(args.name, args.namespace, self._labels, args.pod)
             make_object(f"{name}-devices", template, self._child)
+        if args.fabric and args.fabric.device_class:
+            claimed = fabric.claim_template_name(args.name), fabric.CLAIM, args.fabric.device_class, args.fabric.devices
+            value = claim_template_of(args.namespace, self._labels, *claimed)
+            make_object(f"{name}-fabric", value, self._child)
         if args.checkpoint_volume:
             self._claim(f"{name}-checkpoints", args.checkpoint_volume)
         if args.data:
@@ -211,6 +215,8 @@ class TrainingJob(pulumi.ComponentResource):
             annotations[NOT_MOVED] = "true"
         if self.args.data:
             annotations |= self.args.data.annotations
+        if self.args.fabric:
+            annotations |= self.args.fabric.annotations
         if self.args.queueing and self.args.queueing.topology_level:
             annotations[TOPOLOGY_ANNOTATION] = self.args.queueing.topology_level
         return core.PodTemplateSpecArgs(
@@ -229,6 +235,13 @@ class TrainingJob(pulumi.ComponentResource):
         if args.data:
             volumes.append(folders.volume(args.name))
             mounts.append(folders.mount(args.data))
+        resources, claims = pods.resources(pod), pods.claims(args.name, pod) or []
+        if args.fabric:
+            volumes += fabric.volumes(args.fabric)
+            mounts += fabric.mounts(args.fabric)
+            joined = fabric.claims(args.name, args.fabric)
+            claims += joined
+            resources.claims = [core.ResourceClaimArgs(name=each.name) for each in claims] or None
         return core.PodSpecArgs(
             restart_policy="Never",
             service_account_name=args.service_account,
@@ -240,9 +253,10 @@ class TrainingJob(pulumi.ComponentResource):
             security_context=pods.pod_security(),
             node_selector=pod.node_selector or None,
             tolerations=pods.tolerations(pod),
-            resource_claims=pods.claims(args.name, pod),
+            resource_claims=claims or None,
             affinity=self._affinity() if args.pods > 1 else None,
             volumes=[*volumes, *pods.volumes(pod)],
+            init_containers=(fabric.daemon(args.fabric) if args.fabric else []) or None,
             containers=[
                 core.ContainerArgs(
                     name=CONTAINER,
@@ -251,7 +265,7 @@ class TrainingJob(pulumi.ComponentResource):
                     args=list(pod.args) or None,
                     env=[*pods.environment(self._environment()), *self._rank()],
                     ports=self._metrics_ports() or None,
-                    resources=pods.resources(pod),
+                    resources=resources,
                     security_context=pods.container_security(),
                     volume_mounts=[*mounts, *pods.volume_mounts()],
                 )
@@ -268,7 +282,8 @@ class TrainingJob(pulumi.ComponentResource):
             torchrun["PET_MASTER_PORT"] = str(RENDEZVOUS_PORT)
         promise = {"FUSION_PREDICTION": f"{CONFIG_PATH}/{PROMISE_FILE}"} if args.promise else {}
         files = {"FUSION_DATA_PATH": args.data.path} if args.data else {}
-        return {"FUSION_WORKLOAD": args.name, **torchrun, **promise, **files, **args.pod.env}
+        collectives = args.fabric.environment if args.fabric else {}
+        return {"FUSION_WORKLOAD": args.name, **torchrun, **promise, **files, **collectives, **args.pod.env}
 
     def _metrics_ports(self) -> list[kubernetes.core.v1.ContainerPortArgs]:
         """Where the program answers Prometheus; a PodMonitor selects the port by its name."""

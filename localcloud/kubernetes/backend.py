@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from localcloud.kubernetes import gke
 from localcloud.kubernetes.objects import (
     CRD_KIND,
     changed_fields,
@@ -51,6 +52,7 @@ class KubernetesBackend(Backend):
         self.kubernetes_versions: tuple[str, ...] = (KUBERNETES_VERSION,)
         self.is_version_to_come = False
         self.crds: dict[tuple[str, str], Object] = {}
+        self.clouds_own: Mapping[tuple[str, str], Object] = {}
         self.lock = threading.Lock()
 
     def check_config(self, variables: Properties) -> Properties:
@@ -67,6 +69,8 @@ class KubernetesBackend(Backend):
         Raises:
             ProviderError: objects of that version can't be validated.
         """
+        config = read_kubeconfig(variables.get("kubeconfig"))
+        self.clouds_own = gke.KINDS if self.is_version_to_come or gke.is_gke(config) else {}
         if self.is_version_to_come:
             self.kubernetes_versions = tuple(known_versions())
             return
@@ -104,9 +108,9 @@ class KubernetesBackend(Backend):
         return [Failure(problem.path, problem.reason) for problem in problems]
 
     def known_crds(self) -> Mapping[tuple[str, str], Object]:
-        """The schemas of this run's CRDs."""
+        """The schemas of this run's CRDs, and of those that the cluster's cloud brings."""
         with self.lock:
-            return dict(self.crds)
+            return {**self.clouds_own, **self.crds}
 
     def diff(self, resource: Resource, id: str, old: Properties, new: Properties) -> Change:
         """Update, or replace where Kubernetes does not let a field change."""

@@ -45,6 +45,9 @@ NOT_FLEX_START = ("a4x-", "g4-", "n1-", "ct3", "ct4")
 """Machine types that are not sold so ("About Flex-start VMs", Compute Engine; "Flex-start", GKE)."""
 COMPACT_FLEX_START = ("a3-ultragpu-", "a4-", "h4d-")
 """Of those that are, the ones that are then placed compactly too (Cluster Toolkit, "DWS Flex Start")."""
+GPU_NETWORKS = {"a3-highgpu-8g": 4, "a3-megagpu-8g": 8}
+"""Further networks of a node, by machine type ("Maximize GPU network bandwidth in Standard mode clusters", GKE)."""
+FURTHER_NETWORKS_MAX = 8
 FAST_NETWORKS = ("a3-megagpu-", "a3-ultragpu-", "a4-", "a4x-", "ct6e-")
 """Machine types whose further networks GKE makes ("Configure automated networking for accelerator VMs")."""
 GPUS_OF_FAMILY = {
@@ -319,11 +322,16 @@ def _is_spot(inputs: Properties) -> bool:
 
 
 def _networks_agree(inputs: Properties) -> Iterator[tuple[str, str]]:
-    path = "networkConfig.acceleratorNetworkProfile"
+    path, machine = "networkConfig.acceleratorNetworkProfile", one(inputs, "nodeConfig.machineType")
     profile = one(inputs, path)
+    further = list(at(inputs, "networkConfig.additionalNodeNetworkConfigs"))
+    most = GPU_NETWORKS.get(str(machine), FURTHER_NETWORKS_MAX)
+    if len(further) > most:
+        yield "networkConfig.additionalNodeNetworkConfigs", f"{len(further)}: {machine} takes at most {most}"
     if profile is None:
         return
-    machine = one(inputs, "nodeConfig.machineType")
+    if further:
+        yield path, "GKE makes the networks; expected no additionalNodeNetworkConfigs beside it"
     if profile != "auto":
         yield path, f"{profile}: expected auto"
     if not has_unknown(inputs.get("nodeConfig")) and not (machine or "").startswith(FAST_NETWORKS):
@@ -396,6 +404,11 @@ def _pool_rules(world: World, inputs: Properties, old: Properties | None) -> Non
     has_dataplane = cluster is None or cluster.inputs.get("datapathProvider") == "ADVANCED_DATAPATH"
     if one(inputs, "networkConfig.acceleratorNetworkProfile") and not has_dataplane:
         raise RefusedError(400, "acceleratorNetworkProfile requires a cluster with Dataplane V2", "badRequest")
+    is_multi = cluster is None or cluster.inputs.get("enableMultiNetworking") is True
+    if one(inputs, "networkConfig.additionalNodeNetworkConfigs.network") and not (has_dataplane and is_multi):
+        raise RefusedError(
+            400, "Additional node networks require a cluster with multi-networking and Dataplane V2", "badRequest"
+        )
     if old is None and cluster is not None:
         _has_capacity(inputs, inputs.get("nodeLocations") or cluster.assigned["nodeLocations"] or [location])
 
@@ -464,8 +477,8 @@ KINDS = (
         words(
             "addonsConfig binaryAuthorization clusterAutoscaling controlPlaneEndpointsConfig costManagementConfig "
             "databaseEncryption datapathProvider defaultMaxPodsPerNode deletionProtection description dnsConfig "
-            "enableIntranodeVisibility enableShieldedNodes enterpriseConfig gatewayApiConfig initialNodeCount "
-            "ipAllocationPolicy location loggingConfig maintenancePolicy masterAuth "
+            "enableIntranodeVisibility enableMultiNetworking enableShieldedNodes enterpriseConfig "
+            "gatewayApiConfig initialNodeCount ipAllocationPolicy location loggingConfig maintenancePolicy masterAuth "
             "masterAuthorizedNetworksConfig minMasterVersion monitoringConfig name network networkingMode "
             "nodeConfig nodeLocations nodePoolAutoConfig nodePoolDefaults notificationConfig privateClusterConfig "
             "project rbacBindingConfig releaseChannel removeDefaultNodePool resourceLabels secretManagerConfig "
@@ -511,6 +524,8 @@ KINDS = (
             "cluster": Reference(CLUSTER_ID, holds=False, is_whole=True),
             "placementPolicy.policyName": Reference("projects/{project}/regions/{region}/resourcePolicies/{name}"),
             "nodeConfig.bootDiskKmsKey": KEY,
+            "networkConfig.additionalNodeNetworkConfigs.network": NETWORK,
+            "networkConfig.additionalNodeNetworkConfigs.subnetwork": SUBNETWORK,
         },
         region="location",
         longest_name=40,

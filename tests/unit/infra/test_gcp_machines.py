@@ -11,8 +11,9 @@ from pulumi.runtime.rpc import serialize_properties
 
 from infra.accelerator_pool import AcceleratorPoolArgs
 from infra.cluster import ClusterArgs, SystemPoolArgs
-from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, node_pool, node_selector, pools, taints
+from infra.gcp.accelerator_pool import TPU_ACCELERATORS, check, gpudirect, node_pool, node_selector, pools, taints
 from infra.gcp.builder import BUILDER
+from infra.gcp.gpudirect import NETWORKS, GpuNetwork
 from infra.gcp.machines import machine_of, rules
 from infra.network import NetworkArgs
 from localcloud.gcp.plugin import GcpBackend
@@ -104,7 +105,11 @@ def buyings(offer):
 def made_of(args):
     """The inputs of a pool's node pools, as the engine has them."""
     check(args)
-    given = [node_pool(args, fields, "key", "nodes@example.com") for fields in pools(args).values()]
+    further = tuple(
+        GpuNetwork(f"gpu-{each}", f"gke-gpu-{each}", f"gke-gpu-{each}", ())
+        for each in range(1, NETWORKS.get(gpudirect(args), 0) + 1)
+    )
+    given = [node_pool(args, fields, "key", "nodes@example.com", further) for fields in pools(args).values()]
     return [inputs(each | {"cluster": "gke", "name": "it"}) for each in given]
 
 
@@ -192,8 +197,10 @@ def test_pods_for_flex_start_select_its_nodes_and_tolerate_the_queues_taint():
     ],
 )
 def test_nodes_with_gpudirect_that_are_several_in_one_zone_get_its_networks(changes, is_fast):
-    inputs = only_node_pool(pool("a3-megagpu-8g", "H100", 8, **changes))
-    assert inputs.get("networkConfig") == ({"acceleratorNetworkProfile": "auto"} if is_fast else None)
+    for machine_type, interfaces in (("a3-highgpu-8g", 4), ("a3-megagpu-8g", 8)):
+        inputs = only_node_pool(pool(machine_type, "H100", 8, **changes))
+        further = inputs.get("networkConfig", {}).get("additionalNodeNetworkConfigs", [])
+        assert len({each["subnetwork"] for each in further}) == (interfaces if is_fast else 0)
 
 
 @pytest.mark.parametrize(("instance_type", "reason"), NOT_MADE.items())
@@ -212,6 +219,7 @@ def test_each_rule_is_of_something_that_is_sold():
 def test_nodes_with_rdma_get_its_networks_and_hyperdisk(instance_type, accelerator, count):
     inputs = only_node_pool(pool(instance_type, accelerator, count, nodes_max=2))
     assert inputs["networkConfig"] == {"acceleratorNetworkProfile": "auto"}
+    assert inputs["nodeConfig"]["labels"]["cloud.google.com/gke-networking-dra-driver"] == "true"
     assert inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
 
 
@@ -238,8 +246,8 @@ def test_a_pod_selects_generation_and_topology_of_its_slice():
     [
         (pool("a3-highgpu-2g", "H100", 2, price_model="on_demand"), "is not sold on demand"),
         (pool("g2-standard-8", "L4", 1, price_model="capacity_block", reservation_id="b"), "no Capacity Blocks"),
-        (pool("g2-standard-8", "L4", 1, fast_interconnect=True), "has no GPUDirect; choose a3-megagpu-8g"),
-        (pool("a3-highgpu-8g", "H100", 8, fast_interconnect=True), "does not make the networks of GPUDirect-TCPX,"),
+        (pool("g2-standard-8", "L4", 1, fast_interconnect=True), "has no GPUDirect; choose a3-highgpu-8g"),
+        (pool("a3-highgpu-8g", "H100", 8, nodes_max=2, fabric_images={"TCPXO": "x"}), "set fabric_images (tcpx_image"),
         (pool("n1-standard-8+T4x1", "T4", 1, price_model="flex_start"), "is not sold as flex_start"),
         (pool("g4-standard-48", "RTXPRO6000", 1, price_model="flex_start"), "is not sold as flex_start"),
         (pool("tpu-v4-4chip", "TPUv4", 4, price_model="flex_start"), "is not sold as flex_start"),

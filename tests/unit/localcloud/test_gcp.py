@@ -340,6 +340,10 @@ def test_networks_for_accelerators_need_the_clusters_dataplane(gcp: Gcp) -> None
             networked("a3-megagpu-8g") | {"networkConfig": {"acceleratorNetworkProfile": "fast"}},
             "networkConfig.acceleratorNetworkProfile",
         ),
+        (
+            node("a3-highgpu-8g") | {"networkConfig": {"additionalNodeNetworkConfigs": [{"network": "gpu"}] * 5}},
+            "networkConfig.additionalNodeNetworkConfigs",
+        ),
     ],
 )
 def test_a_pool_that_gke_would_not_make(gcp: Gcp, more: dict[str, Any], field: str) -> None:
