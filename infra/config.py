@@ -376,6 +376,13 @@ class StackConfig(Declared):
             raise ValueError(f"the name {repeated[0]} is used twice; each workload needs a name of its own")
         return value
 
+    @field_validator("quotas")
+    @classmethod
+    def _of_nodes(cls, value: tuple[Quota, ...]) -> tuple[Quota, ...]:
+        if any(each.gib is not None for each in value):
+            raise ValueError("gib is of file systems, and read from the cloud; give vcpus, accelerators or nodes")
+        return value
+
     @field_validator("workloads")
     @classmethod
     def _both_clouds_serve(cls, value: tuple[AnyWorkload, ...], info: ValidationInfo) -> tuple[AnyWorkload, ...]:

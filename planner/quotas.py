@@ -18,27 +18,32 @@ DATA = Path(__file__).parent / "catalog" / "data"
 AWS_QUOTAS, GCP_QUOTAS = DATA / "aws_quotas.csv", DATA / "gcp_quotas.csv"
 SYSTEM_NODES = "system nodes"
 """The part of a plan that no workload asks for."""
+FILE_CACHE = "file cache"
 
 
 @dataclass(frozen=True, slots=True)
 class AwsQuota:
-    """A quota of running vCPUs in a region (``aws_quotas.csv``), of the service `ec2` in Service Quotas."""
+    """A quota of a region (``aws_quotas.csv``) in Service Quotas: of running vCPUs, or of file systems."""
 
+    service: str
+    """What Service Quotas calls its service."""
     code: str
     name: str
+    unit: Literal["vcpus", "gib"]
     price_model: PriceModel
     instance_types: tuple[str, ...]
     """Patterns."""
     source: str
 
-    def granted(self, region: str, vcpus: float) -> Quota:
+    def granted(self, region: str, amount: float) -> Quota:
         """The quota as it was read."""
         return Quota(
             cloud="aws",
             region=region,
-            instance_types=self.instance_types,
+            instance_types=self.instance_types or ("*",),
             price_model=self.price_model,
-            vcpus=int(vcpus),
+            vcpus=int(amount) if self.unit == "vcpus" else None,
+            gib=int(amount) if self.unit == "gib" else None,
             code=self.code,
         )
 
@@ -104,8 +109,10 @@ def aws_quotas() -> tuple[AwsQuota, ...]:
     with AWS_QUOTAS.open(encoding="utf-8", newline="") as rows:
         return tuple(
             AwsQuota(
+                row["service"],
                 row["code"],
                 row["name"],
+                "gib" if row["unit"] == "gib" else "vcpus",
                 "spot" if row["price_model"] == "spot" else "on_demand",
                 tuple(row["instance_types"].split()),
                 row["source"],
@@ -155,6 +162,9 @@ def taken(quota: Quota, plan: Plan, catalog: Catalog) -> tuple[Taken, ...]:
     """
     if not is_in(quota, plan.cloud, plan.region):
         return ()
+    if quota.gib is not None:
+        cache_gib = plan.platform.file_cache_gib
+        return (Taken(FILE_CACHE, cache_gib, 1),) if cache_gib else ()
     system = catalog.offer(plan.cloud, plan.region, plan.platform.system_instance_type)
     rows: list[tuple[str, str, str | None, PriceModel, float, float, int]] = [
         (SYSTEM_NODES, system.instance_type, None, "on_demand", system.vcpus, 0.0, plan.platform.system_nodes)
@@ -178,17 +188,18 @@ def is_in(quota: Quota, cloud: str, region: str) -> bool:
 
 def is_of(quota: Quota, instance_type: str) -> bool:
     """Whether an instance type is among those that it counts."""
-    return any(fnmatch.fnmatchcase(instance_type, pattern) for pattern in quota.instance_types)
+    return quota.gib is None and any(fnmatch.fnmatchcase(instance_type, pattern) for pattern in quota.instance_types)
 
 
 def amount(quota: Quota) -> int:
     """How much is granted, in its own unit."""
-    return next(each for each in (quota.vcpus, quota.accelerators, quota.nodes) if each is not None)
+    return next(each for each in (quota.vcpus, quota.accelerators, quota.nodes, quota.gib) if each is not None)
 
 
 def unit(quota: Quota) -> str:
     """What it counts."""
-    return "vcpus" if quota.vcpus is not None else "accelerators" if quota.accelerators is not None else "nodes"
+    names = {"vcpus": quota.vcpus, "accelerators": quota.accelerators, "nodes": quota.nodes, "GiB": quota.gib}
+    return next(name for name, value in names.items() if value is not None)
 
 
 def named(quota: Quota) -> str:

@@ -498,7 +498,7 @@ class Quota(Declared):
     """How much may be bought at once, as a cloud grants it; counted at the autoscaler's maximum.
 
     ``instance_types`` are patterns, such as ``p5.*`` or ``Standard_NC*``. AWS and Azure count vCPUs, Google Cloud
-    counts accelerators; ``nodes`` is for what is reserved, or known to be left.
+    counts accelerators; ``nodes`` is for what is reserved, or known to be left, ``gib`` for file systems.
     """
 
     cloud: Literal["aws", "gcp", "azure"]
@@ -509,6 +509,7 @@ class Quota(Declared):
     vcpus: int | None = Field(default=None, ge=0, le=10**9)
     accelerators: int | None = Field(default=None, ge=0, le=10**9)
     nodes: int | None = Field(default=None, ge=0, le=10**9)
+    gib: int | None = Field(default=None, ge=0, le=10**9, description="of file systems; set where it was read")
     code: str | None = Field(default=None, description="the cloud's own, such as L-417A185B; set where it was read")
     in_use: int | None = Field(default=None, ge=0, description="by others than the stack; set where it was read")
 
@@ -519,7 +520,7 @@ class Quota(Declared):
 
     @model_validator(mode="after")
     def _one_unit(self) -> Quota:
-        if sum(each is not None for each in (self.vcpus, self.accelerators, self.nodes)) != 1:
+        if sum(each is not None for each in (self.vcpus, self.accelerators, self.nodes, self.gib)) != 1:
             raise ValueError("give exactly one of vcpus, accelerators and nodes")
         return self
 

@@ -1,4 +1,7 @@
-"""The account's quotas and what others use of them, asked through the provider: with its credentials, in its region."""
+"""The account's quotas and what others use of them, asked through the provider: with its credentials, in its region.
+
+Of file systems the provider tells no use: what others have of those is not counted.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,12 @@ def with_quotas(plan: Plan, catalog: Catalog) -> Plan:
     try:
         needed = aws_quotas_of(plan, catalog)
         answers = [
-            (each, aws.servicequotas.get_service_quota(quota_code=each.code, service_code="ec2", region=plan.region))
+            (
+                each,
+                aws.servicequotas.get_service_quota(
+                    quota_code=each.code, service_code=each.service, region=plan.region
+                ),
+            )
             for each in needed
         ]
     except UnknownOffer as error:
@@ -33,7 +41,7 @@ def with_quotas(plan: Plan, catalog: Catalog) -> Plan:
         return dataclasses.replace(plan, quotas_unread=" ".join(str(error).split()))
     granted = tuple(each.granted(plan.region, answer.value) for each, answer in answers)
     try:
-        used = tuple(_with_use(each, plan, catalog) for each in granted)
+        used = tuple(each if each.gib is not None else _with_use(each, plan, catalog) for each in granted)
     except Exception as error:  # as above
         reason = f"what runs in the account: {' '.join(str(error).split())}"
         return dataclasses.replace(plan, quotas=granted, quotas_unread=reason)

@@ -1,7 +1,7 @@
-"""EC2's quotas of running vCPUs, which moto's Service Quotas lacks.
+"""EC2's quotas of running vCPUs and one of FSx, which moto's Service Quotas lacks.
 
-The local account is granted as much of each as `GRANTED_VCPUS`, which is no default of AWS; a request for more is
-granted at once.
+The local account is granted as much of each of EC2 as `GRANTED_VCPUS`, which is no default of AWS; a request for more
+is granted at once.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ NAMES = {
     "L-B5D1601B": "All Inf Spot Instance Requests",
     "L-88CF9481": "All F Spot Instance Requests",
     "L-E3A00192": "All X Spot Instance Requests",
+    "L-8F1B9C74": "Lustre Persistent_2 storage capacity",
 }
 """As Service Quotas names them."""
+SERVICES = {"ec2": "Amazon Elastic Compute Cloud (Amazon EC2)", "fsx": "Amazon FSx"}
+LUSTRE, LUSTRE_DEFAULT_GIB = "L-8F1B9C74", 100_800.0
+"""AWS's own default."""
 
 
 def install() -> None:
@@ -42,22 +46,23 @@ def install() -> None:
 
 
 def get_service_quota(self: Any) -> Any:
-    """GetServiceQuota; of other services than EC2 it is moto's."""
+    """GetServiceQuota; of other services than EC2 and FSx it is moto's."""
     service, code = (json.loads(self.body)[key] for key in ("ServiceCode", "QuotaCode"))
     return json.dumps(
-        {"Quota": _quota(self, code) if service == "ec2" else self.backend.get_service_quota(service, code)}
+        {"Quota": _quota(self, service, code) if service in SERVICES else self.backend.get_service_quota(service, code)}
     )
 
 
 def list_service_quotas(self: Any) -> Any:
-    """ListServiceQuotas, of EC2."""
-    return json.dumps({"Quotas": [_quota(self, code) for code in _values(self)]})
+    """ListServiceQuotas, of EC2 and FSx."""
+    service = json.loads(self.body)["ServiceCode"]
+    return json.dumps({"Quotas": [_quota(self, service, code) for code in _values(self) if _service(code) == service]})
 
 
 def request_service_quota_increase(self: Any) -> Any:
     """RequestServiceQuotaIncrease: granted at once, where AWS looks at it first."""
     asked = json.loads(self.body)
-    quota = _quota(self, asked["QuotaCode"])
+    quota = _quota(self, asked["ServiceCode"], asked["QuotaCode"])
     if asked["DesiredValue"] <= quota["Value"]:
         _refuse("IllegalArgumentException", f"The desired value must be greater than {quota['Value']:g}", 400)
     _values(self)[asked["QuotaCode"]] = float(asked["DesiredValue"])
@@ -68,18 +73,23 @@ def request_service_quota_increase(self: Any) -> Any:
 
 def _values(response: Any) -> dict[str, float]:
     """By code, kept on moto's own backend so that they live and are reset with it."""
-    kept: dict[str, float] = response.backend.__dict__.setdefault("ec2_quotas", dict.fromkeys(NAMES, GRANTED_VCPUS))
+    granted = dict.fromkeys(NAMES, GRANTED_VCPUS) | {LUSTRE: LUSTRE_DEFAULT_GIB}
+    kept: dict[str, float] = response.backend.__dict__.setdefault("own_quotas", granted)
     return kept
 
 
-def _quota(response: Any, code: str) -> dict[str, Any]:
+def _service(code: str) -> str:
+    return "fsx" if code == LUSTRE else "ec2"
+
+
+def _quota(response: Any, service: str, code: str) -> dict[str, Any]:
     value = _values(response).get(code)
-    if value is None:
-        _refuse("NoSuchResourceException", f"EC2 has no quota {code}.", 404)
+    if value is None or _service(code) != service:
+        _refuse("NoSuchResourceException", f"{service} has no quota {code}.", 404)
     return {
-        "ServiceCode": "ec2",
-        "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-        "QuotaArn": f"arn:aws:servicequotas:{response.region}:{response.current_account}:ec2/{code}",
+        "ServiceCode": service,
+        "ServiceName": SERVICES[service],
+        "QuotaArn": f"arn:aws:servicequotas:{response.region}:{response.current_account}:{service}/{code}",
         "QuotaCode": code,
         "QuotaName": NAMES[code],
         "Value": value,

@@ -16,7 +16,7 @@ from planner.errors import PlanError
 from planner.guardrails.by_cloud import on_each_cloud
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan, PoolPlan
-from planner.quotas import SYSTEM_NODES, Taken, amount, named, taken, unit
+from planner.quotas import FILE_CACHE, SYSTEM_NODES, Taken, amount, aws_quotas, named, taken, unit
 from planner.workloads import AnyWorkload, Quota, TrainingJob, TrainingTarget
 
 if TYPE_CHECKING:  # numpy comes with it, and only plans with targets need that
@@ -183,8 +183,9 @@ def unread_quotas(plan: Plan, settings: GuardrailSettings, catalog: Catalog) -> 
 
 def _where_to_ask(quota: Quota, region: str, wanted: int) -> str:
     if quota.cloud == "aws" and quota.code:
+        service = next((each.service for each in aws_quotas() if each.code == quota.code), "ec2")
         return (
-            f"Ask for them: aws service-quotas request-service-quota-increase --service-code ec2 --quota-code "
+            f"Ask for them: aws service-quotas request-service-quota-increase --service-code {service} --quota-code "
             f"{quota.code} --desired-value {wanted} --region {region}"
         )
     return (
@@ -194,6 +195,8 @@ def _where_to_ask(quota: Quota, region: str, wanted: int) -> str:
 
 def _fewer_nodes(parts: tuple[Taken, ...], missing: int, plan: Plan) -> str:
     """The pool that can do without the most, with what is left to it."""
+    if any(each.part == FILE_CACHE for each in parts):
+        return ", or lower fusion:object_store file_cache_gib"
     for each in parts:
         pool = next((pool for pool in plan.pools if f"pool {pool.name}" == each.part), None)
         left = each.nodes - math.ceil(missing / each.each)

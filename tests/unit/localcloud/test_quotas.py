@@ -37,9 +37,12 @@ def test_more_is_granted_when_it_is_asked_for_and_not_less(aws: Aws) -> None:
 
 
 def test_an_unknown_quota_is_none_and_those_of_other_services_are_motos(aws: Aws) -> None:
-    with pytest.raises(ClientError, match="EC2 has no quota L-00000000"):
+    with pytest.raises(ClientError, match="ec2 has no quota L-00000000"):
         quota(aws, "L-00000000")
+    with pytest.raises(ClientError, match="fsx has no quota"):
+        quota(aws, G, "fsx")
     assert quota(aws, "L-F678F1CE", "vpc")["QuotaName"] == "VPCs per Region"
+    assert quota(aws, "L-8F1B9C74", "fsx")["Value"] == 100_800
 
 
 def test_a_program_reads_a_quota_by_its_code(aws: Aws) -> None:

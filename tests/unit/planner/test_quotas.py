@@ -15,7 +15,7 @@ from planner.workloads import Quota
 from tests.unit.planner.test_plan import job, planned
 
 A10G = {"accelerators": 1, "instance_type": "g5.xlarge"}
-G_SPOT, G, STANDARD = "L-3819A6DF", "L-DB2E81BA", "L-1216C47A"
+G_SPOT, G, STANDARD, LUSTRE = "L-3819A6DF", "L-DB2E81BA", "L-1216C47A", "L-8F1B9C74"
 
 
 def granted(code: str, vcpus: int, region: str = "us-east-1") -> Quota:
@@ -95,6 +95,18 @@ def test_the_maximum_that_is_named_fits_and_where_none_would_a_workload_has_to_g
     (message,) = said(with_quotas(plan, granted(STANDARD, 2)))
     assert "2 are missing" in message and "make the system nodes fewer or smaller" in message
     assert "remove a workload" not in message
+
+
+def test_a_file_system_takes_of_its_own_quota_and_is_made_smaller_where_that_is_too_small() -> None:
+    plan = planned(job(needs=A10G))
+    plan = dataclasses.replace(plan, platform=dataclasses.replace(plan.platform, file_cache_gib=4_800))
+    assert LUSTRE in {each.code for each in aws_quotas_of(plan, load())}
+    assert said(with_quotas(plan, granted(LUSTRE, 4_800))) == []
+    (message,) = said(with_quotas(plan, granted(LUSTRE, 4_799)))
+    assert "takes up to 4,800 GiB (file cache 4800), 4,799 are granted: 1 are missing" in message
+    assert f"--service-code fsx --quota-code {LUSTRE} --desired-value 4800" in message
+    assert message.endswith("or lower fusion:object_store file_cache_gib")
+    assert LUSTRE not in {each.code for each in aws_quotas_of(planned(job(needs=A10G)), load())}
 
 
 def test_a_quota_of_another_region_or_price_model_is_none_of_the_plans() -> None:
