@@ -27,6 +27,8 @@ PriceModel = Literal["on_demand", "spot"]
 Bought = Literal["on_demand", "spot", "capacity_block", "flex_start"]
 """What a node is asked for as."""
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
+ACCELERATORS_MAX = 256
+"""Of a node: the largest slice of TPUs that the catalog offers."""
 Objective = Literal["cost", "time", "latency"]
 Priority = Literal["low", "normal", "high"]
 
@@ -111,7 +113,7 @@ class Needs(Declared):
 
     instance_type: str | None = None
     accelerator: str | None = Field(default=None, description="a name from `fusion offers`, such as A10G or H100")
-    accelerators: Annotated[int, Field(ge=0, le=16)] | Literal["any"] = Field(
+    accelerators: Annotated[int, Field(ge=0, le=ACCELERATORS_MAX)] | Literal["any"] = Field(
         default=0, description="of one node or replica; `any` leaves the count to the target; 0 is a CPU"
     )
     accelerator_memory_gib: float = Field(default=0, ge=0, le=1_024)
@@ -125,7 +127,7 @@ class Needs(Declared):
         try:
             return read(value)
         except ValidationError:
-            raise ValueError("expected a whole number from 0 to 16, or any") from None
+            raise ValueError(f"expected a whole number from 0 to {ACCELERATORS_MAX}, or any") from None
 
     @property
     def accelerators_least(self) -> int:

@@ -72,7 +72,7 @@ def test_the_smallest_stack_gets_safe_defaults() -> None:
         ),
         (
             {"workloads": [TRAINING | {"needs": {"accelerators": float("nan")}}]},
-            "fusion:workloads[0].needs.accelerators: got NaN; expected a whole number from 0 to 16, or any",
+            "fusion:workloads[0].needs.accelerators: got NaN; expected a whole number from 0 to 256, or any",
         ),
         ({"workloads": [TRAINING | {"price_model": "free"}]}, "input should be 'on_demand', 'spot', 'any', 'cap"),
         ({"workloads": [7]}, "fusion:workloads[0]: got 7; expected fields and their values"),

@@ -21,6 +21,7 @@ from localcloud.provider import resource_of
 from planner.catalog import load
 from planner.catalog.instances import gcp_accelerators
 from planner.guardrails.capacity import no_such_topology
+from planner.workloads import ACCELERATORS_MAX
 from tests.unit.infra.cloud import run_program, whole
 from tests.unit.infra.conftest import refusal
 from tools.cloud_args import Echo
@@ -81,6 +82,10 @@ def test_every_slice_of_the_catalog_is_one_that_gke_makes_and_has_all_of_its_chi
         assert math.prod(int(side) for side in slice_.topology.split("x")) == count
         assert no_such_topology(slice_.topology, slice_.machine_type, slice_.hosts, load()) is None
         assert slice_.hosts == min(each.hosts for each in load().topologies(accelerator, count))
+
+
+def test_a_stack_can_ask_for_as_many_chips_as_the_largest_slice_has():
+    assert max(count for _, _, count, _ in MADE) == ACCELERATORS_MAX
 
 
 def test_every_offer_is_a_pool_of_one_unit_or_of_none():
