@@ -21,6 +21,7 @@ _PRELOADED = [
     "workloads.training.charts",
     "sklearn.metrics",
     "torchmetrics.functional.classification",
+    "torch._inductor.config",  # what the first optimizer, or a deterministic run, imports
     "tests.workloads.recording",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")

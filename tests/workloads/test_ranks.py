@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.workloads.conftest import free_port
+from tests.workloads.ranks import run_ranks
 from tests.workloads.recording import recorded
 from tests.workloads.test_resume import MODEL
 from tests.workloads.test_training import final_weights
@@ -30,21 +27,11 @@ def test_two_ranks_see_each_sample_once_an_epoch_and_learn_what_one_would(
     bucket: str,
     capsys: Any,
 ) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-port", str(free_port()), "-m", "workloads.training"),
-            *("--config", write_config(configured(model=WITHOUT_DROPOUT))),
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    spoke, silent = run_ranks(write_config(configured(model=WITHOUT_DROPOUT)), 2)
+    assert (spoke.status, silent.status) == (0, 0), spoke.err + silent.err
+    events = [json.loads(line) for line in spoke.out.splitlines()]
     said = [event["event"] for event in events if event["event"] != "saved"]
-    assert said == ["started", "epoch", "epoch", "finished"], "one rank speaks"
+    assert said == ["started", "epoch", "epoch", "finished"] and not silent.out, "one rank speaks"
 
     first, second = recorded(recording)
     assert abs(len(first) - len(second)) <= 2

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.workloads.conftest import Whole
+from tests.workloads.ranks import run_ranks
 from tests.workloads.recording import MachineGone, recorded
 from tests.workloads.test_training import assert_same, final_weights
 from workloads.training.config import TrainingConfig
@@ -50,16 +48,17 @@ def test_kill_9_and_sigterm_at_random_steps_change_no_sample_and_no_bit(
     terminated = chance.randrange(1, STEPS - killed)
     print(f"killed at step {killed}, then SIGTERM {terminated} steps after the resume")
 
-    assert start(path, KILL_AT_STEP=killed).returncode == -9
+    (dead,) = run_ranks(path, 1, {0: {"KILL_AT_STEP": killed}})
+    assert dead.status == -9
     begun = (killed - 1) // EVERY * EVERY
-    ended = start(path, TERM_AT_STEP=terminated)
-    assert ended.returncode == RESUMABLE_EXIT_CODE
-    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    (ended,) = run_ranks(path, 1, {0: {"TERM_AT_STEP": terminated}})
+    assert ended.status == RESUMABLE_EXIT_CODE
+    events = [json.loads(line) for line in ended.out.splitlines()]
     assert events[-1]["event"] == "interrupted"
     saved = next((event["step"] for event in events if event["event"] == "resumed"), 0)
     assert saved in (begun, begun - EVERY), "the last save, or the one before it where that was still under way"
-    finished = start(path)
-    assert (finished.returncode, finished.stderr) == (0, "")
+    (finished,) = run_ranks(path, 1)
+    assert (finished.status, finished.err) == (0, "")
 
     assert_one_run(recorded(recording), whole.samples, [saved, saved + terminated])
     assert_same(final_weights(s3, bucket), whole.weights)
@@ -131,16 +130,6 @@ def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
     run(configured(model=MODEL, epochs=1), StopRequest())
     run(configured(model=MODEL, epochs=2), StopRequest())
     assert_same(final_weights(s3, bucket), whole.weights)
-
-
-def start(config: Path, **environment: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workloads.training", "--config", config],
-        env=os.environ | {name: str(value) for name, value in environment.items()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def checkpoints(s3: Any, bucket: str) -> list[str]:
