@@ -42,6 +42,14 @@ def inputs_for(name: str, count: int = 3) -> torch.Tensor:
     return {"image": tensor / 255, "tokens": tensor[:, :-1]}.get(kind, tensor)
 
 
+@pytest.mark.parametrize("name", REGISTERED)
+def test_a_rank_without_a_sample_of_a_small_last_batch_takes_part(name: str) -> None:
+    model = small(name).train()
+    answers = model(inputs_for(name)[:0])
+    answers.sum().backward()
+    assert len(answers) == 0
+
+
 def parameters(name: str, index: Any, **arguments: Any) -> int:
     with torch.device("meta"):
         return sum(weight.numel() for weight in build(name, index, arguments).parameters())

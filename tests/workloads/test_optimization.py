@@ -19,12 +19,13 @@ from fusion.errors import FusionError
 from tests.workloads import made
 from workloads.data.digits import write_digits
 from workloads.data.format import INPUT_TYPES, Kind, to_table, wrong_value
-from workloads.models.resnet import ResNet50
+from workloads.models.resnet import Bottleneck, ResNet50
 from workloads.models.vit import VisionTransformer
 from workloads.optimization import measure
 from workloads.optimization.measure import Measured
 from workloads.optimization.optimize import Asked, Floor, Tried, problem_of
 from workloads.optimization.optimize import Result as Resulting
+from workloads.optimization.quantization import QUANTIZATIONS
 from workloads.optimization.sparsity import OptimizationError, prune_channels, zero_two_of_four
 from workloads.optimization.tuning import Tuning, tune
 from workloads.serving import sources
@@ -238,6 +239,14 @@ def test_channels_that_hang_together_go_together(module: nn.Module) -> None:
     pruned = prune_channels(module.eval(), inputs, 0.5)
     assert pruned(inputs).shape == (2, 10)
     assert _parameters(pruned) < 0.4 * _parameters(module)
+
+
+def test_a_residual_networks_convolutions_become_8_bits(trained: sources.Trained) -> None:
+    channels = trained.index.shape[0]
+    module = nn.Sequential(Bottleneck(channels, 4, 1), Bottleneck(16, 4, 1), nn.Flatten(), nn.Linear(16 * 64, 10))
+    quantized = QUANTIZATIONS["int8-static"].apply(module.eval(), trained, Tuning())
+    eights = [name for name, weight in quantized.state_dict().items() if weight.dtype == torch.int8]
+    assert len(eights) == sum(isinstance(each, nn.Conv2d | nn.Linear) for each in module.modules())
 
 
 def test_a_model_without_layers_can_t_be_pruned() -> None:

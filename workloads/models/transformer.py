@@ -87,4 +87,5 @@ def require_divides(name: str, value: int, of: str, whole: int) -> None:
 
 def by_head(x: Tensor, head_width: int) -> Tensor:
     """(batch, tokens, heads × head width) → (batch, heads, tokens, head width); a rank may hold some heads only."""
-    return x.view(*x.shape[:-1], -1, head_width).transpose(1, 2)
+    heads = x.shape[-1] // head_width  # not -1, which says nothing where a rank has no sample of a small last batch
+    return x.view(*x.shape[:-1], heads, head_width).transpose(1, 2)
