@@ -168,6 +168,9 @@ def summary(stack: Stack, outputs: dict[str, Any], guardrails: list[str], result
         " (predicted)",
         *(f"  {'guardrails' if not index else '':<11} {line}" for index, line in enumerate(guardrails)),
     ]
+    lines += [
+        f"  {'sold out' if not index else '':<11} {each}" for index, each in enumerate(sold_out.of_stack(stack.name))
+    ]
     for job, result in results.items():
         lines.append(
             f"  {job:<11} accuracy {result['accuracy']:.2%} on held-out data, "

@@ -20,7 +20,8 @@ GONE = SoldOut("gcp", "us-central1", "g2-standard-4", "spot", "ZONE_RESOURCE_POO
 class Told:
     """A stack that has nothing yet, and whose updates end as they are told: None is well, else an error."""
 
-    name = "both"
+    name, root, file = "both", Path("/stack"), Path("/stack/stacks/Pulumi.both.yaml")
+    is_local = is_on_cluster = False
 
     def __init__(self, cloud: str, *updates: str | None) -> None:
         self.config = {"fusion:cloud": cloud}
@@ -71,3 +72,14 @@ def test_a_stack_of_one_cloud_stays_there(tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="all that had been made of both is removed"):
         provision(stack, tmp_path)
     assert stack.done == ["up", "up", "destroy"]
+
+
+@pytest.mark.usefixtures("sold_out")
+def test_the_summary_says_what_was_sold_out(tmp_path: Path) -> None:
+    stack = Told("auto", "sold out", None)
+    provision(stack, tmp_path)
+    cost = {"expected": 1.0, "min": 1.0, "max": 1.0}
+    outputs = {"cloud": "aws", "region": "us-east-1", "cluster_name": "c", "bucket_url": "b", "monthly_cost_usd": cost}
+    said = up.summary(cast(Stack, stack), outputs, [], {})
+    assert f"  sold out    {GONE}" in said.splitlines()
+    assert "until `fusion up --ask-again`" in said

@@ -1,12 +1,16 @@
 """The plan of a stack: what can't be built is refused where it is planned, and not later."""
 
+import dataclasses
 import json
 import re
+from typing import Any
 
+import pulumi
 import pytest
 
 from infra.assembly import platform_args
 from infra.config import ConfigError, StackConfig
+from infra.plan_resource import PlanResource
 from infra.planning import plan_stack, violations
 from planner.catalog import load
 from planner.errors import PlanError
@@ -70,6 +74,20 @@ def test_where_one_cloud_has_nothing_that_fits_the_other_is_taken_and_it_is_said
     plan = plan_stack(either(needs={"accelerator": "TPUv5e", "accelerators": 4}), "test", load())
     assert plan.cloud == "gcp"
     assert "on gcp us-central1, as aws us-east-1 can't have it: workload digits: " in plan.notes[-1]
+
+
+def test_what_else_there_was_to_choose_from_is_no_part_of_the_registered_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in each preview; in the plan's inputs a second update would change it where nothing changes."""
+    registered: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        pulumi.ComponentResource, "__init__", lambda _, kind, name, props, opts: registered.append(props)
+    )
+    monkeypatch.setattr(pulumi.ComponentResource, "register_outputs", lambda _, outputs: None)
+    plan = plan_stack(either(), "test", load())
+    PlanResource("first", plan)
+    PlanResource("second", dataclasses.replace(plan, notes=("the stack stays where it is",)))
+    assert registered[0] == registered[1]
+    assert Plan.from_props(registered[0]) == dataclasses.replace(plan, notes=())
 
 
 @pytest.mark.parametrize(("chips", "notes"), [(1, 0), (4, 1)])
