@@ -105,7 +105,8 @@ def command(
     """Export a model into a package: every format that serves it, checksums, its inputs and outputs, a self-test.
 
     PACKAGE_URL is a folder (s3://, gs://, file://, or a path) that holds no package yet. Give one of --run, --model and
-    --program. Each format is run here on the self-test's inputs first, and refused where its outputs differ.
+    --program. Each format is run here on the self-test's inputs first, and refused where its outputs differ. A format
+    that can't say the model is left out, unless --format names it.
     """
     refuse_foreign(formats)
     try:
@@ -129,6 +130,7 @@ def command(
             formats=formats or ALL,
             tolerance=Tolerance(absolute=absolute, relative=relative),
             say=lambda line: click.echo(f"  {line}"),
+            leave_out=None if formats else lambda why: click.echo(f"  left out: {why}"),
         )
     except (PackageError, ModelError, StorageError) as error:
         raise FusionError(str(error)) from None

@@ -65,7 +65,8 @@ def command(
 
     PACKAGE_URL is a folder that holds no package yet. Give one of --run (its held-out data are the real inputs),
     --model and --program. Each format is run on this machine's CPU, in fp32 and in the precision that the chip computes
-    in; where an output differs by more than is allowed, nothing is published, and the status is 1.
+    in; where an output differs by more than is allowed, nothing is published, and the status is 1. A format that can't
+    say the model is left out, and named.
     """
     chip = find(target)
     refuse_report(json_file)
@@ -94,13 +95,15 @@ def command(
     predicted, why_not = predict(chip, found, precision, batch)
     compiling = compile_command(chip, moved.manifest, url, precision, batch)
     said = prediction_said(chip, precision, batch, predicted, why_not)
-    for line in (*table(moved.ran, moved.rows, threads, batch), *said):
+    left_out = [f"left out: {each}" for each in moved.left_out]
+    for line in (*table(moved.ran, moved.rows, threads, batch), *left_out, *said):
         click.echo(line)
     if json_file is not None:
         document = {
             "to": chip.name,
             "batch": batch,
             "rows": moved.rows,
+            "left_out": moved.left_out,
             "measured_on_this_cpu": [asdict(each) for each in moved.ran],
             "predicted_s": asdict(predicted) if predicted else None,
             "still_to_run": compiling,
@@ -122,6 +125,8 @@ class Moved:
     manifest: Manifest
     ran: tuple[Checked, ...]
     rows: int
+    left_out: tuple[str, ...]
+    """Why formats are missing that can't say the model."""
 
     @property
     def wrong(self) -> list[Checked]:
@@ -150,16 +155,23 @@ def move(
     from workloads.serving.migration import check
     from workloads.serving.package import Package, publish
 
+    left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="migrate-") as folder:
         place = Path(folder) / "package"
         manifest = export(
-            found, f"file://{place}", name=found.name, version=version, formats=formats, tolerance=tolerance
+            found,
+            f"file://{place}",
+            name=found.name,
+            version=version,
+            formats=formats,
+            tolerance=tolerance,
+            leave_out=left_out.append,
         )
         package = Package(manifest, place)
         inputs, reference = package.self_test()
         precisions = list(dict.fromkeys(("fp32", precision)))
         ran = check(package, inputs, reference, precisions, batch=batch, threads=threads)
-        moved = Moved(manifest, ran, len(inputs[0]))
+        moved = Moved(manifest, ran, len(inputs[0]), tuple(left_out))
         if not moved.wrong:
             publish(package.folder, url, manifest)
     return moved
@@ -248,7 +260,7 @@ def compile_command(chip: Target, manifest: Manifest, url: str, precision: str, 
     zeros = ", ".join(f"torch.zeros({batch}, {', '.join(map(str, shape))})" for shape in shapes.values())
     program = f"torch.export.load('{url}/program.pt2')"
     match chip.kind:
-        case "nvidia":
+        case "nvidia" if any(each.format == "onnx" for each in manifest.artifacts):
             ranges = " ".join(
                 f"--{which}Shapes={','.join(f'{n}:{rows}x' + 'x'.join(map(str, s)) for n, s in shapes.items())}"
                 for which, rows in (("min", 1), ("opt", batch), ("max", 4 * batch))

@@ -61,6 +61,10 @@ CHECKED_BY: Mapping[Format, str] = {
 BATCH_LIMIT = 4096
 
 
+class Unsayable(PackageError):
+    """A format's exporter can't say one of the model's operations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What is exported.
@@ -102,6 +106,7 @@ def export(
     formats: Sequence[Format] = FORMATS,
     tolerance: Tolerance | None = None,
     say: Callable[[str], object] = lambda _: None,
+    leave_out: Callable[[str], object] | None = None,
 ) -> Manifest:
     """Make a package and publish it.
 
@@ -113,6 +118,8 @@ def export(
         formats: what to make.
         tolerance: how far outputs may be from the module's own.
         say: called with a line for each format.
+        leave_out: called with the reason for each format but PyTorch's that can't say the model; None where all are
+            wanted.
 
     Raises:
         PackageError: the module can't be traced, or a format can't be made or does not give the module's outputs.
@@ -137,9 +144,7 @@ def export(
             classes=source.classes,
             tolerance=tolerance,
             self_test=describe(folder / SELF_TEST),
-            artifacts=tuple(
-                _make(each, program, source, folder) for each in EVERY_FORMAT if each in formats or each == "pytorch"
-            ),
+            artifacts=tuple(_made(formats, program, source, folder, leave_out)),
         )
         package = Package(unchecked, folder)
         checked = tuple(_checked(each, package, inputs, reference, say) for each in unchecked.artifacts)
@@ -217,6 +222,23 @@ def traced(source: Source, inputs: Sequence[Array]) -> torch.export.ExportedProg
         ) from None
 
 
+def _made(
+    formats: Sequence[Format],
+    program: torch.export.ExportedProgram,
+    source: Source,
+    folder: Path,
+    leave_out: Callable[[str], object] | None,
+) -> Iterator[Artifact]:
+    for each in EVERY_FORMAT:
+        if each in formats or each == "pytorch":
+            try:
+                yield _make(each, program, source, folder)
+            except Unsayable as error:
+                if leave_out is None or each == "pytorch":
+                    raise
+                leave_out(str(error))
+
+
 def _make(wanted: Format, program: torch.export.ExportedProgram, source: Source, folder: Path) -> Artifact:
     """The model in a format, not checked yet."""
     try:
@@ -227,11 +249,17 @@ def _make(wanted: Format, program: torch.export.ExportedProgram, source: Source,
     except ImportError as error:
         raise PackageError(f"{wanted}: {error.name or error} is not installed; install fusion[serve]") from None
     except Exception as error:  # each exporter has its own kinds
-        reason = " ".join(str(error).split())[:300]
-        raise PackageError(f"{wanted}: the model can't be exported: {type(error).__name__}: {reason}") from None
+        raise Unsayable(f"{wanted}: the model can't be exported: {_cause(error)}") from None
     described = tuple(describe(each) for each in files)
     needs = _needs(program) if wanted == "pytorch" else ()
     return Artifact(format=wanted, files=described, needs=needs, made_with=made_with, max_abs_error=0)
+
+
+def _cause(error: BaseException) -> str:
+    """What was wrong first: ONNX's exporter names the operation only there."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
 
 
 def _needs(program: torch.export.ExportedProgram) -> tuple[Operators, ...]:

@@ -59,6 +59,30 @@ def test_each_kind_of_chip_has_its_own_formats_and_compiler(
     assert bool(report(tmp_path)["still_to_run"]) == bool(expected)
 
 
+class Spectrum(nn.Module):
+    """ONNX has no eigenvalues."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvalsh(x + x.mT)
+
+
+def test_a_format_that_can_t_say_the_model_is_left_out_with_the_reason_and_so_is_what_is_compiled_from_it(
+    tmp_path: Path,
+) -> None:
+    batch = {0: torch.export.Dim("batch", max=4096)}
+    program = torch.export.export(Spectrum(), (torch.randn(3, 4, 4),), dynamic_shapes=(batch,))
+    torch.export.save(program, tmp_path / "spectrum.pt2")
+    for chip, missing in (("m5.large", ["onnx", "openvino"]), ("L4", ["onnx"])):
+        package = tmp_path / chip
+        options = ("--to", chip, "--program", str(tmp_path / "spectrum.pt2"), "--json", str(tmp_path / "report.json"))
+        done = CliRunner().invoke(command, [str(package), *options])
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert [line.split(":")[1].strip() for line in done.output.splitlines() if "left out" in line] == missing
+        assert "linalg_eigh" in report(tmp_path)["left_out"][0] and not report(tmp_path)["still_to_run"]
+        made = open_package(f"file://{package}", tmp_path / "cache")
+        assert [each.format for each in made.manifest.artifacts] == ["pytorch"]
+
+
 @pytest.mark.parametrize(
     ("chip", "options", "expected"),
     [
