@@ -9,26 +9,24 @@ from infra.errors import require
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One way to buy, and what the clouds' own autoscalers call it.
+    """One way to buy, and what Karpenter calls it.
 
     Attributes:
         name: `reservation`, `on_demand`, `flex_start` or `spot`.
         karpenter: value of the label `karpenter.sh/capacity-type`; None where AWS sells nothing of the kind.
-        compute_class: fields of a priority of GKE's ComputeClass; a reservation's own name is added.
     """
 
     name: str
     karpenter: str | None
-    compute_class: tuple[tuple[str, object], ...]
 
 
 RUNGS = (
-    Rung("reservation", "reserved", (("spot", False),)),
-    Rung("on_demand", "on-demand", (("spot", False),)),
-    Rung("flex_start", None, (("flexStart", {"enabled": True}),)),
-    Rung("spot", "spot", (("spot", True),)),
+    Rung("reservation", "reserved"),
+    Rung("on_demand", "on-demand"),
+    Rung("flex_start", None),
+    Rung("spot", "spot"),
 )
-"""Sources: Karpenter v1.8, "NodePools", karpenter.sh/capacity-type; GKE, "ComputeClass CustomResourceDefinition"."""
+"""Source: Karpenter v1.8, "NodePools", karpenter.sh/capacity-type."""
 
 
 def rung_of(price_model: str, reservation_id: str | None = None) -> Rung:
