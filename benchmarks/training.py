@@ -224,6 +224,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error(f"--rounds: got {arguments.rounds}; expected two or more, which have a spread")
     torch.set_num_threads(1)
     print(
         f"torch {torch.__version__}, lightning-fabric {fabric_version}, accelerate {accelerate_version}, {platform.machine()}"
