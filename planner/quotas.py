@@ -209,9 +209,10 @@ def named(quota: Quota) -> str:
         name = next((each.name for each in aws_quotas() if each.code == quota.code), None)
         return f"quota {quota.code}{f' ({name})' if name else ''} {where}"
     words = [
-        ("" if quota.price_model is None else f"{quota.price_model.replace('_', ' ')} "),
-        ("" if quota.instance_types == ("*",) else f"{', '.join(quota.instance_types)} "),
-        ("" if quota.accelerator is None else f"{quota.accelerator} "),
-        where,
+        "" if quota.price_model is None else f"{quota.price_model.replace('_', ' ')} ",
+        "" if quota.instance_types == ("*",) else f"{', '.join(quota.instance_types)} ",
+        "" if quota.accelerator is None else f"{quota.accelerator} ",
     ]
-    return f"quota of {unit(quota)}{' of ' if any(words[:3]) else ' '}{''.join(words)}"
+    if quota.nodes is not None:  # nobody grants these
+        return f"number of {''.join(words)}nodes {where} that can be had"
+    return f"quota of {unit(quota)}{' of ' if any(words) else ' '}{''.join(words)}{where}"

@@ -10,7 +10,7 @@ from planner.catalog.instances import FAMILIES, table
 from planner.guardrails.rules import check_plan
 from planner.guardrails.settings import GuardrailSettings
 from planner.plan import Plan
-from planner.quotas import aws_quotas, aws_quotas_of, is_of, taken
+from planner.quotas import aws_quotas, aws_quotas_of, is_of, named, taken
 from planner.workloads import Quota
 from tests.unit.planner.test_plan import job, planned
 
@@ -145,3 +145,8 @@ def test_what_others_use_of_a_quota_is_missing_too_and_is_said() -> None:
     (message,) = said(with_quotas(plan, used.model_copy(update={"in_use": 5})))
     assert "24 are granted and 5 are in use by others than this stack: 1 are missing" in message
     assert "--desired-value 25" in message
+
+
+def test_nodes_that_a_cloud_has_not_are_no_quota_that_can_be_raised() -> None:
+    gone = Quota(cloud="aws", region="us-east-1", instance_types=("p5.48xlarge",), price_model="on_demand", nodes=0)
+    assert named(gone) == "number of on demand p5.48xlarge nodes in aws us-east-1 that can be had"
