@@ -163,9 +163,10 @@ class Stack:
         finally:
             self.pass_over_salt()
 
-    def destroy(self) -> None:
-        """`pulumi destroy`, shown as it goes."""
-        self._run("destroy", "--yes", "--stack", self.name)
+    def destroy(self, *urns: str) -> None:
+        """`pulumi destroy`, shown as it goes; of everything, or of these resources alone."""
+        targets = [word for urn in urns for word in ("--target", urn)]
+        self._run("destroy", "--yes", "--stack", self.name, *targets)
 
     def pass_over_salt(self) -> None:
         """Let git see that the salt, which Pulumi writes into a local stack's file, is no change of it.

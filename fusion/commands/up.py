@@ -45,14 +45,14 @@ def command(name: str, ask_again: bool) -> None:
 def provision(stack: Stack, log: Path) -> None:
     """Update the stack; where the cloud has no capacity of an offer, the next plan without it is taken.
 
-    What a first update has made is removed where no plan is left; a stack that may be on either cloud then tries the
-    other.
+    What the update has made is removed where no plan is left; a first one of a stack that may be on either cloud then
+    tries the other.
 
     Raises:
         FusionError: the update failed for another reason, or no plan is left within the guardrails.
     """
-    was_empty, is_first = not stack.resources(), True
-    may_move = was_empty and stack.config.get("fusion:cloud") == "auto"
+    before, is_first = {each["urn"] for each in stack.resources()}, True
+    may_move = not before and stack.config.get("fusion:cloud") == "auto"
     while True:
         try:
             stack.up(log)
@@ -66,9 +66,12 @@ def provision(stack: Stack, log: Path) -> None:
                 continue
             if is_first:
                 raise
-            if not was_empty:
+            if before:
+                if made := {each["urn"] for each in stack.resources()} - before:
+                    stack.destroy(*sorted(made))
                 raise FusionError(
-                    f"{error}. No plan is left without what was sold out; {stack.name} is as it says"
+                    f"{error}. No plan is left without what was sold out; what {stack.name} had before is there, what "
+                    "this update had made is removed"
                 ) from None
             stack.destroy()
             if may_move:

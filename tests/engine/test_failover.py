@@ -36,11 +36,25 @@ def test_the_next_plan_is_taken_and_the_user_told(
     assert "plans leave it out until" in platform.preview()
 
 
-def test_where_no_plan_is_left_nothing_stays(platform: Engine, stack: Stack, tmp_path: Path) -> None:
-    needs = DIGITS["needs"] | {"instance_type": "g5.xlarge"}
-    platform.configure(workloads=[DIGITS | {"needs": needs}])
+def on(instance_type: str) -> list[dict[str, object]]:
+    return [DIGITS | {"needs": DIGITS["needs"] | {"instance_type": instance_type}}]
+
+
+def test_where_no_plan_is_left_nothing_stays_but_what_was_there_before(
+    platform: Engine, stack: Stack, tmp_path: Path
+) -> None:
+    platform.configure(workloads=on("g5.xlarge"))
     capacity.set_left("aws:g5.xlarge:us-east-1", 0)
     with pytest.raises(FusionError, match="all that had been made of local is removed"):
         provision(stack, tmp_path / "log")
     assert platform.exists() == []
     assert stack.resources() == []
+
+    platform.configure(workloads=on("g5.2xlarge"), guardrails={"monthly_cost_limit_usd": 5000})
+    provision(stack, tmp_path / "log")
+    before = platform.exists(), {each["urn"] for each in stack.resources()}
+    capacity.set_left("aws:g5.4xlarge:us-east-1", 0)
+    platform.configure(workloads=on("g5.4xlarge"))
+    with pytest.raises(FusionError, match="what local had before is there, what this update had made is removed"):
+        provision(stack, tmp_path / "log")
+    assert (platform.exists(), {each["urn"] for each in stack.resources()}) == before

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,19 @@ def test_a_cache_smaller_than_the_data_set_changes_no_batch(tmp_path: Path) -> N
     for bounded, unbounded in zip(*batches, strict=True):
         assert bounded.inputs.equal(unbounded.inputs)
         assert bounded.labels.equal(unbounded.labels)
+
+
+def test_the_limit_is_kept_while_many_make_entries_at_once(cache: ShardCache) -> None:
+    """Files change their names while others count them, and parts are begun while others look for orphans."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+            warnings.simplefilter("error")
+            assert all(pool.map(lambda number: made(cache, number // 2) in (True, False), range(1600)))
+    finally:
+        sys.setswitchinterval(usual)
+    assert held(cache) <= cache.limit_bytes
 
 
 def test_an_epoch_left_early_stops_fetching(tmp_path: Path) -> None:

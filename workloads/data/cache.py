@@ -53,7 +53,8 @@ class ShardCache:
                 table = make()
                 self._make_room(_HEADER_BYTES + _size(table), part)
                 _write(table, part)
-                Path(part.name).rename(path)
+                with self._alone():
+                    Path(part.name).rename(path)
         except OSError as error:
             reason = f"{error.strerror or error}"
             warnings.warn(
@@ -65,8 +66,7 @@ class ShardCache:
 
     def _make_room(self, size: int, part: BinaryIO) -> None:
         """Take the room of an entry: delete the entries that were used the longest ago until all keep the limit."""
-        with (self.folder / ".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._alone():
             entries = sorted(_entries(self.folder, part.name), key=lambda entry: entry[1])
             excess = sum(held for _, _, held in entries) + size - self.limit_bytes
             for path, _, held in entries:
@@ -77,6 +77,14 @@ class ShardCache:
                     excess -= held
             os.posix_fallocate(part.fileno(), 0, size)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process or thread counts the files meanwhile: one that changes its name would be counted twice or
+        not at all."""
+        with (self.folder / ".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
 
 def _entries(folder: Path, own: str) -> Iterator[tuple[Path, float, int]]:
     """Each file with the time of its last use and its size; parts that no living process makes are removed."""
@@ -84,19 +92,21 @@ def _entries(folder: Path, own: str) -> Iterator[tuple[Path, float, int]]:
         if path.name.startswith(".lock") or str(path) == own:
             continue
         with suppress(FileNotFoundError):
-            if path.suffix == ".part" and _is_orphan(path):
-                path.unlink()
+            if path.suffix == ".part" and _removed_as_orphan(path):
                 continue
             status = path.stat()
             yield path, status.st_mtime, status.st_size
 
 
-def _is_orphan(part: Path) -> bool:
+def _removed_as_orphan(part: Path) -> bool:
+    """Under its lock: who has opened it meanwhile, and waits for that, sees that it is gone."""
     with part.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        if _is_at(file, part):
+            part.unlink()
     return True
 
 
