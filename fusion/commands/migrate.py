@@ -70,32 +70,13 @@ def command(
     """
     chip = find(target)
     refuse_report(json_file)
-    try:
-        from workloads.models import ModelError
-        from workloads.serving.package import PackageError, Tolerance, refuse_published
-        from workloads.storage import StorageError
-    except ModuleNotFoundError as error:
-        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
     precision: Precision = "fp32" if chip.kind == "cpu" else "bf16" if peak(chip, "bf16") else "fp16"
-    try:
-        refuse_published(as_url(url))
-        found = source_of(**source, rows=ROWS)
-        moved = move(
-            found,
-            as_url(url),
-            version=version,
-            formats=formats_for(chip),
-            tolerance=Tolerance(absolute=absolute, relative=relative),
-            precision=precision,
-            batch=batch,
-            threads=threads,
-        )
-    except (PackageError, ModelError, StorageError) as error:
-        raise FusionError(str(error)) from None
+    tolerances = {"absolute": absolute, "relative": relative}
+    found, moved = tried(chip, as_url(url), source, tolerances, version, precision, batch, threads)
     predicted, why_not = predict(chip, found, precision, batch)
     compiling = compile_command(chip, moved.manifest, url, precision, batch)
-    said = prediction_said(chip, precision, batch, predicted, why_not)
     left_out = [f"left out: {each}" for each in moved.left_out]
+    said = prediction_said(chip, precision, batch, predicted, why_not)
     for line in (*table(moved.ran, moved.rows, threads, batch), *left_out, *said):
         click.echo(line)
     if json_file is not None:
@@ -116,6 +97,45 @@ def command(
         click.echo(
             f"still to run in the container of workloads/containers for {chip.name}; it was not run here:\n{compiling}"
         )
+
+
+def tried(
+    chip: Target,
+    url: str,
+    source: Mapping[str, Any],
+    tolerances: Mapping[str, float],
+    version: str,
+    precision: Precision,
+    batch: int,
+    threads: int,
+) -> tuple[Source, Moved]:
+    """The model that the command line names, and what became of it.
+
+    Raises:
+        FusionError: a library is missing, or the model, its data or the package's place can't be used.
+    """
+    try:
+        from workloads.models import ModelError
+        from workloads.serving.package import PackageError, Tolerance, refuse_published
+        from workloads.storage import StorageError
+    except ModuleNotFoundError as error:
+        raise FusionError(NEEDS_EXTRA.format(error.name)) from None
+    try:
+        refuse_published(url)
+        found = source_of(**source, rows=ROWS)
+        moved = move(
+            found,
+            url,
+            version=version,
+            formats=formats_for(chip),
+            tolerance=Tolerance(**tolerances),
+            precision=precision,
+            batch=batch,
+            threads=threads,
+        )
+    except (PackageError, ModelError, StorageError) as error:
+        raise FusionError(str(error)) from None
+    return found, moved
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,30 +101,33 @@ def test_each_quantization_is_smaller_and_nearly_as_accurate_and_the_smallest_is
 
 
 @pytest.mark.parametrize(
-    ("options", "share_of_bytes"),
+    ("options", "backend", "share_of_bytes"),
     [
-        (["--prune", "0.5", "--epochs", "3"], 0.6),
-        (["--distill", "fusionnet", "--student-arguments", '{"hidden": 32}', "--epochs", "12"], 0.7),
-        (["--quantize", "int4-weights"], 0.6),
+        (["--prune", "0.5", "--epochs", "3"], "eager", 0.6),
+        (["--distill", "fusionnet", "--student-arguments", '{"hidden": 32}', "--epochs", "12"], "eager", 0.7),
+        (["--quantize", "int4-weights"], "eager", 0.6),
+        (["--quantize", "int8-static"], "onnxruntime", 0.4),
     ],
-    ids=["prune", "distill", "int4"],
+    ids=["prune", "distill", "int4", "int8-onnx"],
 )
 def test_a_smaller_model_is_nearly_as_accurate(
-    options: list[str], share_of_bytes: float, trained: sources.Trained, tmp_path: Path
+    options: list[str], backend: str, share_of_bytes: float, trained: sources.Trained, tmp_path: Path
 ) -> None:
+    made = ("--format", "onnx" if backend == "onnxruntime" else "pytorch")
     learning = ("--learning-rate", "0.003", "--accuracy-drop-max", "0.05")
-    done = optimized(trained, tmp_path, *options, "--format", "pytorch", *learning)
+    done = optimized(trained, tmp_path, *options, *made, *learning)
     assert done.exit_code == 0, (done.output, done.exception)
     found = report(tmp_path)
-    before, after = by_backend(found["before"])["eager"], by_backend(found["tried"][0]["measured"])["eager"]
+    before, after = (by_backend(each)[backend] for each in (found["before"], found["tried"][0]["measured"]))
     assert after["bytes"] < share_of_bytes * before["bytes"]
     assert after["accuracy"] >= before["accuracy"] - 0.05 > 0.85
-    serves(tmp_path)
+    assert 0 < after["p50_ms"] <= after["p99_ms"]
+    serves(tmp_path, backend)
 
 
-def serves(place: Path) -> None:
+def serves(place: Path, backend: str = "eager") -> None:
     package = open_package(f"file://{place / 'package'}", place / "cache")
-    forward = BACKENDS["eager"].load(package, Runtime(threads=1))
+    forward = BACKENDS[backend].load(package, Runtime(threads=1))
     inputs, expected = package.self_test()
     assert (forward(inputs)[0].argmax(1) == expected[0].argmax(1)).mean() > 0.9
 
