@@ -1,20 +1,21 @@
 """Objects by URL: `s3://`, `gs://`, `hdfs://`, `webhdfs://`, `swebhdfs://` and `file://`.
 
-Whole objects of S3 and GCS go through obstore, whose Rust client holds no lock of Python's while it reads; everything
-else, and streams, go through fsspec.
+S3 and GCS go through obstore, whose Rust client holds no lock of Python's while it reads; everything else goes through
+fsspec.
 
 Server errors, throttling, cut connections, stalled answers and half answers are tried again, with growing pauses, by
 the clients where they do so, and here for `PATIENCE_SECONDS`: a bucket that is away for that long ends no run. What
 still fails is a :class:`StorageError` in one sentence.
 
-`AWS_ENDPOINT_URL` (any S3-compatible server) and `AWS_REGION` are honoured by both clients; credentials are found as
-botocore finds them.
+`AWS_ENDPOINT_URL` (any S3-compatible server) and `AWS_REGION` are honoured; credentials are found as botocore finds
+them.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import mmap
 import os
 import time
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fsspec
 import obstore
 import obstore.exceptions
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from workloads.webhdfs import WebHDFS
 
@@ -42,26 +43,20 @@ gcsfs alone: obstore writes in parts through an API of GCS that emulators do not
 EXPECTED = "expected a URL that starts with s3://, gs://, hdfs://, webhdfs://, swebhdfs:// or file://"
 
 _PART_BYTES = 16 * 1024 * 1024
+_LEAST_PART_BYTES = 5 * 1024 * 1024
 _MOST_PARTS = 10_000
-"""That S3 takes for one object."""
+"""As S3 has both for one object."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
-        "use_listings_cache": False,  # another process of the run may have written since
-        "config_kwargs": {
-            "retries": {"mode": "standard", "max_attempts": 5},
-            "connect_timeout": 10,
-            "read_timeout": 60,
-        },
-    },
-    "gs": {"use_listings_cache": False},
+    "gs": {"use_listings_cache": False},  # another process of the run may have written since
     "hdfs": {},
     "webhdfs": {},
     "swebhdfs": {},
     "file": {"auto_mkdir": True},
 }
 _CLIENT: ClientConfig = {"connect_timeout": "10s", "read_timeout": "20s", "timeout": "300s", "allow_http": True}
-_RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=50)}
+# A request that no server answers is given up at once and tried again below: all in all within about a minute.
+_RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=15)}
 PATIENCE_SECONDS = 40
 """With S3 and GCS, after the first failure of all the client's own retries, which take a second or two."""
 _LONGEST_PAUSE_SECONDS = 4.0
@@ -91,7 +86,7 @@ def read(url: str) -> bytes:
     """The whole object."""
     with explained("read", url):
         if (found := _object_store(url)) is None:
-            filesystem, path = locate(url)
+            filesystem, path = _locate(url)
             data: bytes = filesystem.cat_file(path)
             return data
         store, key = found
@@ -102,7 +97,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
     """The bytes of an object from ``start`` to before ``end``."""
     with explained("read", url):
         if (found := _object_store(url)) is None:
-            filesystem, path = locate(url)
+            filesystem, path = _locate(url)
             data: bytes = filesystem.cat_file(path, start=start, end=end)
             return data
         store, key = found
@@ -113,7 +108,7 @@ def size(url: str) -> int:
     """How many bytes an object has."""
     with explained("read", url):
         if (found := _object_store(url)) is None:
-            filesystem, path = locate(url)
+            filesystem, path = _locate(url)
             return int(filesystem.size(path))
         store, key = found
         return _with_retries(lambda: obstore.head(store, key)["size"])
@@ -121,7 +116,7 @@ def size(url: str) -> int:
 
 def _with_retries(attempt: Callable[[], Result], *also: type[Exception]) -> Result:
     """Its result, as soon as the bucket answers; ``also`` are further errors that may pass."""
-    passing: tuple[type[Exception], ...] = (obstore.exceptions.GenericError, HTTPClientError, *also)
+    passing: tuple[type[Exception], ...] = (obstore.exceptions.GenericError, *also)
     pause, end = 0.25, None
     while True:
         try:
@@ -138,7 +133,7 @@ def _with_retries(attempt: Callable[[], Result], *also: type[Exception]) -> Resu
 def _stays(error: Exception) -> bool:
     """Whether the bucket has answered and would answer the same again: a wrong region, or what it refuses."""
     said = str(error)
-    return "redirect without LOCATION" in said or ("status code: 4" in said and "retries" not in said)
+    return "redirect without LOCATION" in said or (_status(said).startswith("4") and "retries" not in said)
 
 
 def read_or_none(url: str) -> bytes | None:
@@ -160,9 +155,10 @@ def write(url: str, data: bytes) -> None:
     """Put an object; on S3 and GCS it appears whole or not at all."""
     with explained("write", url):
         if (found := _object_store(url)) is not None:
-            _with_retries(lambda: obstore.put(found[0], found[1], data))
+            with memoryview(data) as view:
+                _put_in_parts(found, view, len(data))
             return
-        filesystem, path = locate(url)
+        filesystem, path = _locate(url)
         filesystem.pipe_file(path, data) if not _is_local(filesystem) else _write_local(Path(path), data)
 
 
@@ -170,16 +166,10 @@ def write_durably(url: str, data: bytes | mmap.mmap, *, parts_at_a_time: int = 1
     """Put an object, in parts where it is large; when this returns it outlives a loss of power."""
     with explained("write", url):
         if (found := _object_store(url)) is not None:
-            part = max(_PART_BYTES, -(-len(data) // _MOST_PARTS))
             with memoryview(data) as view:
-                # Where the answer to the last request was cut, the client can't know that the parts are together, and
-                # fails on an upload that is no more: nothing says whether this object or an older one lies there now.
-                _with_retries(
-                    lambda: obstore.put(found[0], found[1], view, chunk_size=part, max_concurrency=parts_at_a_time),
-                    FileNotFoundError,
-                )
+                _put_in_parts(found, view, len(data), parts_at_a_time)
             return
-        filesystem, path = locate(url)
+        filesystem, path = _locate(url)
         if _is_local(filesystem):
             _write_local(Path(path), data, durable=True)
         else:
@@ -189,31 +179,81 @@ def write_durably(url: str, data: bytes | mmap.mmap, *, parts_at_a_time: int = 1
 def upload(file: Path, url: str) -> None:
     """Put a local file, in parts where it is large."""
     with explained("write", url):
-        filesystem, path = locate(url)
-        _with_retries(lambda: filesystem.put_file(str(file), path))
+        if (found := _object_store(url)) is not None:
+            _put_in_parts(found, file, file.stat().st_size)
+            return
+        filesystem, path = _locate(url)
+        filesystem.put_file(str(file), path)
+
+
+def _put_in_parts(place: tuple[Any, str], data: memoryview | Path, size: int, parts_at_a_time: int = 12) -> None:
+    """The time limit of a request covers its body: on a slow link each further try sends less at a time."""
+    store, key = place
+    tries = itertools.count()
+
+    def attempt() -> None:
+        less = 4 ** next(tries)
+        part = max(_PART_BYTES // less, _LEAST_PART_BYTES, -(-size // _MOST_PARTS))
+        obstore.put(store, key, data, chunk_size=part, max_concurrency=max(1, parts_at_a_time // less))
+
+    # Where the answer to the last request was cut, the client can't know that the parts are together, and fails on an
+    # upload that is no more: nothing says whether this object or an older one lies there now.
+    _with_retries(attempt, FileNotFoundError)
+
+
+def download(url: str, file: Path) -> None:
+    """Copy an object to a local file."""
+    with explained("read", url):
+        if (found := _object_store(url)) is None:
+            filesystem, path = _locate(url)
+            filesystem.get_file(path, str(file))
+        else:
+            _with_retries(lambda: _stream(*found, file))
+
+
+def _stream(store: Any, key: str, file: Path) -> None:
+    with file.open("wb") as local:
+        for part in obstore.get(store, key).stream():
+            local.write(part)
 
 
 def names(url: str) -> list[str]:
     """The names directly under a folder, sorted; empty where there is no such folder."""
-    with explained("list", url):
-        filesystem, path = locate(url)
-        try:
-            found = _with_retries(lambda: filesystem.ls(path, detail=False))
-            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
-        except FileNotFoundError:
-            return []
+    with explained("list", url), suppress(FileNotFoundError):
+        return sorted(each.rstrip("/").rsplit("/", 1)[-1] for each in _paths_under(url))
+    return []
+
+
+def _paths_under(url: str) -> list[str]:
+    if (found := _object_store(url)) is None:
+        filesystem, path = _locate(url)
+        paths: list[str] = filesystem.ls(path, detail=False)
+        return paths
+    store, key = found
+    listed = _with_retries(lambda: obstore.list_with_delimiter(store, key))
+    objects = [each["path"] for each in listed["objects"]]
+    return [each for each in (*listed["common_prefixes"], *objects) if each != key.rstrip("/")]
 
 
 def remove(url: str) -> None:
     """Delete an object, or a folder with all under it; nothing happens where there is none."""
     with explained("delete", url):
-        filesystem, path = locate(url)
-        if _with_retries(lambda: filesystem.exists(path)):
+        if (found := _object_store(url)) is not None:
+            with suppress(FileNotFoundError, obstore.exceptions.NotFoundError):
+                _delete(*found)
+            return
+        filesystem, path = _locate(url)
+        if filesystem.exists(path):
             with suppress(FileNotFoundError):  # an attempt whose answer was lost may have deleted it
-                _with_retries(lambda: filesystem.rm(path, recursive=True))
+                filesystem.rm(path, recursive=True)
 
 
-def locate(url: str) -> tuple[Any, str]:
+def _delete(store: Any, key: str) -> None:
+    under = _with_retries(lambda: [each["path"] for part in obstore.list(store, key) for each in part])
+    _with_retries(lambda: obstore.delete(store, under or key))
+
+
+def _locate(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path in it."""
     scheme = url.split("://", 1)[0]
     if scheme not in SCHEMES:
@@ -279,14 +319,20 @@ def explained(action: str, url: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError | obstore.exceptions.NotFoundError):
+    said = str(error).partition("Debug source:")[0]  # obstore's, of a dozen lines
+    status = _status(said) if isinstance(error, _ObstoreError) else ""
+    if isinstance(error, FileNotFoundError | obstore.exceptions.NotFoundError) or status == "404":
         return "there is no such object or bucket; check the URL"
     denied = obstore.exceptions.PermissionDeniedError | obstore.exceptions.UnauthenticatedError
-    if isinstance(error, PermissionError | denied):
+    if isinstance(error, PermissionError | denied) or status in ("401", "403"):
         told = f" ({error})" if isinstance(error, PermissionError) else ""  # obstore's goes on for lines
         return f"access denied{told}; check the credentials and the identity's rights on this bucket"
-    said = str(error).partition("Debug source:")[0]  # obstore's, of a dozen lines
     return f"{type(error).__name__}: {' '.join(said.split())}"
+
+
+def _status(said: str) -> str:
+    """Of the bucket's answer, in obstore's words, which has no class for what a listing is answered; else empty."""
+    return said.partition("status code: ")[2][:3]
 
 
 def _is_local(filesystem: Any) -> bool:

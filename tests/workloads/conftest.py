@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-import s3fs
 import yaml
 
 from workloads.data.digits import write_digits
@@ -80,9 +79,7 @@ def s3(moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": moto_endpoint, "HOME": str(tmp_path / "home")}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    s3fs.S3FileSystem.clear_instance_cache()
     yield boto3.client("s3")
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import s3fs
 
 FAULTS = ("503", "cut", "500", "half")
 """An answer, a connection closed before it, another answer, and half of the right one."""
@@ -139,9 +138,7 @@ def spoiling(
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        s3fs.S3FileSystem.clear_instance_cache()
         yield proxy
     proxy.over.set()
     proxy.shutdown()
     proxy.server_close()
-    s3fs.S3FileSystem.clear_instance_cache()

@@ -22,7 +22,7 @@ from tests.workloads.recording import recorded
 from tests.workloads.test_resume import EVERY, MODEL, STEPS
 from workloads.data.loader import Dataset
 from workloads.training.config import TrainingConfig
-from workloads.training.launch import status_of
+from workloads.training.launch import launch, status_of
 from workloads.training.stopping import RANK_LOST_EXIT_CODE, RESUMABLE_EXIT_CODE
 
 SECONDS_TO_END = 280
@@ -188,6 +188,16 @@ def children(process: int) -> list[int]:
     """Descriptors of a process's own ones, which are ready once they have ended."""
     found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [os.pidfd_open(int(child)) for child in found]
+
+
+def test_ranks_of_a_node_alone_need_no_address_to_meet_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the platform's job starts those of a single pod."""
+    for name, value in {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch(tmp_path / "missing.yaml") == 1
+    assert "missing.yaml" in capfd.readouterr().err, "what a rank says, so that it was started"
 
 
 def test_a_nodes_status_is_a_rank_s_own_fault_before_what_follows_from_it() -> None:

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import obstore
 import pytest
-import s3fs
 
 from tests.workloads.fault_proxy import FaultProxy, spoiling
 from workloads import storage
@@ -91,6 +91,23 @@ def test_an_upload_whose_last_answer_is_cut_is_made_again(
     assert unfinished(s3, bucket) == []
 
 
+def test_on_a_link_too_slow_for_all_parts_at_once_fewer_and_smaller_ones_are_sent(
+    s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, sent = obstore.put, []
+
+    def slow(store: Any, key: str, data: Any, *, chunk_size: int, max_concurrency: int) -> object:
+        sent.append((max_concurrency, chunk_size // 2**20))
+        if max_concurrency > 1:
+            raise obstore.exceptions.GenericError("error sending request")
+        return put(store, key, data, chunk_size=chunk_size, max_concurrency=max_concurrency)
+
+    monkeypatch.setattr(obstore, "put", slow)
+    storage.write_durably(f"s3://{bucket}/large", bytes(6 * 2**20))
+    assert sent == [(12, 16), (3, 5), (1, 5)], "(parts at a time, MiB of each)"
+    assert "-2" in s3.head_object(Bucket=bucket, Key="large")["ETag"], "a multipart upload's tag counts its parts"
+
+
 def test_an_upload_that_fails_for_good_leaves_neither_an_object_nor_its_parts(
     small_parts: bytes, s3: Any, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +156,12 @@ def test_a_bucket_that_is_away_for_longer_than_clients_try_is_waited_for(
             proxy.spoils = lambda method, path, back=back: time.monotonic() < back  # type: ignore[misc]
             write(url, b"content")
             assert proxy.made[fault] >= 2 and time.monotonic() > back
-    for read in (storage.read, lambda url: storage.read_range(url, 0, 7)):
+    reads: tuple[Callable[[str], object], ...] = (
+        storage.read,
+        lambda url: storage.read_range(url, 0, 7),
+        lambda url: storage.names(url.removesuffix("/object")) and b"content",
+    )
+    for read in reads:
         with spoiling(monkeypatch, moto_endpoint, (fault,), every=1) as proxy:
             back = time.monotonic() + 1
             proxy.spoils = lambda method, path, back=back: time.monotonic() < back  # type: ignore[misc]
@@ -150,11 +172,12 @@ def test_a_bucket_that_stays_away_is_one_sentence_within_a_minute(digits: str, m
     shorter_by_s = storage.PATIENCE_SECONDS - 1
     monkeypatch.setattr(storage, "PATIENCE_SECONDS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    s3fs.S3FileSystem.clear_instance_cache()
     began = time.monotonic()
     with pytest.raises(StorageError, match=r"could not read s3://[^\n]*$"):
         Dataset(digits, "train")
     assert time.monotonic() - began < 60 - shorter_by_s
     for act in (storage.names, storage.remove):
+        began = time.monotonic()
         with pytest.raises(StorageError, match=r"could not (list|delete) s3://[^\n]*$"):
             act(digits)
+        assert 0.5 < time.monotonic() - began < 60 - shorter_by_s, "as long as reads are tried"

@@ -174,11 +174,9 @@ def _fetch(url: str, place: Path, file: PackageFile) -> None:
         return
     part = place.with_name(f"{place.name}.part")
     try:
-        with storage.explained("read", url):
-            filesystem, path = storage.locate(url)
-            filesystem.get_file(path, str(part))
+        storage.download(url, part)
     except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if storage.is_missing(error):
             raise PackageError(f"{url} is missing, and the manifest lists it; export the model anew") from None
         raise
     if _sha256(part) != file.sha256:

@@ -6,8 +6,10 @@ to save. A cluster must tell a run that was interrupted from one that failed.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from workloads.training.stopping import RANK_LOST_EXIT_CODE, RESUMABLE_EXIT_CODE
 
 SAVE_SECONDS = 110
 """That ranks get between a SIGTERM and their end: less than the two minutes that spot and our pods have."""
+
+TORCHRUN_PORT = 29500
+"""Of the first node, where none is said; its own command's default."""
 
 
 def is_needed() -> bool:
@@ -42,7 +47,7 @@ def launch(config_path: Path) -> int:
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVE_SECONDS))
     ours = ["-m", "workloads.training", "--config", str(config_path)]
-    how, command, words = config_from_args(parse_args(ours))
+    how, command, words = config_from_args(_able_to_meet(parse_args(ours)))
     try:
         elastic_launch(config=how, entrypoint=command)(*words)
     except SignalException:
@@ -57,6 +62,17 @@ def launch(config_path: Path) -> int:
         )
         return RANK_LOST_EXIT_CODE
     return 0
+
+
+def _able_to_meet(asked: argparse.Namespace) -> argparse.Namespace:
+    """Where nothing says how ranks find each other: on a node alone by a port that is free, as `torchrun` does."""
+    if asked.rdzv_backend == "static" and not asked.rdzv_endpoint and asked.master_port is None:
+        if asked.nnodes in ("1", "1:1"):
+            asked.rdzv_backend, asked.rdzv_endpoint, asked.rdzv_id = "c10d", "localhost:0", uuid.uuid4().hex
+            asked.local_addr = asked.local_addr or "localhost"
+        else:
+            asked.master_port = TORCHRUN_PORT
+    return asked
 
 
 def status_of(ranks: Iterable[int]) -> int:
