@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from torch import nn
+from torch import Tensor, nn
 
 from fusion.commands.optimize import command, verdicts
 from fusion.errors import FusionError
 from tests.workloads import made
 from workloads.data.digits import write_digits
 from workloads.data.format import INPUT_TYPES, Kind, to_table, wrong_value
+from workloads.models.decoder import Decoder
 from workloads.models.resnet import Bottleneck, ResNet50
 from workloads.models.vit import VisionTransformer
 from workloads.optimization import measure
@@ -255,6 +256,48 @@ def test_a_residual_networks_convolutions_become_8_bits(trained: sources.Trained
 def test_a_model_without_layers_can_t_be_pruned() -> None:
     with pytest.raises(OptimizationError, match="no linear layer and no convolution"):
         prune_channels(nn.Flatten(), torch.rand(2, 3), 0.5)
+
+
+class Viewing(nn.Module):
+    """Holds the number of its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 64), nn.Linear(64, 2)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        hidden: Tensor = self.first(rows)
+        if hidden.shape[1] != 64:
+            raise ValueError("64 channels")
+        answer: Tensor = self.last(hidden)
+        return answer
+
+
+GROUPED = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, groups=4), nn.Flatten(), nn.Linear(32 * 16, 2))
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "said"),
+    [
+        (
+            Decoder(shape=(16,), vocabulary=32, width=64, layers=1, heads=4, kv_heads=2),
+            torch.ones(2, 16, dtype=torch.int64),
+            "torch-pruning can't follow the channels of Decoder from layer to layer, as where heads share keys",
+        ),
+        (Viewing(), torch.rand(2, 16), "with fewer channels the forward of Viewing fails, as where it holds their"),
+        (
+            GROUPED,
+            torch.rand(2, 3, 8, 8),
+            "no layer of Sequential can lose that share of its channels, which go in groups",
+        ),
+    ],
+    ids=["grouped attention", "a fixed number", "grouped convolutions"],
+)
+def test_why_channels_can_t_go_is_said_in_one_sentence_with_the_way_out(
+    module: nn.Module, inputs: Tensor, said: str
+) -> None:
+    with pytest.raises(OptimizationError, match=rf"^--prune: {said}.*; leave --prune out, or distill [^\n]*$"):
+        prune_channels(module.eval(), inputs, 0.5)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -15,7 +15,12 @@ from torch import nn
 from workloads import models
 from workloads.optimization.measure import Measured, measure
 from workloads.optimization.quantization import QUANTIZATIONS, Quantization
-from workloads.optimization.sparsity import OptimizationError, prune_channels, zero_two_of_four
+from workloads.optimization.sparsity import (
+    OptimizationError,
+    parameters_of,
+    prune_channels,
+    zero_two_of_four,
+)
 from workloads.optimization.tuning import Tuning, from_teacher, tune
 from workloads.serving.backends import Runtime
 from workloads.serving.export import export
@@ -185,7 +190,7 @@ def optimize(
         if best is not None:
             package = bench.packages[best.name]
             publish(package.folder, url, package.manifest)
-    return Result((_count(trained.module), _count(module)), _zeros(module), before, tried, best)
+    return Result((parameters_of(trained.module), parameters_of(module)), _zeros(module), before, tried, best)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +305,6 @@ def _tolerance(trained: Trained, module: nn.Module) -> Tolerance:
     return Tolerance(absolute=LOGITS_TOLERANCE * largest)
 
 
-def _count(module: nn.Module) -> int:
-    return sum(each.numel() for each in module.parameters())
-
-
 def _zeros(module: nn.Module) -> float:
     zeros = sum(int((each == 0).sum()) for each in module.parameters())
-    return zeros / max(1, _count(module))
+    return zeros / max(1, parameters_of(module))

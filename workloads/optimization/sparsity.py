@@ -16,8 +16,16 @@ ROUND_CHANNELS_TO = 8
 """Vector units of CPUs and matrix units of GPUs work on eight numbers at a time, or more."""
 
 
+_INSTEAD = "leave --prune out, or distill a smaller model (--distill)"
+
+
 class OptimizationError(RuntimeError):
     """A method can't be applied; one sentence with the way out."""
+
+
+def parameters_of(module: nn.Module) -> int:
+    """How many numbers a module learns."""
+    return sum(each.numel() for each in module.parameters())
 
 
 def prune_channels(module: nn.Module, inputs: Tensor, share: float) -> nn.Module:
@@ -32,7 +40,8 @@ def prune_channels(module: nn.Module, inputs: Tensor, share: float) -> nn.Module
         share: of the channels that go, over 0 and below 1.
 
     Raises:
-        OptimizationError: the module's structure can't be followed, or the outputs would change their shape.
+        OptimizationError: the module's structure can't be followed, no channel can go, or the outputs would change
+            their shape.
     """
     import torch_pruning
 
@@ -51,10 +60,23 @@ def prune_channels(module: nn.Module, inputs: Tensor, share: float) -> nn.Module
                 num_heads=_heads(pruned),
             )
             pruner.step()
-            found = pruned(inputs).shape
-    except Exception as error:  # the graph's walk and the pruned forward raise whatever they meet
-        reason = " ".join(str(error).split())[:200]
-        raise OptimizationError(f"--prune: the model's channels can't be followed: {reason}") from None
+    except Exception as error:  # the graph's walk raises whatever it meets
+        raise OptimizationError(
+            f"--prune: torch-pruning can't follow the channels of {type(module).__name__} from layer to layer, as "
+            f"where heads share keys and values, or through a recurrent layer; {_INSTEAD}"
+        ) from error
+    try:
+        found = pruned(inputs).shape
+    except Exception as error:  # the model's own code
+        raise OptimizationError(
+            f"--prune: with fewer channels the forward of {type(module).__name__} fails, as where it holds their "
+            f"number; {_INSTEAD}"
+        ) from error
+    if parameters_of(pruned) == parameters_of(module):
+        raise OptimizationError(
+            f"--prune: no layer of {type(module).__name__} can lose that share of its channels, which go in groups of "
+            f"{ROUND_CHANNELS_TO} (and, of a grouped convolution, the same number from each of its groups); {_INSTEAD}"
+        )
     if found != wanted:
         raise OptimizationError(f"--prune: the outputs would be {tuple(found)} instead of {tuple(wanted)}")
     return pruned
