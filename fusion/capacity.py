@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fusion.errors import FusionError
-from fusion.review.events import Step, read
-from planner.catalog import load
-from planner.catalog.instances import gcp_accelerators
-from planner.catalog.tpus import slice_of_nodes
+from fusion.review.events import read
 from planner.sold_out import SoldOut
-from planner.workloads import PriceModel
 
 CODES = re.compile(
     r"InsufficientInstanceCapacity|InsufficientReservedInstanceCapacity|UnfulfillableCapacity"
+    r"|ReservationCapacityExceeded|InvalidCapacityReservationId\.(NotFound|Unavailable)"
     r"|ZONE_RESOURCE_POOL_EXHAUSTED\w*|GCE_STOCKOUT"
 )
-"""In errors of EC2 and EKS ("Error codes for the Amazon EC2 API"), and of Compute Engine and GKE ("Troubleshooting
-resource availability errors")."""
-NODE_GROUP, NODE_POOL = "aws:eks/nodeGroup:NodeGroup", "gcp:container/nodePool:NodePool"
+"""In errors of EC2 and EKS ("Error codes for the Amazon EC2 API"; a reservation that is over is not found, or
+unavailable), and of Compute Engine and GKE ("Troubleshooting resource availability errors")."""
+POOLS = ("fusion:aws:AcceleratorPool", "fusion:gcp:AcceleratorPool")
 
 
-def sold_out(log: Path, config: Mapping[str, Any]) -> tuple[SoldOut, ...]:
-    """The offers of the pools that could not be made, each once; the regions are those of the stack's config.
+def sold_out(log: Path) -> tuple[SoldOut, ...]:
+    """The offers of the pools that could not be made, each once.
 
-    An update that ended before the engine wrote its log says nothing.
+    An update that ended before the engine wrote its log says nothing, and neither does a node group of the team's own,
+    which no plan chose.
     """
     try:
         update = read(log)
@@ -39,30 +37,23 @@ def sold_out(log: Path, config: Mapping[str, Any]) -> tuple[SoldOut, ...]:
     found = []
     for each in update.diagnostics:
         code, step = CODES.search(each.message), steps.get(each.urn)
-        if each.severity == "error" and code and step and step.new:
-            for cloud, kind, model in _offers(step):
-                found.append(SoldOut(cloud, str(config.get(f"{cloud}:region")), kind, model, code[0], now))
+        pool = steps.get(step.new.parent) if step and step.new else None
+        if each.severity == "error" and code and pool and pool.new and pool.type in POOLS:
+            found.append(_offer(pool.new.inputs, code[0], now))
     return tuple(dict.fromkeys(found))
 
 
-def _offers(step: Step) -> Iterator[tuple[str, str, PriceModel]]:
-    inputs: Mapping[str, Any] = step.new.inputs if step.new else {}
-    if step.type == NODE_GROUP:
-        for kind in inputs.get("instanceTypes") or ():
-            yield "aws", str(kind), "spot" if inputs.get("capacityType") == "SPOT" else "on_demand"
-    elif step.type == NODE_POOL:
-        config = inputs.get("nodeConfig") or {}
-        kind = str(config.get("machineType"))
-        if kind.startswith("n1-"):  # the catalog names them with their GPUs; the other series have theirs built in
-            kind += "".join(
-                f"+{_catalog_name(each['type'])}x{each['count']}" for each in config.get("guestAccelerators") or ()
-            )
-        topology = (inputs.get("placementPolicy") or {}).get("tpuTopology")
-        if found := slice_of_nodes(kind, topology, load().tpu_topologies):
-            kind = found[0].instance_type
-        yield "gcp", kind, "spot" if config.get("spot") else "on_demand"
+def _offer(pool: Mapping[str, Any], code: str, now: str) -> SoldOut:
+    """What a pool is of, as it said for the guardrails."""
+    offer = pool["cloud"], pool["region"], pool["instance_type"], pool["price_model"]
+    return SoldOut(*offer, code, now, pool.get("reservation_id"))
 
 
-def _catalog_name(accelerator: str) -> str:
-    known = gcp_accelerators().get(accelerator)
-    return known.accelerator if known else accelerator
+def why(log: Path) -> str:
+    """What the program and the guardrails said against an update, in the order in which they did; empty for nothing."""
+    try:
+        update = read(log)
+    except FusionError:
+        return ""
+    broken = (f"{each.policy}: {each.message}" for each in update.violations if each.level == "mandatory")
+    return "; ".join(dict.fromkeys([*broken, *(each.message.strip() for each in update.errors)]))

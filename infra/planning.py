@@ -21,6 +21,7 @@ from planner.cost import CostItem, to_the_cent
 from planner.errors import PlanError
 from planner.plan import DISK_SERVICE, Plan, Planned, PlanRequest, PlatformShape, joined, planned
 from planner.profiles import FOLDERS
+from planner.sold_out import SoldOut
 from planner.workloads import AnyWorkload, Bought, TrainingJob
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def _planned_on(cloud: Cloud, config: StackConfig, stack: str, catalog: Catalog)
     cannot_build = not_built(cloud, region, config, catalog)
     for workload in config.workloads:
         _check_fpgas(workload, config, catalog)
+        _check_instance_type(workload, cloud, region, catalog)
         if (named := workload.needs.instance_type) in cannot_build:
             raise PlanError(
                 f"workload {workload.name}: needs.instance_type {named} can't be a node of a pool: no image of "
@@ -193,10 +195,10 @@ def _planned_on(cloud: Cloud, config: StackConfig, stack: str, catalog: Catalog)
         cloud=cloud,
         region=region,
         platform=platform_shape(config, cloud, catalog),
-        workloads=config.workloads,
+        workloads=tuple(_bought_otherwise(each, gone) for each in config.workloads),
         usage=config.expected_usage,
         not_built=cannot_build,
-        quotas=(*config.quotas, *(each.quota for each in gone)),
+        quotas=(*config.quotas, *(quota for each in gone for quota in each.quotas)),
         budget=config.budget,
         folders=FOLDERS,
         hosts_of=facts.hosts,
@@ -216,6 +218,14 @@ def _planned_on(cloud: Cloud, config: StackConfig, stack: str, catalog: Catalog)
         *_on_several_tpus(found.plan),
     )
     return dataclasses.replace(found, plan=dataclasses.replace(found.plan, notes=notes))
+
+
+def _bought_otherwise(workload: AnyWorkload, gone: tuple[SoldOut, ...]) -> AnyWorkload:
+    """On demand, where the reservation or the block that its nodes were to come from has none: the bill counted so."""
+    if not any(each.is_asked_for_by(workload) for each in gone):
+        return workload
+    on_demand = {"price_model": "on_demand", "reservation_id": None, "max_run_hours": None, "queued": False}
+    return workload.model_copy(update=on_demand)
 
 
 def _counted_as_on_demand(plan: Plan) -> list[str]:
@@ -255,6 +265,20 @@ def _on_several_tpus(plan: Plan) -> list[str]:
         if isinstance(workload, TrainingJob) and (pool := plan.pool_of(workload.name)).accelerators_per_node > 1
         if (pool.accelerator or "").startswith("TPU")
     ]
+
+
+def _check_instance_type(workload: AnyWorkload, cloud: str, region: str, catalog: Catalog) -> None:
+    """Refuse a type that is not offered there.
+
+    Raises:
+        PlanError: names it and where it is.
+    """
+    named = workload.needs.instance_type
+    try:
+        if named is not None:
+            catalog.offer(cloud, region, named)
+    except UnknownOffer as error:
+        raise PlanError(f"workload {workload.name}: needs.instance_type {named}: {error}") from None
 
 
 def _check_fpgas(workload: AnyWorkload, config: StackConfig, catalog: Catalog) -> None:
@@ -344,7 +368,7 @@ def _system_instance_type(config: StackConfig, cloud: Cloud, catalog: Catalog) -
         return facts.system_instance_type
     if not priced:
         raise PlanError(
-            f"the catalog has no machine for the system's pods in {cloud} {region} ({SYSTEM_VCPUS} vCPUs "
+            f"{cloud}:region {region}: the catalog has no machine for the system's pods there ({SYSTEM_VCPUS} vCPUs "
             f"and {SYSTEM_MEMORY_GIB} GiB, no accelerators): run `fusion catalog refresh`, or choose another region"
         )
     return min(priced, key=lambda each: (priced[each], each))

@@ -1,7 +1,8 @@
 """Capacity that a cloud has left, set by hand: to try what happens where an offer is sold out.
 
 `python -m localcloud.capacity aws:g5.xlarge:us-east-1a 0` leaves no instance of that type in that zone; a region in a
-zone's place means all of its zones, `:spot` at the end spot alone. A count of -1 takes the limit away.
+zone's place means all of its zones, `:spot` at the end spot alone; the id of a capacity reservation or Capacity Block
+in a type's place means that one. A count of -1 takes the limit away.
 """
 
 from __future__ import annotations

@@ -182,7 +182,9 @@ class Options:
         """Why, and the least value of each limit with which there is a choice, the others kept."""
         if not len(self.rows(ask)):
             return NothingFits(
-                f"no offer in the catalog has the accelerators, place and price model asked for{self._unknown(ask)}", {}
+                f"no offer in the catalog has the accelerators, place and price model asked for "
+                f"({_asked_for(ask.where)}){self._unknown(ask)}",
+                {},
             )
         relaxed = {
             name: least
@@ -655,6 +657,15 @@ def broken(choice: Choice, limits: Ceilings) -> str | None:
 def _by_how_much(choice: Choice, ask: Ask, name: str) -> str:
     typed, scale = ask.limit_fields[name]
     return f"{typed} {choice.limited(name) * scale:.4g} > {getattr(ask.limits, name) * scale:.4g}"
+
+
+def _asked_for(where: Where) -> str:
+    """Accelerators, price models and places, in a few words."""
+    count = min(where.counts) if where.counts else where.min_count
+    types, chips = (" or ".join(sorted(each or ())[:4]) for each in (where.instance_types, where.accelerators))
+    bought = " or ".join(each.replace("_", " ") for each in where.buyings)
+    places = ", ".join(" ".join(each) for each in sorted(where.places or ())[:4])
+    return ", ".join(each for each in (types, f"accelerators {count:g}", chips, bought, places) if each)
 
 
 def rounded_up(value: float) -> float:

@@ -58,7 +58,7 @@ def provision(stack: Stack, log: Path) -> None:
             stack.up(log)
             return
         except FusionError as error:
-            new = sold_out.remember(stack.name, capacity.sold_out(log, stack.config))
+            new = sold_out.remember(stack.name, capacity.sold_out(log))
             for each in new:
                 click.echo(f"\n{each}.\nTrying the next plan of {stack.name}.\n")
             if new:
@@ -66,21 +66,35 @@ def provision(stack: Stack, log: Path) -> None:
                 continue
             if is_first:
                 raise
+            none_left = f"{capacity.why(log) or error}. No plan is left without what was sold out"
+            made = {each["urn"] for each in stack.resources()} - before
+            _remove(stack, made if before else None, none_left)
             if before:
-                if made := {each["urn"] for each in stack.resources()} - before:
-                    stack.destroy(*sorted(made))
                 raise FusionError(
-                    f"{error}. No plan is left without what was sold out; what {stack.name} had before is there, what "
-                    "this update had made is removed"
+                    f"{none_left}; what {stack.name} had before is there, what this update had made is removed"
                 ) from None
-            stack.destroy()
             if may_move:
                 may_move = False
                 click.echo("\nNo plan is left there; all that had been made is removed. Trying the other cloud.\n")
                 continue
-            raise FusionError(
-                f"{error}. No plan is left without what was sold out; all that had been made of {stack.name} is removed"
-            ) from None
+            raise FusionError(f"{none_left}; all that had been made of {stack.name} is removed") from None
+
+
+def _remove(stack: Stack, made: set[str] | None, none_left: str) -> None:
+    """Destroy what an update made, or all of the stack.
+
+    Raises:
+        FusionError: something could not be removed; says first why it was to be.
+    """
+    if made is not None and not made:
+        return
+    try:
+        stack.destroy(*sorted(made or ()))
+    except FusionError as error:
+        raise FusionError(
+            f"{none_left}; what had been made is not all removed ({error}): `pulumi stack --stack {stack.name}` lists "
+            "what is there, and another `fusion up` goes on from it"
+        ) from None
 
 
 def guardrails_said(log: Path) -> list[str]:

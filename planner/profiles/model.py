@@ -208,5 +208,5 @@ def profile(name: str) -> ModelProfile:
         PerformanceError: there is none; names those that there are.
     """
     if name not in shipped():
-        raise PerformanceError(f"model is {name!r}; shipped profiles are {', '.join(shipped())}")
+        raise PerformanceError(f"profile is {name!r}; shipped profiles are {', '.join(shipped())}")
     return read_profile(shipped()[name])

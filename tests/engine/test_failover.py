@@ -21,19 +21,39 @@ def stack(platform: Engine, monkeypatch: pytest.MonkeyPatch) -> Stack:
     return Stack(platform.stack, platform.folder)
 
 
-def test_the_next_plan_is_taken_and_the_user_told(
+BLOCK = DIGITS | {
+    "name": "pretrain",
+    "price_model": "capacity_block",
+    "reservation_id": "cr-0123456789abcdef0",
+    "zone": "us-east-1b",
+    "needs": {"instance_type": "p5.48xlarge", "accelerators": 8},
+    "nodes": {"min": 0, "desired": 1, "max": 1},
+}
+
+
+def test_the_next_plan_is_taken_the_user_told_and_the_next_update_changes_nothing(
     platform: Engine, stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    platform.configure(guardrails={"monthly_cost_limit_usd": 1500, "levels": {"images-by-digest": "disabled"}})
+    limits = {"monthly_cost_limit_usd": 60_000, "levels": {"images-by-digest": "disabled"}}
+    platform.configure(workloads=[DIGITS, BLOCK], guardrails=limits)
     capacity.set_left("aws:g5.xlarge:us-east-1:spot", 0)
+    capacity.set_left("aws:cr-0123456789abcdef0:us-east-1b", 0)
     provision(stack, tmp_path / "log")
     said = capsys.readouterr().out
     assert "aws us-east-1 had no capacity of g5.xlarge spot" in said
     assert "(InsufficientInstanceCapacity)" in said
+    assert "no capacity of p5.48xlarge in the Capacity Block cr-0123456789abcdef0" in said
+    assert "(ReservationCapacityExceeded); plans buy on demand in its place" in said
     pools = [each for each in platform.exists() if "/local-pool-" in each]
-    assert len(pools) == 1 and "g5-xlarge-spot" not in pools[0]
+    assert len(pools) == 2 and not any("g5-xlarge-spot" in each or "capacity-block" in each for each in pools)
+    groups = [each["inputs"] for each in stack.resources() if each["type"] == "aws:eks/nodeGroup:NodeGroup"]
+    of_block = [each for each in groups if each.get("instanceTypes") == ["p5.48xlarge"]]
+    assert [each["capacityType"] for each in of_block] == ["ON_DEMAND"]
     assert not [each["urn"] for each in stack.resources() if "g5-xlarge-spot" in each["urn"]]
-    assert "plans leave it out until" in platform.preview()
+
+    again = platform.up()
+    assert "plans leave it out until" in again
+    assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))
 
 
 def on(instance_type: str) -> list[dict[str, object]]:
@@ -45,8 +65,11 @@ def test_where_no_plan_is_left_nothing_stays_but_what_was_there_before(
 ) -> None:
     platform.configure(workloads=on("g5.xlarge"))
     capacity.set_left("aws:g5.xlarge:us-east-1", 0)
-    with pytest.raises(FusionError, match="all that had been made of local is removed"):
+    with pytest.raises(FusionError, match="all that had been made of local is removed") as none_left:
         provision(stack, tmp_path / "log")
+    assert "number of spot g5.xlarge nodes in aws us-east-1 that can be had" in str(none_left.value), (
+        "the plan's own sentence comes with it"
+    )
     assert platform.exists() == []
     assert stack.resources() == []
 

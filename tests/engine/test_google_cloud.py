@@ -108,18 +108,36 @@ def test_a_stack_of_either_cloud_goes_where_it_is_cheaper_and_stays_where_it_is_
     assert "fusion:aws:Cluster" in google.preview()
 
 
-def test_where_an_offer_is_sold_out_the_next_plan_is_taken_and_the_user_told(
+def test_where_offers_are_sold_out_the_next_plan_is_taken_the_user_told_and_the_next_update_changes_nothing(
     google: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in (google.environment | {"PULUMI_OPTION_SKIP_PREVIEW": "true"}).items():
         monkeypatch.setenv(name, value)
-    google.configure(guardrails={"monthly_cost_limit_usd": 3000})
-    capacity.set_left(f"gcp:g2-standard-4:{REGION}:spot", 0)
+    one = {"nodes": {"min": 0, "desired": 1, "max": 1}}
+    later = {"needs": {"instance_type": "a2-highgpu-8g", "accelerators": 8}, "price_model": "flex_start"}
+    google.configure(
+        workloads=[
+            job("digits", "L4", 1),
+            job("slice", "TPUv5e", 16, price_model="any", **one),
+            DIGITS | {"name": "later"} | later | one,
+        ],
+        guardrails={"monthly_cost_limit_usd": 60_000},
+    )
+    for machine in ("g2-standard-4:{}:spot", "ct5lp-hightpu-4t:{}:spot", "a2-highgpu-8g:{}"):
+        capacity.set_left(f"gcp:{machine.format(REGION)}", 0)
     provision(Stack(google.stack, google.folder), tmp_path / "log")
     said = capsys.readouterr().out
     assert f"gcp {REGION} had no capacity of g2-standard-4 spot" in said
+    assert f"gcp {REGION} had no capacity of tpu-v5e-16chip spot" in said
     assert "(ZONE_RESOURCE_POOL_EXHAUSTED)" in said
-    (pool,) = node_pools(google).values()
-    assert pool["nodeConfig"]["machineType"] != "g2-standard-4"
-    assert pool["nodeConfig"]["guestAccelerators"][0]["type"] == "nvidia-l4"
-    assert len([line for line in GCP.left(REGION) if line.startswith("container/nodePool")]) == 2
+    machines = {each["nodeConfig"]["machineType"]: each for each in node_pools(google).values()}
+    assert machines.keys() >= {"ct5lp-hightpu-4t", "a2-highgpu-8g"} and "g2-standard-4" not in machines
+    assert not machines["ct5lp-hightpu-4t"]["nodeConfig"]["spot"]
+    assert machines["a2-highgpu-8g"]["initialNodeCount"] == 0, "nodes of flex-start come when there is room"
+    (others,) = (each["nodeConfig"] for name, each in machines.items() if name[:3] not in ("ct5", "a2-"))
+    assert others["guestAccelerators"][0]["type"] == "nvidia-l4"
+    assert len([line for line in GCP.left(REGION) if line.startswith("container/nodePool")]) == 4
+
+    again = google.up()
+    assert again.count("plans leave it out until") >= 2
+    assert not any(word in again for word in ("created", "updated", "deleted", "replaced"))

@@ -143,7 +143,7 @@ def test_the_parts_of_a_cost_and_of_a_time_add_up_to_it() -> None:
     [
         ("train.target.hours_max=-1", r"workloads\[0\]\.target\.hours_max: got -1; input should be greater than 0"),
         ("train.target.hours_max=.nan", r"workloads\[0\]\.target\.hours_max: got NaN"),
-        ("train.target.profile=resnet", r"workload train: target: model is 'resnet'; shipped profiles are"),
+        ("train.target.profile=resnet", r"workload train: target: profile is 'resnet'; shipped profiles are"),
         ("train.target.hours_max=1e-6", r"raise hours_max from 1e-06 to"),
         ("train.needs.accelerator=B900", r"needs\.accelerator is 'B900'; .*nearest: B300"),
         ("other.target.hours_max=1", r"no workload is named other; .* has train"),

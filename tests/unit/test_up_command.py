@@ -21,7 +21,7 @@ class Told:
     """A stack that has nothing yet, and whose updates end as they are told: None is well, else an error."""
 
     name, root, file = "both", Path("/stack"), Path("/stack/stacks/Pulumi.both.yaml")
-    is_local = is_on_cluster = False
+    is_local = is_on_cluster = stays = False
 
     def __init__(self, cloud: str, *updates: str | None) -> None:
         self.config = {"fusion:cloud": cloud}
@@ -38,6 +38,8 @@ class Told:
 
     def destroy(self) -> None:
         self.done.append("destroy")
+        if self.stays:
+            raise FusionError("pulumi destroy ended with status 255")
 
 
 def provision(stack: Told, folder: Path) -> None:
@@ -48,7 +50,7 @@ def provision(stack: Told, folder: Path) -> None:
 def sold_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each update's log says that the same offer is sold out; the first one is news."""
     monkeypatch.setenv("FUSION_HOME", str(tmp_path))
-    monkeypatch.setattr(capacity, "sold_out", lambda log, config: (GONE,))
+    monkeypatch.setattr(capacity, "sold_out", lambda log: (GONE,))
 
 
 @pytest.mark.usefixtures("sold_out")
@@ -72,6 +74,17 @@ def test_a_stack_of_one_cloud_stays_there(tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="all that had been made of both is removed"):
         provision(stack, tmp_path)
     assert stack.done == ["up", "up", "destroy"]
+
+
+@pytest.mark.usefixtures("sold_out")
+def test_what_can_not_be_removed_hides_neither_why_it_was_to_be_nor_where_it_is(tmp_path: Path) -> None:
+    stack = Told("gcp", "sold out", "nothing fits")
+    stack.stays = True
+    with pytest.raises(FusionError) as failed:
+        provision(stack, tmp_path)
+    said = str(failed.value)
+    assert said.startswith("nothing fits. No plan is left without what was sold out; what had been made is not all")
+    assert "(pulumi destroy ended with status 255): `pulumi stack --stack both` lists what is there" in said
 
 
 @pytest.mark.usefixtures("sold_out")

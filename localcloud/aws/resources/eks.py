@@ -184,15 +184,37 @@ def _has_capacity(aws: Aws, inputs: Properties) -> None:
     zones = sorted({each["AvailabilityZone"] for each in subnets})
     model = "spot" if inputs.get("capacityType") == "SPOT" else "on_demand"
     wanted = int(inputs["scalingConfig"]["desiredSize"])
-    kinds = inputs.get("instanceTypes") or ()
+    reservation = _reservation_of(aws, inputs.get("launchTemplate"))
+    kinds = [reservation] if reservation else inputs.get("instanceTypes") or ()
     if not wanted or not kinds or any(_is_enough(kind, zones, model, wanted) for kind in kinds):
         return
+    why = (
+        "ReservationCapacityExceeded - The requested reservation does not have sufficient compatible and available "
+        "capacity for this request."
+        if reservation
+        else f"InsufficientInstanceCapacity - We currently do not have sufficient {', '.join(kinds)} capacity in the "
+        f"Availability Zone you requested ({', '.join(zones)})."
+    )
     raise ProviderError(
         f"waiting for EKS Node Group ({inputs['clusterName']}:{inputs['nodeGroupName']}) create: unexpected state "
         "'CREATE_FAILED', wanted target 'ACTIVE'. last error: AsgInstanceLaunchFailures: Could not launch "
-        f"{'Spot' if model == 'spot' else 'On-Demand'} Instances. InsufficientInstanceCapacity - We currently do not "
-        f"have sufficient {', '.join(kinds)} capacity in the Availability Zone you requested ({', '.join(zones)})."
+        f"{'Spot' if model == 'spot' else 'On-Demand'} Instances. {why}"
     )
+
+
+def _reservation_of(aws: Aws, template: Mapping[str, Any] | None) -> str | None:
+    """The id of the reservation or Capacity Block that a launch template's instances come from."""
+    if not template:
+        return None
+    (found,) = aws.call(
+        "ec2",
+        "describe_launch_template_versions",
+        **{field: template.get(name) for name, field in (("id", "LaunchTemplateId"), ("name", "LaunchTemplateName"))},
+        Versions=[str(template.get("version") or "$Default")],
+    )["LaunchTemplateVersions"]
+    specified = found["LaunchTemplateData"].get("CapacityReservationSpecification") or {}
+    id: str | None = (specified.get("CapacityReservationTarget") or {}).get("CapacityReservationId")
+    return id
 
 
 def _is_enough(kind: str, zones: list[str], model: str, wanted: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from infra.planning import plan_stack
 from planner.catalog import load
 from planner.errors import PlanError
 from planner.quotas import taken
+from planner.sold_out import SoldOut, remember
 from planner.workloads import Quota
 from tests.unit.infra.conftest import refusal
 from tests.unit.infra.test_bill import registered, stack
@@ -112,6 +114,22 @@ def test_the_plan_says_what_it_counts_as_on_demand_and_whose_plugin_is_missing()
     assert any("name the image of the plugin that hands it out" in each for each in plan.notes)
 
 
+def test_where_a_block_has_no_instance_left_its_type_is_bought_on_demand_in_the_same_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSION_HOME", str(tmp_path))
+    bought = TRAINING | RESERVED | {"needs": H100, "price_model": "capacity_block"}
+    before = plan_stack(config_of(workloads=[bought]), "t", load())
+    said = "ReservationCapacityExceeded", "today", RESERVED["reservation_id"]
+    remember("t", [SoldOut("aws", "us-east-1", "p5.48xlarge", "capacity_block", *said)])
+    after = plan_stack(config_of(workloads=[bought]), "t", load())
+    assert [(each.bought_as, each.purchase, each.zones) for each in after.pools] == [
+        ("on_demand", None, ("us-east-1b",))
+    ]
+    assert after.monthly_usd == before.monthly_usd
+    assert any("in the Capacity Block cr-0123456789abcdef0" in each for each in after.notes)
+
+
 def test_flex_start_takes_of_the_quotas_of_spot() -> None:
     _, plan = stack("gcp", {"workloads": [TRAINING | LATER | {"needs": A100}], "cluster": {"queueing": "kueue"}})
     quotas = {model: Quota(cloud="gcp", price_model=model, accelerators=8) for model in ("spot", "on_demand")}
@@ -145,6 +163,7 @@ def test_a_service_is_not_put_on_nodes_that_go_after_seven_days() -> None:
     [
         ({"zone": "us-east-1f"}, "zone us-east-1f is none of the stack's on aws, which are us-east-1a, us-east-1b"),
         ({"price_model": "flex_start", "needs": H100}, "price_model flex_start is not sold on aws; expected one of"),
+        ({"needs": A100}, "needs.instance_type a2-highgpu-8g: the catalog has no a2-highgpu-8g in aws us-east-1"),
     ],
 )
 def test_what_the_cloud_has_not_is_refused_in_the_plan(workload: dict[str, Any], said: str) -> None:
