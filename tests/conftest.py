@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
-settings.register_profile("whatever the machine does besides", deadline=None)
+# The same examples each time, and no bound on seconds; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("whatever the machine does besides", parent=settings.get_profile("ci"))
 settings.load_profile("whatever the machine does besides")
 
 

@@ -119,7 +119,9 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(changes=st.lists(st.tuples(st.sampled_from([*fields_of(TrainingConfig)]), VALUES), min_size=1, max_size=3))
 def test_whatever_a_field_holds_it_is_taken_or_refused_with_file_and_field(tmp_path: Path, changes: list[Any]) -> None:
     document: dict[str, Any] = yaml.safe_load(yaml.safe_dump(GOOD))

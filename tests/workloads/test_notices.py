@@ -199,7 +199,7 @@ def test_where_no_service_answers_that_is_said_once_and_signals_are_still_heard(
     time.sleep(0.1)
     assert {each["event"] for each in said()} == {"stop_notices_off"} and len(said()) == expected
     assert "Connection refused" in said()[0]["reason"]
-    assert not any(thread.name.startswith(f"notices-{cloud}") for thread in threading.enumerate())
+    assert soon(lambda: not any(thread.name.startswith(f"notices-{cloud}") for thread in threading.enumerate()))
     assert not stop.requested
 
 

@@ -58,6 +58,8 @@ class Answering:
         self.is_draining = False
         self.under_way = 0
         """Requests that came and are not answered yet."""
+        self.asked = 0
+        """Requests for an answer that have come since the start; those of probes and of metrics are not counted."""
         metrics.tasks.set_function(lambda: len(asyncio.all_tasks()))
         metrics.body_bytes.set_function(lambda: self.room.taken)
         metrics.ready.set_function(lambda: self.is_ready and not self.is_draining)

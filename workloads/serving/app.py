@@ -64,6 +64,7 @@ class App:
     async def __call__(self, scope: Any, proto: Any) -> None:
         """Answer one request."""
         self.answering.under_way += 1
+        self.answering.asked += scope.method == "POST"
         traces = self.answering.traces
         trace = None
         try:

@@ -176,10 +176,12 @@ async def _reload(read: Read, models: Models, log: Log) -> None:
 async def _quiet(answering: Answering) -> None:
     """Until no request came for a moment, or the time to drain is over."""
     end = time.monotonic() + answering.config.drain_s
-    quiet_since = time.monotonic()
-    while time.monotonic() < end and time.monotonic() - quiet_since < QUIET_S:
-        if answering.under_way:
-            quiet_since = time.monotonic()
+    quiet_since, asked = time.monotonic(), answering.asked
+    while time.monotonic() < end:
+        if answering.under_way or answering.asked > asked:  # a short one may have come and gone between two looks
+            quiet_since, asked = time.monotonic(), answering.asked
+        elif time.monotonic() - quiet_since >= QUIET_S:
+            return
         await asyncio.sleep(0.02)
 
 

@@ -180,7 +180,9 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(changes=st.dictionaries(st.sampled_from(OFFER_COLUMNS), cells, max_size=5))
 def test_whatever_is_in_the_cells_it_is_a_catalog_or_one_sentence(tmp_path, changes):
     path = written(tmp_path, GOOD | changes)
@@ -194,7 +196,9 @@ def test_whatever_is_in_the_cells_it_is_a_catalog_or_one_sentence(tmp_path, chan
     assert None in prices or prices[1] <= prices[0]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(content=st.one_of(st.binary(max_size=300), st.text(max_size=300).map(lambda text: text.encode())))
 def test_whatever_the_bytes_it_is_one_sentence(tmp_path, content):
     path = tmp_path / "offers.csv"

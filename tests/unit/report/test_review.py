@@ -353,7 +353,9 @@ def places(value, path=()):
         yield from places(each, (*path, key))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_a_log_with_any_value_in_a_wrong_place_is_read_or_refused_in_one_sentence(tmp_path, data):
     events = [json.loads(line) for line in damaged_source().splitlines()]

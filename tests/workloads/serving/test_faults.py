@@ -5,6 +5,7 @@ Every request ends: with the right answer, or with a reason and a status that sa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -32,6 +34,9 @@ from torch import nn
 from tests.workloads.serving.conftest import CLASSES, SHAPE, Running, Start, exported, images, servers
 from tests.workloads.serving.faulty import CRASHES, HANGS, MISTAKEN, RAISES, SLOW
 from workloads.models.fusionnet import FusionNet
+from workloads.serving import server as server_module
+from workloads.serving.answering import Answering
+from workloads.serving.config import ServingConfig
 from workloads.serving.package import Array
 
 RAW, INFER = "/v2/models/small/raw", "/v2/models/small/infer"
@@ -251,6 +256,27 @@ def test_told_to_stop_under_load_it_is_not_ready_first_and_loses_no_request(
         assert first.process.wait(30) == 0
         load.wait_for("1", 20)
     assert set(load.outcomes) == {"1"}
+
+
+@dataclass
+class ShortRequests:
+    """Each is answered before the server that goes away looks again whether there is one."""
+
+    left: int
+    config: ServingConfig
+    under_way: int = 0
+
+    @property
+    def asked(self) -> int:
+        self.left = max(0, self.left - 1)
+        return -self.left
+
+
+def test_told_to_stop_it_goes_on_while_short_requests_come(package_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "QUIET_S", 0.05)
+    requests = ShortRequests(30, ServingConfig.model_validate({"models": [served(package_url)]}))
+    asyncio.run(server_module._quiet(cast("Answering", requests)))
+    assert requests.left == 0
 
 
 def unsent(server: Running, length: int, path: str = RAW) -> http.client.HTTPConnection:

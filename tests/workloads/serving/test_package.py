@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tests.workloads.serving.conftest import CLASSES, SHAPE, exported, images
 from workloads.models.fusionnet import FusionNet
-from workloads.serving import backends
+from workloads.serving import backends, choosing
 from workloads.serving.backends import BACKENDS, Runtime
 from workloads.serving.choosing import Curve, TooSlow, choose, measure
 from workloads.serving.export import Source, export
@@ -225,12 +225,31 @@ def test_a_backend_with_other_outputs_never_serves(
         choose(package, Runtime(threads=1), batch_max=4, slo_s=1, named=["wrong"])
 
 
-def test_a_backend_far_behind_the_best_is_given_up_before_its_large_batches() -> None:
+@dataclass
+class Clock:
+    """Goes on only while something is waited for."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(choosing, "time", found := Clock())
+    return found
+
+
+def test_a_backend_far_behind_the_best_is_given_up_before_its_large_batches(clock: Clock) -> None:
     sizes: list[int] = []
 
     def slow(inputs: Sequence[Array]) -> list[Array]:
         sizes.append(len(inputs[0]))
-        time.sleep(0.06 * len(inputs[0]))
+        clock.sleep(0.06 * len(inputs[0]))
         return list(inputs)
 
     with pytest.raises(TooSlow, match="given up: 2 rows took"):
@@ -238,9 +257,9 @@ def test_a_backend_far_behind_the_best_is_given_up_before_its_large_batches() ->
     assert set(sizes) == {1, 2}
 
 
-def test_batches_that_take_longer_than_the_slo_are_not_measured() -> None:
+def test_batches_that_take_longer_than_the_slo_are_not_measured(clock: Clock) -> None:
     def steady(inputs: Sequence[Array]) -> list[Array]:
-        time.sleep(0.03 * len(inputs[0]))
+        clock.sleep(0.03 * len(inputs[0]))
         return list(inputs)
 
     curve = measure(steady, [images(1)], 32, slo_s=0.05)

@@ -224,7 +224,9 @@ MESSAGES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(content=MESSAGES.map(lambda each: each.SerializeToString()) | st.binary(max_size=60))
 def test_whatever_message_comes_is_answered_or_told_what_is_wrong_with_it(server: Running, content: bytes) -> None:
     with grpc.insecure_channel(address(server)) as channel:

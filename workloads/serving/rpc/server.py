@@ -145,6 +145,7 @@ class RpcServer:
         return pb.ModelMetadataResponse(**protocol.metadata(served.pipeline.signature, versions, served.choice.backend))
 
     async def _model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        self._answering.asked += 1
         traces = self._answering.traces
         if traces is None:
             return await self._infer(request, context, None)
