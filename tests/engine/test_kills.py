@@ -52,7 +52,8 @@ def kill_during_up(engine: Engine, *, after_requests: int, victim: str, unlock: 
     pid = process.pid if victim == "cli" else plugin_of(process, victim)
     was_running = pid is not None and process.poll() is None
     if was_running:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a plugin that has just ended
+            os.kill(pid, signal.SIGKILL)
     printed, _ = process.communicate(timeout=120)
     assert "Traceback" not in printed, printed
     assert was_running or process.returncode == 0, printed
@@ -98,9 +99,11 @@ def test_an_update_killed_at_twenty_points_converges_with_nothing_orphaned_and_n
     platform.destroy()
 
     kills = 0
-    while kills < POINTS and kill_during_up(platform, after_requests=step, victim=VICTIMS[kills % len(VICTIMS)]):
-        kills += 1
-    assert kills == POINTS
+    while kills < POINTS:
+        if kill_during_up(platform, after_requests=step, victim=VICTIMS[kills % len(VICTIMS)]):
+            kills += 1
+        else:  # on a loaded machine an update gets further before each kill, and the last one to its end
+            platform.destroy()
     # A file written beside the state, and not at once, would be cut off by one kill in hundreds.
     assert not list(platform.folder.rglob("*.attrs"))
 
