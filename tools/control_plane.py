@@ -184,15 +184,24 @@ CONTROLLERS = (
         "4 to 6",
     ),
 )
+SCANNERS = (
+    Build(
+        "kube-score",
+        (Program("kube-score", "github.com/zegl/kube-score/cmd/kube-score", "github.com/zegl/kube-score"),),
+        "1 to 2",
+    ),
+)
+"""They judge manifests, and run for the tests alone."""
 
 
 def main() -> int:
-    """Build what is missing of the control plane, with `--all` of the controllers too; 0 when all of it is there.
+    """Build what is missing of the control plane, with `--all` of controllers and scanners too; 0 when all is there.
 
-    Without `--all` the controllers that were built before are linked.
+    Without `--all` those that were built before are linked.
     """
     is_asked = "--all" in sys.argv[1:]
-    return make_all("control plane", (*CORE, *(each for each in CONTROLLERS if is_asked or each.is_built)))
+    others = (each for each in (*CONTROLLERS, *SCANNERS) if is_asked or each.is_built)
+    return make_all("control plane", (*CORE, *others))
 
 
 def make_all(what: str, builds: Iterable[Build]) -> int:

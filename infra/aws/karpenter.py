@@ -240,8 +240,9 @@ def node_pool(pool: AwsAcceleratorPool, node_class: NodeClass) -> dict[str, Any]
         },
         # A run is never moved to save or renew a node: it would restart from its checkpoint. On spot the nodes say so,
         # and not the pods: what AWS takes back is to be drained, and of pods that say so Karpenter drains none.
+        # Elsewhere replicas are moved, or a service at its minimum would keep these nodes while the node group is idle.
         "disruption": {
-            "consolidationPolicy": "WhenEmpty",
+            "consolidationPolicy": "WhenEmpty" if args.is_taken_back else "WhenEmptyOrUnderutilized",
             "consolidateAfter": EMPTY_FOR,
             "budgets": [{"nodes": "10%"}, *([KEPT_TO_THE_END] if args.is_taken_back else [])],
         },

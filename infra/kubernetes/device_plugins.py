@@ -15,7 +15,7 @@ import yaml
 
 from infra.errors import require
 from infra.kubernetes.device_claims import gpu_class
-from infra.kubernetes.node_agents import NAMESPACE, agent, check_image
+from infra.kubernetes.node_agents import NAMESPACE, agent, check_image, resources
 from infra.kubernetes.objects import make_object
 from infra.names import MigStrategy
 
@@ -175,11 +175,10 @@ def _mount(name: str, volume: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _container(name: str, image: str) -> dict[str, Any]:
-    amounts = {"cpu": "50m", "memory": "128Mi"}
     return {
         "name": name,
         "image": image,
-        "resources": {"requests": amounts, "limits": {"memory": "512Mi"}},
+        "resources": resources("50m", "128Mi", "512Mi"),
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
 

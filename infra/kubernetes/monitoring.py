@@ -17,7 +17,7 @@ import yaml
 
 from infra.errors import require
 from infra.kubernetes.node_agents import NAMESPACE as SYSTEM_NAMESPACE
-from infra.kubernetes.node_agents import agent, check_image
+from infra.kubernetes.node_agents import agent, check_image, resources
 from infra.kubernetes.objects import make_object
 from infra.kubernetes.pods import USER_ID
 
@@ -302,7 +302,7 @@ def _dcgm(args: MonitoringArgs, image: str) -> Iterator[dict[str, Any]]:
             {"name": "DCGM_EXPORTER_KUBERNETES", "value": "true"},
         ],
         "ports": [{"name": "metrics", "containerPort": DCGM_PORT}],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": resources("100m", "256Mi", "1Gi"),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "runAsUser": 0,
@@ -333,7 +333,6 @@ def _tensorboard(namespace: str, args: TensorBoardArgs) -> Iterator[dict[str, An
     metadata = {"name": "tensorboard", "namespace": namespace, "labels": labels}
     amounts = {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "2Gi"}
     env = {**args.env, "LOGS_URL": args.logs_url}
-    probe = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 10}
     container = {
         "name": "tensorboard",
         "image": args.image,
@@ -342,8 +341,9 @@ def _tensorboard(namespace: str, args: TensorBoardArgs) -> Iterator[dict[str, An
         "env": [{"name": name, "value": env[name]} for name in sorted(env)],
         "ports": [{"name": "http", "containerPort": TENSORBOARD_PORT}],
         "resources": {"requests": amounts, "limits": amounts},
-        "readinessProbe": probe,
-        "livenessProbe": {**probe, "failureThreshold": 6, "initialDelaySeconds": 60},
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 10},
+        # It reads the bucket before it answers a page: while it only listens it is busy, and not to be restarted.
+        "livenessProbe": {"tcpSocket": {"port": "http"}, "failureThreshold": 6, "initialDelaySeconds": 60},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -357,6 +357,7 @@ def _tensorboard(namespace: str, args: TensorBoardArgs) -> Iterator[dict[str, An
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],

@@ -54,6 +54,12 @@ def agent(
     }
 
 
+def resources(cpu: str, memory: str, memory_max: str) -> dict[str, Any]:
+    """What an agent may have: no limit of CPU, for a slow agent is taken for a sick one, and disk for its log."""
+    requests = {"cpu": cpu, "memory": memory, "ephemeral-storage": "64Mi"}
+    return {"requests": requests, "limits": {"memory": memory_max, "ephemeral-storage": "1Gi"}}
+
+
 def on_pools(pools: Iterable[str]) -> dict[str, Any]:
     """The affinity of pods that belong on the nodes of some pools and on no others."""
     term = {"matchExpressions": [{"key": POOL_LABEL, "operator": "In", "values": sorted(pools)}]}

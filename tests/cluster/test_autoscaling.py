@@ -7,10 +7,6 @@ ScaledObject, and the API of external metrics.
 
 from __future__ import annotations
 
-import http.server
-import json
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +18,7 @@ import yaml
 from localcloud.kubernetes import api_server
 from localcloud.kubernetes.cluster import Cluster
 from tests.cluster.conftest import delete_namespace
+from tests.cluster.metrics_api import apply, now, serving
 from tests.prometheus import Prometheus, prometheus
 from tests.unit.infra.whole_stack import built, service
 
@@ -45,7 +42,6 @@ def cluster(cluster_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clu
     connected = Cluster(yaml.safe_load(api_server.kubeconfig_file().read_text()), api_server.CONTEXT)
     apply(connected, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     yield connected
-    connected.request("DELETE", f"/apis/apiregistration.k8s.io/v1/apiservices/{group_version()}")
     delete_namespace(connected, NAMESPACE)
 
 
@@ -62,64 +58,14 @@ def metrics(cluster: Cluster, cluster_home: Path, objects: dict[str, Object], sc
     """The API of external metrics, which answers a trigger by asking its query."""
     queries = [each["metadata"]["query"] for each in objects["ScaledObject"]["spec"]["triggers"]]
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0].rstrip("/")
-            metric = path.rpartition("/")[2]
-            answer: Object = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API, "resources": []}
-            if metric.startswith("s") and "/namespaces/" in path:
-                value = scraped.value(queries[int(metric[1:].partition("-")[0])]) or 0
-                found = {"metricName": metric, "metricLabels": {}, "timestamp": now(), "value": f"{value * 1000:.0f}m"}
-                answer = {"kind": "ExternalMetricValueList", "apiVersion": API, "metadata": {}, "items": [found]}
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+    def answer(path: str, _: str) -> Object:
+        metric = path.rpartition("/")[2]
+        value = scraped.value(queries[int(metric.removeprefix("s").partition("-")[0])]) or 0
+        found = {"metricName": metric, "metricLabels": {}, "timestamp": now(), "value": f"{value * 1000:.0f}m"}
+        return {"kind": "ExternalMetricValueList", "apiVersion": API, "metadata": {}, "items": [found]}
 
-        def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    folder = cluster_home / "cluster"
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "server.crt", folder / "server.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    register(cluster, server.server_port)
-    yield
-    server.shutdown()
-    server.server_close()
-
-
-def register(cluster: Cluster, port: int) -> None:
-    """The API server hands requests for the group to that port of this machine."""
-    name = {"name": "external-metrics", "namespace": NAMESPACE}
-    spec = {"type": "ExternalName", "externalName": "localhost"}
-    apply(cluster, {"apiVersion": "v1", "kind": "Service", "metadata": name, "spec": spec})
-    group, version = API.split("/")
-    served = {"group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100}
-    by = {"service": {**name, "port": port}, "insecureSkipTLSVerify": True}
-    registered = {
-        "apiVersion": "apiregistration.k8s.io/v1",
-        "kind": "APIService",
-        "metadata": {"name": group_version()},
-    }
-    apply(cluster, {**registered, "spec": {**served, **by}})
-
-
-def group_version() -> str:
-    group, version = API.split("/")
-    return f"{version}.{group}"
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def apply(cluster: Cluster, value: Object) -> None:
-    metadata = value["metadata"]
-    path = cluster.path(value["apiVersion"], value["kind"], metadata.get("namespace", ""), metadata["name"])
-    cluster.apply(path, value, "test", force=True, dry_run=False)
+    with serving(cluster, cluster_home, API, NAMESPACE, answer):
+        yield
 
 
 def as_keda_makes_it(scaled: Object) -> Object:

@@ -1,0 +1,144 @@
+"""A service that `pulumi up` made, under the real autoscaler of replicas and Karpenter's of nodes."""
+
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion.nodes import NodesOf, PriceModel, instance_types
+from fusion.status.reading import Workload, read
+from localcloud.kubernetes import api_server, controllers, processes
+from localcloud.kubernetes.cluster import Cluster
+from planner.catalog import Offer, load
+from tests.cluster.metrics_api import Object, now, serving
+from tests.cluster.test_platform import stays_as_it_is
+from tests.engine.conftest import Engine
+from tests.unit.infra.whole_stack import service
+
+CATALOG = load()
+G6 = CATALOG.offer("aws", "us-east-1", "g6.xlarge")
+NAMESPACE = "workloads"
+METRICS_API = "metrics.k8s.io/v1beta1"
+TIMEOUT_S = 180
+AT_ONCE = {"spec": {"disruption": {"consolidateAfter": "1s"}}}
+"""A pool's nodes stay for five minutes without pods; that is not waited for here."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a control plane with all its controllers."""
+    if missing := processes.missing((*api_server.PROGRAMS, *controllers.PROGRAMS)):
+        pytest.skip(f"{', '.join(missing)} not built: run `python -m tools.control_plane --all`")
+    folder = tmp_path_factory.mktemp("full-control-plane")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSION_HOME", str(folder))
+        try:
+            controllers.ensure(instance_types([G6], CATALOG))
+            yield folder
+        finally:
+            api_server.stop()
+
+
+@pytest.fixture
+def cluster(home: Path, platform: Engine) -> Iterator[Cluster]:
+    """That cluster, where the platform's objects go; without nodes afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSION_HOME", str(home))
+        connected = controllers.connect()
+        kubeconfig = str(api_server.kubeconfig_file())
+    platform.configure(
+        kubernetes="cluster",
+        guardrails={"monthly_cost_limit_usd": 1_000_000},
+        cluster={"node_autoscaler": "karpenter"},
+        **{"kubernetes:kubeconfig": kubeconfig},
+    )
+    yield connected
+    connected.request("DELETE", "/api/v1/nodes")
+
+
+def node_group(cluster: Cluster, pool: str, offer: Offer, count: int, price_model: PriceModel) -> None:
+    """The pool's minimum, which a managed node group keeps on AWS."""
+    for node in NodesOf(offer, count, price_model, pool).objects(CATALOG):
+        cluster.request("POST", "/api/v1/nodes", node)
+
+
+def wait(what: str, test: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := test()):
+        assert time.monotonic() < deadline, f"{what}: not after {TIMEOUT_S} s"
+        time.sleep(0.2)
+    return found
+
+
+def workload(cluster: Cluster, name: str) -> Workload:
+    found = {each.name: each for each in read(cluster, CATALOG, "aws", "us-east-1").workloads}
+    return found[name]
+
+
+def listed(cluster: Cluster, path: str, **query: str) -> list[Object]:
+    return list(cluster.request("GET", path, **query)["items"])
+
+
+def nodes(cluster: Cluster, pool: str) -> list[Object]:
+    return listed(cluster, "/api/v1/nodes", labelSelector=f"fusion.dev/pool={pool}")
+
+
+def bought(cluster: Cluster, pool: str) -> list[Object]:
+    """The pool's nodes that Karpenter made."""
+    return [each for each in nodes(cluster, pool) if "karpenter.sh/nodepool" in each["metadata"]["labels"]]
+
+
+def change(cluster: Cluster, path: str, patch: Object) -> None:
+    cluster.request("PATCH", path, patch, content="application/merge-patch+json")
+
+
+@pytest.mark.timeout(1200)
+def test_a_service_gets_replicas_and_nodes_up_to_its_maximum_under_load_and_goes_back_to_its_minimum(
+    cluster: Cluster, platform: Engine, home: Path
+) -> None:
+    pool, used_cpus = "g6-xlarge-on-demand", 0.0
+
+    def usage(_: str, query: str) -> Object:
+        """What the replicas use, as metrics-server says it: their load is shared among those that are ready."""
+        (selector,) = urllib.parse.parse_qs(query)["labelSelector"]
+        found = listed(cluster, f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector)
+        each_uses = {"cpu": f"{used_cpus / max(len(found), 1) * 1000:.0f}m", "memory": "1Gi"}
+        items = [
+            {
+                "metadata": {key: each["metadata"][key] for key in ("name", "namespace", "labels")},
+                "timestamp": now(),
+                "window": "1s",
+                "containers": [{"name": "inference", "usage": each_uses}],
+            }
+            for each in found
+        ]
+        return {"kind": "PodMetricsList", "apiVersion": METRICS_API, "metadata": {}, "items": items}
+
+    def ready() -> int:
+        return workload(cluster, "classify").pods_ready
+
+    node_group(cluster, pool, G6, 2, "on_demand")
+    platform.configure(workloads=[service()])
+    platform.up()
+    with serving(cluster, home, METRICS_API, NAMESPACE, usage):
+        wait("the minimum", lambda: ready() == 2)
+        assert bought(cluster, pool) == []
+        used_cpus = 100.0
+        wait("the maximum", lambda: ready() == 4)
+        assert len(bought(cluster, pool)) == 2
+        for node in bought(cluster, pool):
+            assert node["metadata"]["labels"]["node.kubernetes.io/instance-type"] == G6.instance_type
+        stays_as_it_is(platform)
+        assert ready() == 4, "an update leaves the number to the autoscaler"
+
+        used_cpus = 0.1
+        autoscaler = f"/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers/classify"
+        change(cluster, autoscaler, {"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}})
+        (its_pool,) = listed(cluster, "/apis/karpenter.sh/v1/nodepools")
+        change(cluster, f"/apis/karpenter.sh/v1/nodepools/{its_pool['metadata']['name']}", AT_ONCE)
+        wait("the minimum again", lambda: workload(cluster, "classify").pods_wanted == 2)
+        wait("the pool is at its minimum", lambda: len(nodes(cluster, pool)) == 2)
+    platform.destroy()
