@@ -90,6 +90,7 @@ def flavors(
             FlavorArgs(
                 name=f"{stack}-{pool.args.pool}",
                 node_labels={
+                    **pool.node_selector,  # a gang's pods carry none but the flavor's, and GKE wants the TPUs' there
                     POOL_LABEL: pool.args.stands_in_for or pool.args.pool,
                     PRICE_MODEL_LABEL: pool.args.price_model.replace("_", "-"),
                 },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -129,6 +130,22 @@ def container_security() -> kubernetes.core.v1.SecurityContextArgs:
     )
 
 
+def thousandths(value: float) -> str:
+    """A quantity, such as CPUs, in the form that Kubernetes' own programs write: one that changes anything in an object
+    writes all of it so, and any other form would then look changed, and replace a run, in each update.
+    """
+    count = math.floor(value * 1000 + 1e-6)
+    return f"{count}m" if count % 1000 else str(count // 1000)
+
+
+def binary(gib: float) -> str:
+    """Whole MiB, in the largest unit that holds them exactly, which is that form."""
+    count, units = math.floor(gib * 1024 + 1e-6), ["Mi", "Gi", "Ti", "Pi"]
+    while count and count % 1024 == 0 and len(units) > 1:
+        count, units = count // 1024, units[1:]
+    return f"{count}{units[0]}" if count else "0"
+
+
 def disk_gib(pod: PodArgs) -> int:
     """Of the node's disk: scratch, temporary files, and one for the container's log."""
     return pod.scratch_gib + TMP_GIB + 1
@@ -139,9 +156,9 @@ def resources(pod: PodArgs) -> kubernetes.core.v1.ResourceRequirementsArgs:
     devices = {pod.device_resource: str(pod.devices)} if pod.device_resource and not pod.device_class else {}
     more = {name: str(count) for name, count in pod.more_devices.items()}
     amounts = {
-        "cpu": f"{round(pod.cpus * 1000)}m",
-        "memory": f"{round(pod.memory_gib * 1024)}Mi",
-        "ephemeral-storage": f"{disk_gib(pod)}Gi",
+        "cpu": thousandths(pod.cpus),
+        "memory": binary(pod.memory_gib),
+        "ephemeral-storage": binary(disk_gib(pod)),
         **devices,
         **more,
     }
@@ -163,12 +180,12 @@ def claims(workload: str, pod: PodArgs) -> list[kubernetes.core.v1.PodResourceCl
 
 def volumes(pod: PodArgs) -> list[kubernetes.core.v1.VolumeArgs]:
     """The only places that can be written to, each with an upper size."""
-    sizes = {"tmp": f"{TMP_GIB}Gi", "scratch": f"{pod.scratch_gib}Gi"}
+    sizes = {"tmp": binary(TMP_GIB), "scratch": binary(pod.scratch_gib)}
     on_disk = [
         core.VolumeArgs(name=name, empty_dir=core.EmptyDirVolumeSourceArgs(size_limit=size))
         for name, size in sizes.items()
     ]
-    in_memory = core.EmptyDirVolumeSourceArgs(medium="Memory", size_limit=f"{round(pod.shared_memory_gib * 1024)}Mi")
+    in_memory = core.EmptyDirVolumeSourceArgs(medium="Memory", size_limit=binary(pod.shared_memory_gib))
     return [*on_disk, core.VolumeArgs(name="shared-memory", empty_dir=in_memory)]
 
 

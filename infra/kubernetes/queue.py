@@ -12,7 +12,7 @@ import pulumi
 from infra.accelerator_pool import Taint
 from infra.errors import require
 from infra.kubernetes.objects import make_object
-from infra.kubernetes.pods import check_name
+from infra.kubernetes.pods import binary, check_name, thousandths
 from planner.workloads import Priority
 
 API = "kueue.x-k8s.io/v1beta1"
@@ -304,7 +304,7 @@ def _cluster_queue(args: QueueArgs) -> dict[str, Any]:
             "reclaimWithinCohort": "Any" if args.lends else "Never",
             "borrowWithinCohort": {"policy": "Never"},
         },
-        "fairSharing": {"weight": _thousandths(args.weight)},
+        "fairSharing": {"weight": thousandths(args.weight)},
     }
 
 
@@ -317,25 +317,11 @@ def _quota(args: QueueArgs, name: str, quantities: Mapping[str, str]) -> dict[st
 def _quantities(amounts: Amounts) -> dict[str, str]:
     """As Kubernetes writes them; all that a pod of a training job asks for, for Kueue admits nothing else."""
     return {
-        "cpu": _thousandths(amounts.cpus),
-        "memory": _binary(amounts.memory_gib),
-        "ephemeral-storage": _binary(amounts.disk_gib),
+        "cpu": thousandths(amounts.cpus),
+        "memory": binary(amounts.memory_gib),
+        "ephemeral-storage": binary(amounts.disk_gib),
         **{name: str(count) for name, count in sorted(amounts.devices.items())},
     }
-
-
-def _thousandths(value: float) -> str:
-    """In the form that Kueue itself writes: any other would differ from what is there in each update."""
-    count = math.floor(value * 1000 + 1e-6)
-    return f"{count}m" if count % 1000 else str(count // 1000)
-
-
-def _binary(gib: float) -> str:
-    """Whole MiB, in the largest unit that holds them exactly."""
-    count, units = math.floor(gib * 1024 + 1e-6), ["Mi", "Gi", "Ti", "Pi"]
-    while count and count % 1024 == 0 and len(units) > 1:
-        count, units = count // 1024, units[1:]
-    return f"{count}{units[0]}" if count else "0"
 
 
 def _object(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -159,7 +160,7 @@ class TrainingJob(pulumi.ComponentResource):
             spec=core.PersistentVolumeClaimSpecArgs(
                 access_modes=["ReadWriteOnce" if self.args.pods == 1 else "ReadWriteMany"],
                 storage_class_name=volume.storage_class,
-                resources=core.VolumeResourceRequirementsArgs(requests={"storage": f"{volume.gib}Gi"}),
+                resources=core.VolumeResourceRequirementsArgs(requests={"storage": pods.binary(volume.gib)}),
             ),
             opts=self._child,
         )
@@ -251,10 +252,12 @@ class TrainingJob(pulumi.ComponentResource):
             subdomain=args.name if args.pods > 1 and not args.queueing else None,
             termination_grace_period_seconds=GRACE_SECONDS,
             security_context=pods.pod_security(),
-            node_selector=pod.node_selector or None,
+            # Kueue writes the flavor's labels into the selector, which has one owner: an update would take them out
+            # again, and JobSet refuses it. What says which flavors will do is asked for beside it.
+            node_selector=None if args.queueing else pod.node_selector or None,
             tolerations=pods.tolerations(pod),
             resource_claims=claims or None,
-            affinity=self._affinity() if args.pods > 1 else None,
+            affinity=self._affinity(),
             volumes=[*volumes, *pods.volumes(pod)],
             init_containers=(fabric.daemon(args.fabric) if args.fabric else []) or None,
             containers=[
@@ -295,17 +298,34 @@ class TrainingJob(pulumi.ComponentResource):
         path = core.ObjectFieldSelectorArgs(field_path=f"metadata.annotations['{INDEX_ANNOTATION}']")
         return [core.EnvVarArgs(name="PET_NODE_RANK", value_from=core.EnvVarSourceArgs(field_ref=path))]
 
-    def _affinity(self) -> kubernetes.core.v1.AffinityArgs:
-        """One pod a machine, and all of them in one slice where machines make slices."""
-        hosts, own = self.args.hosts, meta.LabelSelectorArgs(match_labels=self._labels)
+    def _affinity(self) -> kubernetes.core.v1.AffinityArgs | None:
+        """In a queue, nodes with the pool's labels; of several pods one a machine, all in one slice where there are
+        slices.
+        """
+        args, own = self.args, meta.LabelSelectorArgs(match_labels=self._labels)
+        labels = args.pod.node_selector if args.queueing else {}
+        if not labels and args.pods == 1:
+            return None
         apart = core.PodAffinityTermArgs(topology_key="kubernetes.io/hostname", label_selector=own)
-        together = [core.PodAffinityTermArgs(topology_key=hosts.label, label_selector=own)] if hosts else []
+        together = [core.PodAffinityTermArgs(topology_key=args.hosts.label, label_selector=own)] if args.hosts else []
         return core.AffinityArgs(
-            pod_anti_affinity=core.PodAntiAffinityArgs(required_during_scheduling_ignored_during_execution=[apart]),
+            node_affinity=_on_nodes(labels) if labels else None,
+            pod_anti_affinity=core.PodAntiAffinityArgs(required_during_scheduling_ignored_during_execution=[apart])
+            if args.pods > 1
+            else None,
             pod_affinity=core.PodAffinityArgs(required_during_scheduling_ignored_during_execution=together)
             if together
             else None,
         )
+
+
+def _on_nodes(labels: Mapping[str, str]) -> kubernetes.core.v1.NodeAffinityArgs:
+    asked = [core.NodeSelectorRequirementArgs(key=key, operator="In", values=[labels[key]]) for key in sorted(labels)]
+    return core.NodeAffinityArgs(
+        required_during_scheduling_ignored_during_execution=core.NodeSelectorArgs(
+            node_selector_terms=[core.NodeSelectorTermArgs(match_expressions=asked)]
+        )
+    )
 
 
 def facts(args: TrainingJobArgs) -> dict[str, object]:

@@ -252,7 +252,7 @@ def test_kubernetes_gets_the_same_objects(built: Built) -> None:
     (job,) = (each for each in built.of("kubernetes:batch/v1:Job"))
     pod = job.part("spec", "template", "spec")
     limits = pod.part("containers").get("resources", "limits")
-    assert (limits["nvidia.com/gpu"], limits["cpu"], limits["memory"]) == ("1", "3000m", "12288Mi")
+    assert (limits["nvidia.com/gpu"], limits["cpu"], limits["memory"]) == ("1", "3", "12Gi")
     assert pod.get("nodeSelector", "fusion.dev/pool") == next(
         each.name for each in built.plan.pools if each.price_model == "spot"
     )

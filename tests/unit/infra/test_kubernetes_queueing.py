@@ -54,6 +54,18 @@ def test_every_object_is_what_kubernetes_kueue_and_jobset_take(stack: Cloud) -> 
     assert [(each["kind"], problems(each)) for each in stack.mocks.all_objects() if problems(each)] == []
 
 
+def test_a_flavor_has_all_labels_that_its_pools_pods_ask_for(stack: Cloud) -> None:
+    for each in of_kind(stack, "JobSet").values():
+        (replicated,) = each["spec"]["replicatedJobs"]
+        affinity = replicated["template"]["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+        (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        asked = {one["key"]: one["values"][0] for one in term["matchExpressions"]}
+        assert any(
+            asked.items() <= flavor["spec"]["nodeLabels"].items()
+            for flavor in of_kind(stack, "ResourceFlavor").values()
+        )
+
+
 def test_a_flavor_is_a_pool_of_the_plan_and_spot_comes_before_its_stand_in(stack: Cloud) -> None:
     pools = {pool["pool"]: pool for pool in stack.all_facts("fusion:aws:AcceleratorPool")}
     flavors = of_kind(stack, "ResourceFlavor")
@@ -148,6 +160,20 @@ def test_a_gang_is_one_indexed_job_whose_pods_find_the_first() -> None:
     assert env["PET_MASTER_ADDR"] == host and spec["network"]["publishNotReadyAddresses"]
     assert (env["PET_NNODES"], env["PET_NPROC_PER_NODE"]) == ("4", "8")
     assert "Service" not in training(queueing=RESEARCH, nodes=4), "the JobSet's controller makes its own"
+
+
+def test_what_kueue_writes_into_a_gangs_pods_is_left_to_it_and_the_rest_is_as_it_would_write_it() -> None:
+    labels = {"fusion.dev/pool": "train", "cloud.google.com/gke-tpu-topology": "2x4"}
+    pod = dataclasses.replace(POD, cpus=96, memory_gib=512, scratch_gib=2048, shared_memory_gib=1, node_selector=labels)
+    (replicated,) = job_set(pod=pod)["spec"]["replicatedJobs"]
+    spec = replicated["template"]["spec"]["template"]["spec"]
+    assert "nodeSelector" not in spec
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert {each["key"]: each["values"] for each in term["matchExpressions"]} == {k: [v] for k, v in labels.items()}
+    (limits,) = (each["resources"]["limits"] for each in spec["containers"])
+    assert (limits["cpu"], limits["memory"]) == ("96", "512Gi")
+    sizes = {each["name"]: each["emptyDir"]["sizeLimit"] for each in spec["volumes"] if "emptyDir" in each}
+    assert (sizes["scratch"], sizes["shared-memory"]) == ("2Ti", "1Gi")
 
 
 def test_kueue_alone_suspends_a_job() -> None:

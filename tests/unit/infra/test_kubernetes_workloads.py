@@ -77,7 +77,7 @@ def test_pods_get_what_they_ask_for_and_no_more(objects):
         (resources,) = [container["resources"] for container in pod["containers"]]
         assert resources["requests"] == resources["limits"]
         assert resources["limits"]["nvidia.com/gpu"] == "1"
-        assert (resources["limits"]["cpu"], resources["limits"]["memory"]) == ("3000m", "12288Mi")
+        assert (resources["limits"]["cpu"], resources["limits"]["memory"]) == ("3", "12Gi")
         assert pod["nodeSelector"] == {"fusion.dev/pool": "train"}
         assert [each["key"] for each in pod["tolerations"]] == ["nvidia.com/gpu"]
 

@@ -1,4 +1,4 @@
-"""A service that `pulumi up` made, under the real autoscaler of replicas and Karpenter's of nodes."""
+"""What `pulumi up` makes, under the engines of the field: Kueue, JobSet, Karpenter and kube-scheduler as processes."""
 
 import time
 import urllib.parse
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fusion.nodes import NodesOf, PriceModel, instance_types
 from fusion.status.reading import Workload, read
@@ -16,10 +17,11 @@ from planner.catalog import Offer, load
 from tests.cluster.metrics_api import Object, now, serving
 from tests.cluster.test_platform import stays_as_it_is
 from tests.engine.conftest import Engine
-from tests.unit.infra.whole_stack import service
+from tests.unit.infra.whole_stack import job, service
 
 CATALOG = load()
-G6 = CATALOG.offer("aws", "us-east-1", "g6.xlarge")
+P5, G6 = (CATALOG.offer("aws", "us-east-1", each) for each in ("p5.48xlarge", "g6.xlarge"))
+GPU = "nvidia.com/gpu"
 NAMESPACE = "workloads"
 METRICS_API = "metrics.k8s.io/v1beta1"
 TIMEOUT_S = 180
@@ -36,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSION_HOME", str(folder))
         try:
-            controllers.ensure(instance_types([G6], CATALOG))
+            controllers.ensure(instance_types([P5, G6], CATALOG))
             yield folder
         finally:
             api_server.stop()
@@ -82,6 +84,13 @@ def listed(cluster: Cluster, path: str, **query: str) -> list[Object]:
     return list(cluster.request("GET", path, **query)["items"])
 
 
+def pods(cluster: Cluster, job_name: str) -> dict[int, Object]:
+    """The pods of a gang, by rank."""
+    selector = f"jobset.sigs.k8s.io/jobset-name={job_name}"
+    found = listed(cluster, f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector)
+    return {int(each["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]): each for each in found}
+
+
 def nodes(cluster: Cluster, pool: str) -> list[Object]:
     return listed(cluster, "/api/v1/nodes", labelSelector=f"fusion.dev/pool={pool}")
 
@@ -93,6 +102,81 @@ def bought(cluster: Cluster, pool: str) -> list[Object]:
 
 def change(cluster: Cluster, path: str, patch: Object) -> None:
     cluster.request("PATCH", path, patch, content="application/merge-patch+json")
+
+
+def complete(cluster: Cluster, job_name: str) -> None:
+    """Let the job's pods end well."""
+    for pod in pods(cluster, job_name).values():
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
+        change(cluster, path, {"metadata": {"annotations": {controllers.COMPLETES_AFTER: "1ms"}}})
+
+
+def saves_to(cluster: Cluster, pod: Object) -> str:
+    """Where a run keeps its checkpoints: its configuration's address, with the bucket that its environment names."""
+    (container,) = pod["spec"]["containers"]
+    bucket = {each["name"]: each.get("value") for each in container["env"]}["FUSION_BUCKET_URL"]
+    (name,) = (each["configMap"]["name"] for each in pod["spec"]["volumes"] if "configMap" in each)
+    text = cluster.request("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps/{name}")["data"]["training.yaml"]
+    return str(yaml.safe_load(text)["checkpoint"]["url"].replace("${FUSION_BUCKET_URL}", bucket))
+
+
+NEEDS = {"instance_type": "p5.48xlarge", "accelerators": 8, "vcpus": 96, "memory_gib": 512}
+GANG: dict[str, Any] = {"needs": NEEDS, "price_model": "spot", "queue": "research"}
+HALF_EACH = [
+    {"name": "research", "share": 0.5, "borrows": False},
+    {"name": "product", "share": 0.5, "lends": False},
+]
+
+
+@pytest.mark.timeout(1200)
+def test_a_gang_waits_for_quota_gets_its_plans_nodes_an_update_leaves_it_alone_and_its_pool_goes_back_to_its_minimum(
+    cluster: Cluster, platform: Engine
+) -> None:
+    pool = "p5-48xlarge-spot"
+    node_group(cluster, pool, P5, 1, "spot")
+    platform.configure(
+        workloads=[
+            job("first", nodes={"min": 1, "desired": 4, "max": 4}, **GANG),
+            job("second", nodes={"min": 0, "desired": 4, "max": 4}, **GANG),
+        ],
+        cluster={"node_autoscaler": "karpenter", "queueing": "kueue"},
+        queues=HALF_EACH,
+    )
+    platform.up()
+    names = {"first", "second"}
+    (runs,) = wait("a job runs", lambda: [each for each in names if workload(cluster, each).state == "running"])
+    (waits,) = names - {runs}
+
+    waiting = workload(cluster, waits)
+    assert (waiting.state, waiting.queue, waiting.position, waiting.pods_wanted) == ("queued", "research", 1, 4)
+    assert "insufficient unused quota for nvidia.com/gpu" in waiting.message
+    assert pods(cluster, waits) == {}  # a gang begins whole or not at all
+
+    assert len(nodes(cluster, pool)) == 4
+    assert len(bought(cluster, pool)) == 3
+    for node in bought(cluster, pool):
+        labels = node["metadata"]["labels"]
+        assert labels["node.kubernetes.io/instance-type"] == P5.instance_type
+        assert labels["karpenter.sh/capacity-type"] == "spot"
+        assert node["status"]["allocatable"][GPU] == f"{P5.accelerator_count:g}"
+    stays_as_it_is(platform)
+    assert workload(cluster, runs).state == "running"
+
+    complete(cluster, runs)
+    wait("the other job runs", lambda: workload(cluster, waits).state == "running")
+    assert workload(cluster, runs).state == "succeeded"
+
+    (place,) = {saves_to(cluster, each) for each in pods(cluster, waits).values()}
+    assert place.endswith(f"/runs/{waits}/checkpoints")
+
+    complete(cluster, waits)
+    (its_pool,) = listed(cluster, "/apis/karpenter.sh/v1/nodepools")
+    change(cluster, f"/apis/karpenter.sh/v1/nodepools/{its_pool['metadata']['name']}", AT_ONCE)
+    wait("the pool is at its minimum", lambda: len(nodes(cluster, pool)) == 1)
+    assert bought(cluster, pool) == []
+    platform.destroy()
+    for path in ("/apis/karpenter.sh/v1/nodepools", "/apis/kueue.x-k8s.io/v1beta1/clusterqueues"):
+        wait(f"{path} is empty", lambda path=path: not listed(cluster, path))
 
 
 @pytest.mark.timeout(1200)
