@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from localcloud.kubernetes.cluster import Cluster
-
-Object = dict[str, Any]
+from tests.cluster.all_controllers import apply
+from tests.cluster.manifests import Object
 
 
 @contextlib.contextmanager
@@ -72,13 +71,6 @@ def serving(
         cluster.request("DELETE", f"/apis/apiregistration.k8s.io/v1/apiservices/{registered['name']}")
         server.shutdown()
         server.server_close()
-
-
-def apply(cluster: Cluster, value: Object) -> None:
-    """Server-side apply, as this test."""
-    metadata = value["metadata"]
-    path = cluster.path(value["apiVersion"], value["kind"], metadata.get("namespace", ""), metadata["name"])
-    cluster.apply(path, value, "test", force=True, dry_run=False)
 
 
 def now() -> str:

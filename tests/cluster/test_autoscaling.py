@@ -17,8 +17,9 @@ import yaml
 
 from localcloud.kubernetes import api_server
 from localcloud.kubernetes.cluster import Cluster
+from tests.cluster.all_controllers import apply
 from tests.cluster.conftest import delete_namespace
-from tests.cluster.metrics_api import apply, now, serving
+from tests.cluster.metrics_api import now, serving
 from tests.prometheus import Prometheus, prometheus
 from tests.unit.infra.whole_stack import built, service
 

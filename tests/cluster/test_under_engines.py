@@ -1,55 +1,56 @@
 """What `pulumi up` makes, under the engines of the field: Kueue, JobSet, Karpenter and kube-scheduler as processes."""
 
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from fusion.nodes import NodesOf, PriceModel, instance_types
-from fusion.status.reading import Workload, read
-from localcloud.kubernetes import api_server, controllers, processes
+from fusion.nodes import NodesOf, PriceModel
+from localcloud.kubernetes import api_server
 from localcloud.kubernetes.cluster import Cluster
-from planner.catalog import Offer, load
-from tests.cluster.metrics_api import Object, now, serving
+from planner.catalog import Offer
+from tests.cluster.all_controllers import (
+    CATALOG,
+    G6,
+    NAMESPACE,
+    P5,
+    change,
+    check_planned,
+    complete,
+    control_plane,
+    listed,
+    nodes,
+    pods,
+    wait,
+    workload,
+)
+from tests.cluster.manifests import Object
+from tests.cluster.metrics_api import now, serving
 from tests.cluster.test_platform import stays_as_it_is
 from tests.engine.conftest import Engine
 from tests.unit.infra.whole_stack import job, service
 
-CATALOG = load()
-P5, G6 = (CATALOG.offer("aws", "us-east-1", each) for each in ("p5.48xlarge", "g6.xlarge"))
-GPU = "nvidia.com/gpu"
-NAMESPACE = "workloads"
 METRICS_API = "metrics.k8s.io/v1beta1"
-TIMEOUT_S = 180
 AT_ONCE = {"spec": {"disruption": {"consolidateAfter": "1s"}}}
 """A pool's nodes stay for five minutes without pods; that is not waited for here."""
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a control plane with all its controllers."""
-    if missing := processes.missing((*api_server.PROGRAMS, *controllers.PROGRAMS)):
-        pytest.skip(f"{', '.join(missing)} not built: run `python -m tools.control_plane --all`")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cluster]]:
     folder = tmp_path_factory.mktemp("full-control-plane")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FUSION_HOME", str(folder))
-        try:
-            controllers.ensure(instance_types([P5, G6], CATALOG))
-            yield folder
-        finally:
-            api_server.stop()
+    with control_plane(folder, [P5, G6]) as connected:
+        yield folder, connected
 
 
 @pytest.fixture
-def cluster(home: Path, platform: Engine) -> Iterator[Cluster]:
+def cluster(plane: tuple[Path, Cluster], platform: Engine) -> Iterator[Cluster]:
     """That cluster, where the platform's objects go; without nodes afterwards."""
+    home, connected = plane
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSION_HOME", str(home))
-        connected = controllers.connect()
         kubeconfig = str(api_server.kubeconfig_file())
     platform.configure(
         kubernetes="cluster",
@@ -67,48 +68,9 @@ def node_group(cluster: Cluster, pool: str, offer: Offer, count: int, price_mode
         cluster.request("POST", "/api/v1/nodes", node)
 
 
-def wait(what: str, test: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (found := test()):
-        assert time.monotonic() < deadline, f"{what}: not after {TIMEOUT_S} s"
-        time.sleep(0.2)
-    return found
-
-
-def workload(cluster: Cluster, name: str) -> Workload:
-    found = {each.name: each for each in read(cluster, CATALOG, "aws", "us-east-1").workloads}
-    return found[name]
-
-
-def listed(cluster: Cluster, path: str, **query: str) -> list[Object]:
-    return list(cluster.request("GET", path, **query)["items"])
-
-
-def pods(cluster: Cluster, job_name: str) -> dict[int, Object]:
-    """The pods of a gang, by rank."""
-    selector = f"jobset.sigs.k8s.io/jobset-name={job_name}"
-    found = listed(cluster, f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector)
-    return {int(each["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]): each for each in found}
-
-
-def nodes(cluster: Cluster, pool: str) -> list[Object]:
-    return listed(cluster, "/api/v1/nodes", labelSelector=f"fusion.dev/pool={pool}")
-
-
 def bought(cluster: Cluster, pool: str) -> list[Object]:
     """The pool's nodes that Karpenter made."""
     return [each for each in nodes(cluster, pool) if "karpenter.sh/nodepool" in each["metadata"]["labels"]]
-
-
-def change(cluster: Cluster, path: str, patch: Object) -> None:
-    cluster.request("PATCH", path, patch, content="application/merge-patch+json")
-
-
-def complete(cluster: Cluster, job_name: str) -> None:
-    """Let the job's pods end well."""
-    for pod in pods(cluster, job_name).values():
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
-        change(cluster, path, {"metadata": {"annotations": {controllers.COMPLETES_AFTER: "1ms"}}})
 
 
 def saves_to(cluster: Cluster, pod: Object) -> str:
@@ -155,10 +117,7 @@ def test_a_gang_waits_for_quota_gets_its_plans_nodes_an_update_leaves_it_alone_a
     assert len(nodes(cluster, pool)) == 4
     assert len(bought(cluster, pool)) == 3
     for node in bought(cluster, pool):
-        labels = node["metadata"]["labels"]
-        assert labels["node.kubernetes.io/instance-type"] == P5.instance_type
-        assert labels["karpenter.sh/capacity-type"] == "spot"
-        assert node["status"]["allocatable"][GPU] == f"{P5.accelerator_count:g}"
+        check_planned(node)
     stays_as_it_is(platform)
     assert workload(cluster, runs).state == "running"
 
@@ -181,7 +140,7 @@ def test_a_gang_waits_for_quota_gets_its_plans_nodes_an_update_leaves_it_alone_a
 
 @pytest.mark.timeout(1200)
 def test_a_service_gets_replicas_and_nodes_up_to_its_maximum_under_load_and_goes_back_to_its_minimum(
-    cluster: Cluster, platform: Engine, home: Path
+    cluster: Cluster, platform: Engine, plane: tuple[Path, Cluster]
 ) -> None:
     pool, used_cpus = "g6-xlarge-on-demand", 0.0
 
@@ -207,7 +166,7 @@ def test_a_service_gets_replicas_and_nodes_up_to_its_maximum_under_load_and_goes
     node_group(cluster, pool, G6, 2, "on_demand")
     platform.configure(workloads=[service()])
     platform.up()
-    with serving(cluster, home, METRICS_API, NAMESPACE, usage):
+    with serving(cluster, plane[0], METRICS_API, NAMESPACE, usage):
         wait("the minimum", lambda: ready() == 2)
         assert bought(cluster, pool) == []
         used_cpus = 100.0

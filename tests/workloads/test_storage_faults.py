@@ -144,6 +144,11 @@ def test_kill_9_between_parts_leaves_no_object_and_the_next_one_is_whole(
     assert storage.read(url) == bytes(16 * 2**20)
 
 
+def at_first(proxy: FaultProxy, fault: str) -> Callable[[str, str], bool]:
+    """The first three requests are spoiled."""
+    return lambda method, path: proxy.made[fault] < 3
+
+
 @pytest.mark.parametrize("fault", ["reset", "503"])
 def test_a_bucket_that_is_away_for_longer_than_clients_try_is_waited_for(
     fault: str, bucket: str, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
@@ -152,7 +157,7 @@ def test_a_bucket_that_is_away_for_longer_than_clients_try_is_waited_for(
     url = f"s3://{bucket}/object"
     for write in (storage.write, storage.write_durably):
         with spoiling(monkeypatch, moto_endpoint, (fault,), every=1) as proxy:
-            proxy.spoils = lambda *_, proxy=proxy: proxy.made[fault] < 3  # type: ignore[misc]
+            proxy.spoils = at_first(proxy, fault)
             write(url, b"content")
             assert proxy.made[fault] == 3
     reads: tuple[Callable[[str], object], ...] = (
@@ -162,7 +167,7 @@ def test_a_bucket_that_is_away_for_longer_than_clients_try_is_waited_for(
     )
     for read in reads:
         with spoiling(monkeypatch, moto_endpoint, (fault,), every=1) as proxy:
-            proxy.spoils = lambda *_, proxy=proxy: proxy.made[fault] < 3  # type: ignore[misc]
+            proxy.spoils = at_first(proxy, fault)
             assert read(url) == b"content"
             assert proxy.made[fault] == 3
 
