@@ -249,8 +249,9 @@ def remove(url: str) -> None:
 
 
 def _delete(store: Any, key: str) -> None:
-    under = _with_retries(lambda: [each["path"] for part in obstore.list(store, key) for each in part])
-    _with_retries(lambda: obstore.delete(store, under or key))
+    if under := _with_retries(lambda: [each["path"] for part in obstore.list(store, key) for each in part]):
+        _with_retries(lambda: obstore.delete(store, under))
+    _with_retries(lambda: obstore.delete(store, key))  # an object may have the folder's name
 
 
 def _locate(url: str) -> tuple[Any, str]:

@@ -33,6 +33,16 @@ def test_reads_and_writes_are_retried(flaky: FaultProxy, bucket: str) -> None:
     assert flaky.made.total() >= 4
 
 
+def test_what_is_removed_is_gone_under_a_name_of_both_an_object_and_a_folder_too(
+    flaky: FaultProxy, bucket: str
+) -> None:
+    for name in ("run", "run/a", "run/b", "runs"):
+        storage.write(f"s3://{bucket}/kept/{name}", b"content")
+    storage.remove(f"s3://{bucket}/kept/run")
+    assert storage.names(f"s3://{bucket}/kept") == ["runs"]
+    assert flaky.made.total() >= 2
+
+
 def test_a_data_set_is_read_whole_from_a_flaky_bucket(flaky: FaultProxy, digits: str) -> None:
     assert sum(len(batch.labels) for batch in Loader(Dataset(digits, "train"), 64).epoch(0)) == 1437
     assert flaky.made.total() >= 2
